@@ -1,0 +1,145 @@
+"""Rules as values.
+
+`compile` makes them, `render` spells them, `parse` reads them back, `trace` walks them and the
+drivers carry them. A rule holds only what we ever write; anything else found in our chains is
+`Unknown` and therefore a difference.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from balancer.domain.types import Address, Family, Network, Protocol
+
+CHAIN_NAME_MAX = 28
+OWN_PREFIX = "LB-"
+
+
+class TableName(StrEnum):
+    FILTER = "filter"
+    NAT = "nat"
+
+
+class RejectWith(StrEnum):
+    TCP_RESET = "tcp-reset"
+    ICMP_PORT_UNREACHABLE = "icmp-port-unreachable"
+    ICMP6_PORT_UNREACHABLE = "icmp6-port-unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Matches where `mark & mask == value`; as a target sets the bits of `mask` to `value`."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nth:
+    """Matches packet number `packet` of every `every` that this rule sees."""
+
+    every: int
+    packet: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Matches with a probability; `share` is exact, the kernel keeps it in 1/2**31."""
+
+    share: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    kind: RejectWith
+
+
+@dataclass(frozen=True, slots=True)
+class Dnat:
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    """Always with `--random-fully`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetConnMark:
+    mark: Mark
+
+
+Target = Jump | Goto | Accept | Drop | Reject | Dnat | Masquerade | SetConnMark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A packet that meets every condition that is set goes to `target`."""
+
+    target: Target
+    destination: Network | None = None
+    in_interface: str | None = None
+    """A trailing `+` matches every interface that begins so."""
+    protocol: Protocol | None = None
+    destination_ports: PortRange | None = None
+    destination_local: bool = False
+    """`addrtype --dst-type LOCAL`: the destination is an address of this machine."""
+    ct_state: str | None = None
+    """INVALID or DNAT."""
+    connmark: Mark | None = None
+    statistic: Nth | Chance | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A rule in one of our chains that we would never write, as iptables-save spells it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: TableName
+    chains: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    """Own chain name -> its rules."""
+    jumps: tuple[tuple[str, str], ...] = ()
+    """(built-in chain, own chain): the first rule of the built-in chain jumps to the own chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    family: Family
+    tables: tuple[Table, ...]
+    """In the order in which they are brought in: filter, then nat."""
+
+    def table(self, name: TableName) -> Table:
+        return next(table for table in self.tables if table.name is name)
