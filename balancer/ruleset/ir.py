@@ -14,6 +14,7 @@ from balancer.domain.types import Address, Family, Network, Protocol
 
 CHAIN_NAME_MAX = 28
 OWN_PREFIX = "LB-"
+KERNEL_PROBABILITY_UNITS = 2**31
 
 
 class TableName(StrEnum):
@@ -49,11 +50,23 @@ class Nth:
     packet: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chance:
-    """Matches with a probability; `share` is exact, the kernel keeps it in 1/2**31."""
+    """Matches with a probability. `share` is exact; the kernel keeps it in 1/2**31 (net/netfilter/xt_statistic.c,
+    libxt_statistic.c), so two chances are equal when the kernel could not tell them apart."""
 
     share: Fraction
+
+    @property
+    def quantised(self) -> int:
+        """0 to 2**31, rounded half up as lround(3) does for positive values."""
+        return int(self.share * KERNEL_PROBABILITY_UNITS + Fraction(1, 2))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Chance) and self.quantised == other.quantised
+
+    def __hash__(self) -> int:
+        return hash(self.quantised)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,11 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
     pass
 
 
@@ -97,7 +115,7 @@ class SetConnMark:
     mark: Mark
 
 
-Target = Jump | Goto | Accept | Drop | Reject | Dnat | Masquerade | SetConnMark
+Target = Jump | Goto | Accept | Drop | Return | Reject | Dnat | Masquerade | SetConnMark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,286 @@
+"""The document as JSON (docs/design/document.md): reading it, with a Problem for all that is wrong, and writing
+the one canonical text of a document."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, TypeVar
+
+from balancer.domain import scalars
+from balancer.domain.problem import Problem, errors
+from balancer.domain.scalars import Invalid, Scalar, optional
+from balancer.domain.types import (
+    SCHEMA,
+    Access,
+    AllDown,
+    Backend,
+    BackendState,
+    Document,
+    Health,
+    HealthKind,
+    Persistence,
+    PersistenceMode,
+    Protocol,
+    Scheduler,
+    Service,
+    SourceNat,
+    SourceNatMode,
+)
+from balancer.domain.validation import MAX_BACKENDS, validate_parsed
+
+_T = TypeVar("_T")
+_MISSING = object()
+
+_BACKEND: dict[str, Scalar] = {
+    "address": scalars.backend_address,
+    "port": scalars.port,
+    "weight": scalars.whole_number(1, 256),
+    "state": scalars.choice(BackendState),
+    "priority": scalars.whole_number(0, 255),
+}
+_SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
+    "persistence": (
+        Persistence,
+        {"mode": scalars.choice(PersistenceMode), "timeout": scalars.whole_number(1, 604_800)},
+    ),
+    "source_nat": (
+        SourceNat,
+        {"mode": scalars.choice(SourceNatMode), "address": optional(scalars.service_address)},
+    ),
+    "access": (
+        Access,
+        {
+            "allow": scalars.networks,
+            "deny": scalars.networks,
+            "new_per_second_per_source": optional(scalars.whole_number(1, 1_000_000)),
+            "connections_per_source": optional(scalars.whole_number(1, 1_000_000)),
+            "drop_invalid": scalars.boolean,
+        },
+    ),
+    "health": (
+        Health,
+        {
+            "kind": scalars.choice(HealthKind),
+            "interval": scalars.whole_number(1, 3600),
+            "timeout": scalars.whole_number(1, 3600),
+            "rise": scalars.whole_number(1, 100),
+            "fall": scalars.whole_number(1, 100),
+            "port": optional(scalars.port),
+            "path": scalars.url_path,
+            "expect_status": scalars.status_ranges,
+        },
+    ),
+}
+_SERVICE: dict[str, Scalar] = {
+    "name": scalars.service_name,
+    "description": scalars.description,
+    "enabled": scalars.boolean,
+    "interface": scalars.interface,
+    "address": optional(scalars.service_address),
+    "protocol": scalars.choice(Protocol),
+    "port": scalars.port,
+    "port_end": optional(scalars.port),
+    "scheduler": scalars.choice(Scheduler),
+    "all_down": scalars.choice(AllDown),
+}
+_REQUIRED = {Service: ("name", "interface", "protocol", "port"), Backend: ("address",)}
+
+
+def load_document(text: str | bytes) -> tuple[Document | None, tuple[Problem, ...]]:
+    """The document in a JSON text; None with at least one error among the problems when there is none."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except _DuplicateKey as error:
+        return None, (Problem("", "duplicate-key", f"The key {error.args[0]!r} appears twice in one object."),)
+    except (ValueError, RecursionError) as error:
+        return None, (Problem("", "not-json", f"This is not valid JSON: {error}."),)
+    return parse_document(value)
+
+
+def parse_document(value: object) -> tuple[Document | None, tuple[Problem, ...]]:
+    """The document that a JSON value holds. Problems name the place in the input, warnings included."""
+    if not isinstance(value, dict):
+        message = f"A document is a JSON object with the key 'services', not {scalars.describe(value)}."
+        return None, (Problem("", "not-an-object", message),)
+    problems = list(_unknown_keys(value, known=("schema", "services"), path=""))
+    schema = value.get("schema", SCHEMA)
+    if schema != SCHEMA or isinstance(schema, bool):
+        problems.append(Problem("schema", "schema", f"This version reads schema {SCHEMA}, not {schema!r}."))
+    parsed: dict[str, Service] = {}
+    for path, item in _items(value.get("services", _MISSING), path="services", problems=problems):
+        service, found = _read_service(item, path=path)
+        problems.extend(found)
+        if service is not None:
+            parsed[path] = service
+    problems.extend(validate_parsed(parsed))
+    if errors(tuple(problems)):
+        return None, tuple(problems)
+    return Document(services=tuple(sorted(parsed.values(), key=lambda s: s.name))), tuple(problems)
+
+
+def parse_service(value: object, *, path: str = "") -> tuple[Service | None, tuple[Problem, ...]]:
+    """One service, with its own problems; what concerns its neighbours is asked of `validate_document`."""
+    service, problems = _read_service(value, path=path)
+    if service is not None:
+        problems += validate_parsed({path: service})
+    return (None if errors(problems) else service), problems
+
+
+def document_to_data(document: Document) -> dict[str, Any]:
+    return {"schema": document.schema, "services": [service_to_data(s) for s in document.services]}
+
+
+def service_to_data(service: Service) -> dict[str, Any]:
+    """Every key spelled out, defaults too."""
+    data: dict[str, Any] = _to_data(service)
+    return data
+
+
+def dump_document(document: Document) -> str:
+    """The canonical text: equal documents give equal bytes."""
+    return json.dumps(document_to_data(document), sort_keys=True, indent=1, ensure_ascii=True) + "\n"
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_service(value: object, *, path: str) -> tuple[Service | None, tuple[Problem, ...]]:
+    if not isinstance(value, dict):
+        message = f"A service is a JSON object, not {scalars.describe(value)}."
+        return None, (Problem(path, "not-an-object", message),)
+    problems = list(_unknown_keys(value, known=(*_SERVICE, *_SECTIONS, "backends"), path=path))
+    kept = _read_scalars(value, kind=Service, readers=_SERVICE, path=path, problems=problems)
+    for key, (kind, readers) in _SECTIONS.items():
+        if key in value:
+            section = _read_section(value[key], kind, readers, path=_join(path, key), problems=problems)
+            kept[key] = section
+    kept["backends"] = _read_backends(value.get("backends", []), kept.get("port"), path, problems)
+    if errors(tuple(problems)):
+        return None, tuple(problems)
+    return Service(**kept), tuple(problems)
+
+
+def _read_backends(
+    value: object, service_port: object, path: str, problems: list[Problem]
+) -> tuple[Backend, ...]:
+    path = _join(path, "backends")
+    if isinstance(value, list) and len(value) > MAX_BACKENDS:
+        message = f"A service has at most {MAX_BACKENDS} backends; this one has {len(value)}."
+        problems.append(Problem(path, "too-many", message))
+        return ()
+    backends = []
+    for item_path, item in _items(value, path=path, problems=problems):
+        if isinstance(item, dict) and "port" not in item and isinstance(service_port, int):
+            item = {**item, "port": service_port}
+        backend = _read_section(item, Backend, _BACKEND, path=item_path, problems=problems)
+        if backend is not None:
+            backends.append(backend)
+    problems.extend(_duplicates(value, backends, path))
+    return sorted_backends(backends)
+
+
+def sorted_backends(backends: list[Backend]) -> tuple[Backend, ...]:
+    """The order that a document keeps them in."""
+    return tuple(sorted(backends, key=lambda b: (b.address.version, int(b.address), b.port)))
+
+
+def _duplicates(value: object, backends: list[Backend], path: str) -> Iterator[Problem]:
+    if not isinstance(value, list) or len(backends) != len(value):
+        return  # indexes would not tell the truth; the other problems come first
+    seen: dict[str, int] = {}
+    for index, backend in enumerate(backends):
+        first = seen.setdefault(backend.endpoint, index)
+        if first != index:
+            message = f"{backend.endpoint} is already backend number {first + 1} of this service."
+            yield Problem(f"{path}[{index}].address", "duplicate", message)
+
+
+def _read_section(
+    value: object, kind: type[_T], readers: Mapping[str, Scalar], *, path: str, problems: list[Problem]
+) -> _T | None:
+    if not isinstance(value, dict):
+        message = f"This is a JSON object, not {scalars.describe(value)}."
+        problems.append(Problem(path, "not-an-object", message))
+        return None
+    before = len(problems)
+    problems.extend(_unknown_keys(value, known=tuple(readers), path=path))
+    kept = _read_scalars(value, kind=kind, readers=readers, path=path, problems=problems)
+    return None if len(problems) > before else kind(**kept)
+
+
+def _read_scalars(
+    value: dict[str, object],
+    *,
+    kind: type[Any],
+    readers: Mapping[str, Scalar],
+    path: str,
+    problems: list[Problem],
+) -> dict[str, Any]:
+    kept = {}
+    for key, read in readers.items():
+        if key not in value:
+            if key in _REQUIRED.get(kind, ()):
+                message = f"{scalars.label(key)} is missing; it has no default."
+                problems.append(Problem(_join(path, key), "missing", message))
+            continue
+        try:
+            kept[key] = read(value[key])
+        except Invalid as error:
+            problems.append(Problem(_join(path, key), error.code, f"{scalars.label(key)} {error.message}"))
+    return kept
+
+
+def _items(value: object, *, path: str, problems: list[Problem]) -> Iterator[tuple[str, object]]:
+    if value is _MISSING:
+        problems.append(Problem(path, "missing", "The list of services is missing; an empty list is allowed."))
+    elif not isinstance(value, list):
+        problems.append(Problem(path, "not-a-list", f"This is a list, not {scalars.describe(value)}."))
+    else:
+        yield from ((f"{path}[{index}]", item) for index, item in enumerate(value))
+
+
+def _unknown_keys(value: dict[str, object], *, known: tuple[str, ...], path: str) -> Iterator[Problem]:
+    for key in sorted(set(value) - set(known)):
+        near = get_close_matches(key, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(sorted(known)) + "."
+        yield Problem(_join(path, key), "unknown-key", f"The key {scalars.describe(key)} is not known. {hint}")
+
+
+def _to_data(value: object) -> Any:
+    if is_dataclass(value):
+        return {f.name: _to_data(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_to_data(item) for item in value]
+    if value is None or isinstance(value, bool | int) or (isinstance(value, str) and not isinstance(value, Enum)):
+        return value
+    return str(value)
+
+
+def with_sorted_backends(service: Service) -> Service:
+    return replace(service, backends=sorted_backends(list(service.backends)))
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+class _DuplicateKey(ValueError):
+    pass
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    kept: dict[str, object] = {}
+    for key, value in pairs:
+        if key in kept:
+            raise _DuplicateKey(key)
+        kept[key] = value
+    return kept
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")

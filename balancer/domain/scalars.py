@@ -1,0 +1,163 @@
+"""Readers of single values: each takes a JSON value and returns a domain value, or raises `Invalid` with a
+sentence that goes on after the name of the field ("Port must be …")."""
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from ipaddress import ip_address, ip_network
+from typing import Any, TypeVar
+
+from balancer.domain.types import Address, Network
+
+Scalar = Callable[[object], Any]
+_E = TypeVar("_E", bound=StrEnum)
+_T = TypeVar("_T")
+
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
+# The kernel allows more (dev_valid_name in net/core/dev.c); a trailing '+' is a wildcard to iptables and the
+# rest is not worth the quoting.
+_INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
+_URL_PATH = re.compile(r"/[!-~]{0,1023}")
+_STATUS_RANGES = re.compile(r"[1-5]\d\d(-[1-5]\d\d)?(,[1-5]\d\d(-[1-5]\d\d)?)*")
+
+
+class Invalid(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def label(key: str) -> str:
+    """`port_end` -> `Port end`."""
+    return key.replace("_", " ").capitalize()
+
+
+def describe(value: object) -> str:
+    """A short, printable form of what somebody gave us."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def whole_number(low: int, high: int) -> Scalar:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Invalid("range", f"must be a whole number from {low} to {high}, not {describe(value)}.")
+        return value
+
+    return read
+
+
+port = whole_number(1, 65535)
+
+
+def boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Invalid("type", f"must be true or false, not {describe(value)}.")
+    return value
+
+
+def choice(kind: type[_E]) -> Callable[[object], _E]:
+    def read(value: object) -> _E:
+        if not isinstance(value, str) or value not in {str(member) for member in kind}:
+            known = ", ".join(kind)
+            raise Invalid("choice", f"must be one of {known}, not {describe(value)}.")
+        return kind(value)
+
+    return read
+
+
+def optional(read: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    return lambda value: None if value is None else read(value)
+
+
+def service_name(value: object) -> str:
+    if not isinstance(value, str) or not _SERVICE_NAME.fullmatch(value):
+        raise Invalid(
+            "name", f"must be 1 to 63 letters, digits, dots, underscores or hyphens, not {describe(value)}."
+        )
+    return value
+
+
+def interface(value: object) -> str:
+    if not isinstance(value, str) or not _INTERFACE.fullmatch(value) or value in {".", ".."}:
+        raise Invalid(
+            "interface",
+            "must be the name of a network interface such as eth0 or bond0.100: 1 to 15 letters, digits, dots, "
+            f"underscores or hyphens, not {describe(value)}.",
+        )
+    return value
+
+
+def description(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 1000:
+        raise Invalid("text", f"must be a text of at most 1000 characters, not {describe(value)}.")
+    if any(ord(char) < 32 and char != "\n" for char in value) or "\x7f" in value:
+        raise Invalid("text", "must not contain control characters.")
+    return value
+
+
+def address(value: object) -> Address:
+    if not isinstance(value, str) or "%" in value:
+        raise Invalid("address", f"must be an IP address such as 10.0.0.3, not {describe(value)}.")
+    try:
+        return ip_address(value)
+    except ValueError:
+        raise Invalid("address", f"must be an IP address such as 10.0.0.3, not {describe(value)}.") from None
+
+
+def service_address(value: object) -> Address:
+    found = address(value)
+    if found.is_unspecified:
+        raise Invalid("address", f"must name one address; leave it empty (null) for any, instead of {found}.")
+    return _unicast(found)
+
+
+def backend_address(value: object) -> Address:
+    found = address(value)
+    if found.is_unspecified or found.is_loopback:
+        raise Invalid(
+            "address", f"must be an address that the balancer can forward packets to; {found} is its own."
+        )
+    return _unicast(found)
+
+
+def _unicast(found: Address) -> Address:
+    if found.is_multicast or str(found) == "255.255.255.255":
+        raise Invalid("address", f"must belong to one machine; {found} is a multicast or broadcast address.")
+    return found
+
+
+def networks(value: object) -> tuple[Network, ...]:
+    if not isinstance(value, list):
+        raise Invalid("not-a-list", f"must be a list of networks, not {describe(value)}.")
+    found = {_network(item) for item in value}
+    return tuple(sorted(found, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+
+
+def _network(value: object) -> Network:
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return ip_network(value)
+    except ValueError:
+        hint = "must hold networks such as 192.0.2.0/24 (no bits set to the right of the mask)"
+        raise Invalid("network", f"{hint}, not {describe(value)}.") from None
+
+
+def url_path(value: object) -> str:
+    if not isinstance(value, str) or not _URL_PATH.fullmatch(value):
+        raise Invalid("path", f"must begin with / and hold printable ASCII only, not {describe(value)}.")
+    return value
+
+
+def status_ranges(value: object) -> str:
+    if not isinstance(value, str) or not _STATUS_RANGES.fullmatch(value):
+        raise Invalid("status", f"must be HTTP statuses such as 200-399 or 200,204, not {describe(value)}.")
+    return value
