@@ -1,0 +1,146 @@
+"""The port: what the rest of lbadmin asks of a kernel, and what it gets back.
+
+Nothing here knows Django, Celery or iptables syntax. `NodeKernel` is the real implementation, `FakeKernel`
+the one in memory; both pass the same contract suite.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from balancer.domain.types import Document
+from balancer.ruleset.ir import Ruleset
+
+
+class Flavour(StrEnum):
+    """Which of the kernel's two packet filters the `iptables` command drives."""
+
+    LEGACY = "legacy"
+    NFT = "nft"
+
+    @property
+    def other(self) -> "Flavour":
+        return Flavour.NFT if self is Flavour.LEGACY else Flavour.LEGACY
+
+
+class DriverName(StrEnum):
+    PYTHON_IPTABLES = "python-iptables"
+    IPTABLES_RESTORE = "iptables-restore"
+
+
+class KernelError(Exception):
+    """Base of everything a kernel operation raises; the message is a sentence for people."""
+
+
+class Rejected(KernelError):
+    """The kernel or its tools refused; the kernel holds what it held before."""
+
+
+class Busy(KernelError):
+    """Somebody else held a lock for too long; nothing was written, trying again is right."""
+
+
+class OutcomeUnknown(KernelError):
+    """Something was written and could not be verified or put back; compare before trusting the node."""
+
+
+class ForeignNamespace(KernelError):
+    """The process stands in the machine's own network namespace and was not told to write there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What one sync or removal did. Every collection is sorted or in the order in which it happened."""
+
+    changed: bool
+    flavour: Flavour
+    driver: DriverName
+    tables_committed: tuple[str, ...] = ()
+    chains_written: tuple[str, ...] = ()
+    """`nat LB-S-web`: chains that were created or rewritten."""
+    chains_deleted: tuple[str, ...] = ()
+    jumps_added: tuple[str, ...] = ()
+    """`nat PREROUTING LB-PREROUTING`."""
+    connections_removed: int = 0
+    duration_ms: int = 0
+    ruleset_digest: str = ""
+    """SHA-256 of the canonical text of the ruleset that the kernel now carries."""
+    steps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How the kernel's own chains differ from a ruleset; `-` is what the kernel has too much, `+` too little."""
+
+    in_sync: bool
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    name: str
+    addresses: tuple[str, ...]
+    """`10.0.0.1/24`, as `ip address` prints them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the node is, for its page in the console."""
+
+    flavour: Flavour
+    driver: DriverName
+    driver_reason: str
+    """Why this driver, in one sentence."""
+    kernel: str
+    iptables_version: str
+    interfaces: tuple[Interface, ...]
+    forwarding: bool
+    forwarding_persisted: bool
+    warnings: tuple[str, ...] = ()
+
+    def to_data(self) -> dict[str, object]:
+        """Plain JSON-able data."""
+        return {**asdict(self), "flavour": self.flavour.value, "driver": self.driver.value}
+
+
+class Kernel(Protocol):
+    """One balancer machine's packet filter. Every method may raise `KernelError`."""
+
+    def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
+        """Makes the own chains equal to `ruleset`, whole or not at all, verified; nothing to do writes nothing."""
+
+    def compare(self, *, ruleset: Ruleset) -> Difference:
+        """Reads only."""
+
+    def facts(self) -> NodeFacts:
+        """Reads only."""
+
+    def remove(self) -> Receipt:
+        """Takes every own chain and jump out."""
+
+
+def ensure_own_namespace(*, this_host: bool, proc: Path = Path("/proc")) -> None:
+    """Refuses to go on in the network namespace of PID 1, unless the caller says that it means this host.
+
+    What cannot be told is refused as well: an unreadable link of PID 1 is no licence to write.
+    """
+    if this_host:
+        return
+    # A thread may stand in another namespace than its process, and children inherit the thread's.
+    ours = os.stat(proc / "thread-self/ns/net")
+    try:
+        init = os.stat(proc / "1/ns/net")
+    except OSError as error:
+        raise ForeignNamespace(
+            "Refusing to write: cannot tell whether this is the machine's own network namespace, because the"
+            f" namespace of PID 1 is not readable ({error.strerror}). Run as root, or pass --this-host if this"
+            " machine is meant."
+        ) from error
+    if (ours.st_dev, ours.st_ino) == (init.st_dev, init.st_ino):
+        raise ForeignNamespace(
+            "Refusing to write in the network namespace of PID 1, which is this machine's own."
+            " Pass --this-host if this machine is meant."
+        )
