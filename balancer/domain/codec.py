@@ -94,7 +94,9 @@ def load_document(text: str | bytes) -> tuple[Document | None, tuple[Problem, ..
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except _DuplicateKey as error:
-        return None, (Problem("", "duplicate-key", f"The key {error.args[0]!r} appears twice in one object."),)
+        return None, (
+            Problem("", "duplicate-key", f"The key {error.args[0]!r} appears twice in one object."),
+        )
     except (ValueError, RecursionError) as error:
         return None, (Problem("", "not-json", f"This is not valid JSON: {error}."),)
     return parse_document(value)
@@ -118,7 +120,8 @@ def parse_document(value: object) -> tuple[Document | None, tuple[Problem, ...]]
     problems.extend(validate_parsed(parsed))
     if errors(tuple(problems)):
         return None, tuple(problems)
-    return Document(services=tuple(sorted(parsed.values(), key=lambda s: s.name))), tuple(problems)
+    services = sorted((_canonical(service) for service in parsed.values()), key=lambda s: s.name)
+    return Document(services=tuple(services)), tuple(problems)
 
 
 def parse_service(value: object, *, path: str = "") -> tuple[Service | None, tuple[Problem, ...]]:
@@ -126,7 +129,7 @@ def parse_service(value: object, *, path: str = "") -> tuple[Service | None, tup
     service, problems = _read_service(value, path=path)
     if service is not None:
         problems += validate_parsed({path: service})
-    return (None if errors(problems) else service), problems
+    return (None if service is None or errors(problems) else _canonical(service)), problems
 
 
 def document_to_data(document: Document) -> dict[str, Any]:
@@ -181,12 +184,7 @@ def _read_backends(
         if backend is not None:
             backends.append(backend)
     problems.extend(_duplicates(value, backends, path))
-    return sorted_backends(backends)
-
-
-def sorted_backends(backends: list[Backend]) -> tuple[Backend, ...]:
-    """The order that a document keeps them in."""
-    return tuple(sorted(backends, key=lambda b: (b.address.version, int(b.address), b.port)))
+    return tuple(backends)
 
 
 def _duplicates(value: object, backends: list[Backend], path: str) -> Iterator[Problem]:
@@ -237,7 +235,9 @@ def _read_scalars(
 
 def _items(value: object, *, path: str, problems: list[Problem]) -> Iterator[tuple[str, object]]:
     if value is _MISSING:
-        problems.append(Problem(path, "missing", "The list of services is missing; an empty list is allowed."))
+        problems.append(
+            Problem(path, "missing", "The list of services is missing; an empty list is allowed.")
+        )
     elif not isinstance(value, list):
         problems.append(Problem(path, "not-a-list", f"This is a list, not {scalars.describe(value)}."))
     else:
@@ -248,7 +248,9 @@ def _unknown_keys(value: dict[str, object], *, known: tuple[str, ...], path: str
     for key in sorted(set(value) - set(known)):
         near = get_close_matches(key, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(sorted(known)) + "."
-        yield Problem(_join(path, key), "unknown-key", f"The key {scalars.describe(key)} is not known. {hint}")
+        yield Problem(
+            _join(path, key), "unknown-key", f"The key {scalars.describe(key)} is not known. {hint}"
+        )
 
 
 def _to_data(value: object) -> Any:
@@ -256,13 +258,19 @@ def _to_data(value: object) -> Any:
         return {f.name: _to_data(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
         return [_to_data(item) for item in value]
-    if value is None or isinstance(value, bool | int) or (isinstance(value, str) and not isinstance(value, Enum)):
+    if (
+        value is None
+        or isinstance(value, bool | int)
+        or (isinstance(value, str) and not isinstance(value, Enum))
+    ):
         return value
     return str(value)
 
 
-def with_sorted_backends(service: Service) -> Service:
-    return replace(service, backends=sorted_backends(list(service.backends)))
+def _canonical(service: Service) -> Service:
+    """Sorted only after validation, so that Problems count the backends as the input does."""
+    backends = sorted(service.backends, key=lambda b: (b.address.version, int(b.address), b.port))
+    return replace(service, backends=tuple(backends))
 
 
 def _join(path: str, key: str) -> str:

@@ -38,7 +38,8 @@ def validate_parsed(services: Mapping[str, Service]) -> tuple[Problem, ...]:
         prefix = f"{path}." if path else ""
         for check in (_check_values, _check_families, _check_backends, _check_later, _warn):
             found.extend(
-                Problem(prefix + p.path, p.code, p.message, p.severity) if p.path else p for p in check(service)
+                Problem(prefix + p.path, p.code, p.message, p.severity) if p.path else p
+                for p in check(service)
             )
     found.extend(_check_names(services))
     found.extend(_check_overlaps(services))
@@ -133,7 +134,9 @@ def _not_yet(path: str, what: str) -> Problem:
 
 def _warn(service: Service) -> Iterator[Problem]:
     if service.enabled and not service.usable_backends:
-        message = f"Service {service.name} has no backend that takes new connections: they will be refused at once."
+        message = (
+            f"Service {service.name} has no backend that takes new connections: they will be refused at once."
+        )
         yield Problem("backends", "no-backend", message, Severity.WARNING)
 
 

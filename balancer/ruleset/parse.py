@@ -1,0 +1,243 @@
+"""Text back into rules: what `iptables-save` prints, and what `render` wrote.
+
+Only what `render` can write is understood; anything else in one of our chains is `Unknown` and so a difference.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from balancer.domain.types import Family, Protocol
+from balancer.ruleset.ir import (
+    KERNEL_PROBABILITY_UNITS,
+    OWN_PREFIX,
+    Accept,
+    Chance,
+    Dnat,
+    Drop,
+    Goto,
+    Jump,
+    Mark,
+    Masquerade,
+    Nth,
+    PortRange,
+    Reject,
+    RejectWith,
+    Return,
+    Rule,
+    Ruleset,
+    SetConnMark,
+    Table,
+    TableName,
+    Target,
+    Unknown,
+)
+from balancer.ruleset.render import render_rule
+
+
+@dataclass(slots=True)
+class SavedTable:
+    """One table as iptables-save prints it, without counters."""
+
+    policies: dict[str, str] = field(default_factory=dict)
+    """Built-in chain -> ACCEPT or DROP."""
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Chain, built-in or not -> its rules, as the text behind `-A <chain> `."""
+
+    def jumps_to_own(self, builtin: str) -> tuple[str, ...]:
+        """Our chains that a built-in chain jumps to unconditionally, in order, repeated where the rule is."""
+        rules = self.chains.get(builtin, ())
+        return tuple(r[3:] for r in rules if r.startswith(f"-j {OWN_PREFIX}") and " " not in r[3:])
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that one flavour of iptables holds for one family."""
+
+    tables: dict[str, SavedTable] = field(default_factory=dict)
+
+    def table(self, name: str) -> SavedTable:
+        return self.tables.get(name, SavedTable())
+
+
+class Unparsable(ValueError):
+    """The text is not iptables-save output, or not a ruleset of ours."""
+
+
+def parse_save(text: str) -> Snapshot:
+    """Raises Unparsable where the text is cut short or holds a line of no known kind."""
+    snapshot = Snapshot()
+    table: SavedTable | None = None
+    rules: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("*") and table is None:
+            table, rules = snapshot.tables.setdefault(line[1:], SavedTable()), {}
+        elif table is None:
+            raise Unparsable(f"Expected a table, found {line!r}.")
+        elif line == "COMMIT":
+            table.chains.update({chain: tuple(found) for chain, found in rules.items()})
+            table = None
+        else:
+            _read_line(line, table, rules)
+    if table is not None:
+        raise Unparsable("The text ends in the middle of a table.")
+    return snapshot
+
+
+def own_chains(table: SavedTable, *, family: Family) -> Mapping[str, tuple[Rule | Unknown, ...]]:
+    """Our chains in a saved table."""
+    return {
+        chain: tuple(parse_rule(rule, family=family) for rule in rules)
+        for chain, rules in table.chains.items()
+        if chain.startswith(OWN_PREFIX)
+    }
+
+
+def parse_ruleset(text: str, *, family: Family) -> Ruleset:
+    """The ruleset that `render_ruleset` wrote. Raises Unparsable for anything else."""
+    tables = []
+    for name, saved in parse_save(text).tables.items():
+        chains: dict[str, tuple[Rule, ...]] = {}
+        for chain, rules in own_chains(saved, family=family).items():
+            unknown = [rule.text for rule in rules if isinstance(rule, Unknown)]
+            if unknown:
+                raise Unparsable(f"{name}: {chain}: not a rule of ours: {unknown[0]}")
+            chains[chain] = tuple(rule for rule in rules if isinstance(rule, Rule))
+        jumps = tuple(
+            (b, c) for b in saved.chains if not b.startswith(OWN_PREFIX) for c in saved.jumps_to_own(b)
+        )
+        tables.append(Table(TableName(name), chains, jumps))
+    return Ruleset(family=family, tables=tuple(tables))
+
+
+def parse_rule(text: str, *, family: Family) -> Rule | Unknown:
+    """A rule from the text behind `-A <chain> `; Unknown unless it is spelled just as we would."""
+    try:
+        rule = _Reader(shlex.split(text)).rule()
+    except (ValueError, IndexError, KeyError, TypeError):
+        return Unknown(text)
+    if _version(rule) not in {None, 6 if family is Family.IPV6 else 4}:
+        return Unknown(text)
+    return rule if render_rule(rule) == text else Unknown(text)
+
+
+def _version(rule: Rule) -> int | None:
+    if isinstance(rule.target, Dnat):
+        return rule.target.address.version
+    return rule.destination.version if rule.destination is not None else None
+
+
+def _read_line(line: str, table: SavedTable, rules: dict[str, list[str]]) -> None:
+    if line.startswith(":"):
+        chain, policy = line[1:].split()[:2]
+        rules.setdefault(chain, [])
+        if policy != "-":
+            table.policies[chain] = policy
+        return
+    if line.startswith("["):  # counters, as `iptables-save -c` prints them
+        line = line.partition("] ")[2]
+    word, _, rest = line.partition(" ")
+    chain, _, rule = rest.partition(" ")
+    if word == "-A":
+        rules.setdefault(chain, []).append(rule)
+    elif word == "-I":
+        rules.setdefault(chain, []).insert(0, rule)
+    else:
+        raise Unparsable(f"Expected a rule, found {line!r}.")
+
+
+class _Reader:
+    """Words of one rule, read from left to right. Any surprise is an exception that `parse_rule` turns into
+    Unknown."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = list(reversed(words))
+
+    def rule(self) -> Rule:
+        found: dict[str, Any] = {}
+        while self._words:
+            word = self._words.pop()
+            key, value = self._option(word)
+            if key in found:
+                raise ValueError(f"{key} twice")
+            found[key] = value
+        return Rule(**found)
+
+    def _option(self, word: str) -> tuple[str, object]:
+        match word:
+            case "-d":
+                return "destination", ip_network(self._words.pop())
+            case "-i":
+                return "in_interface", self._words.pop()
+            case "-p":
+                return "protocol", Protocol(self._words.pop())
+            case "-m":
+                return self._match(self._words.pop())
+            case "-j":
+                return "target", self._target(self._words.pop())
+            case "-g":
+                return "target", Goto(self._words.pop())
+        raise ValueError(word)
+
+    def _match(self, name: str) -> tuple[str, object]:
+        match name:
+            case "tcp" | "udp" | "sctp":
+                first, _, last = self._value("--dport").partition(":")
+                return "destination_ports", PortRange(int(first), int(last or first))
+            case "addrtype":
+                return "destination_local", self._value("--dst-type") == "LOCAL"
+            case "conntrack":
+                return "ct_state", self._value("--ctstate")
+            case "connmark":
+                return "connmark", _mark(self._value("--mark"))
+            case "comment":
+                return "comment", self._value("--comment")
+            case "statistic":
+                return "statistic", self._statistic(self._value("--mode"))
+        raise ValueError(name)
+
+    def _statistic(self, mode: str) -> Nth | Chance:
+        if mode == "nth":
+            return Nth(int(self._value("--every")), int(self._value("--packet")))
+        units = round(float(self._value("--probability")) * KERNEL_PROBABILITY_UNITS)
+        return Chance(Fraction(units, KERNEL_PROBABILITY_UNITS))
+
+    def _target(self, name: str) -> Target:
+        match name:
+            case "ACCEPT":
+                return Accept()
+            case "DROP":
+                return Drop()
+            case "RETURN":
+                return Return()
+            case "REJECT":
+                return Reject(RejectWith(self._value("--reject-with")))
+            case "DNAT":
+                address, _, port = self._value("--to-destination").rpartition(":")
+                return Dnat(ip_address(address.strip("[]")), int(port))
+            case "MASQUERADE":
+                self._expect("--random-fully")
+                return Masquerade()
+            case "CONNMARK":
+                return SetConnMark(_mark(self._value("--set-xmark")))
+        if not name.startswith(OWN_PREFIX):
+            raise ValueError(name)
+        return Jump(name)
+
+    def _value(self, option: str) -> str:
+        self._expect(option)
+        return self._words.pop()
+
+    def _expect(self, option: str) -> None:
+        if self._words.pop() != option:
+            raise ValueError(f"expected {option}")
+
+
+def _mark(text: str) -> Mark:
+    value, _, mask = text.partition("/")
+    return Mark(int(value, 16), int(mask, 16))

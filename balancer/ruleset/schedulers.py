@@ -1,0 +1,109 @@
+"""How a scheduler spreads connections over backends, as a tree of choices with exact shares.
+
+A `Choice` is a list of branches tried in order. Every branch but the last has a statistic that takes its share
+of *what is left*; the last takes all. (The rules of the article that this project started from each took their
+share of the whole, which loses a third of the connections.)
+
+Long lists become trees, so that no connection walks more than a few rules at each level.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
+from math import gcd
+
+from balancer.domain.types import Backend, Scheduler, Service
+from balancer.ruleset.ir import Chance, Nth
+
+LIST_MAX = 8
+"""Branches that one chain lists before it splits."""
+_FAN_OUT = 4
+_FACTORS = (4, 3, 5, 2, 7)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    statistic: Nth | Chance | None
+    to: "Backend | Choice"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    branches: tuple[Branch, ...]
+
+
+def choose(service: Service) -> Choice | None:
+    """The choice among the backends that take new connections; None when there are none."""
+    backends = service.usable_backends
+    if not backends:
+        return None
+    if service.scheduler is Scheduler.ROUND_ROBIN:
+        return _every_nth(cycle(backends))
+    if service.scheduler is Scheduler.RANDOM:
+        return _by_chance(backends)
+    raise ValueError(f"validation let scheduler {service.scheduler} through")
+
+
+def promised_shares(service: Service) -> dict[str, Fraction]:
+    """Backend endpoint -> its share of new connections, by weight. What the rules must amount to."""
+    total = sum(backend.weight for backend in service.usable_backends)
+    return {backend.endpoint: Fraction(backend.weight, total) for backend in service.usable_backends}
+
+
+def cycle(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    """One whole round: each backend as often as its reduced weight says, spread evenly.
+
+    Smooth weighted round robin, the algorithm of nginx and HAProxy: at each step every backend gains its weight
+    and the one that has most is taken and pays the total.
+    """
+    divisor = reduce(gcd, (backend.weight for backend in backends))
+    weights = [backend.weight // divisor for backend in backends]
+    total, credit = sum(weights), [0] * len(backends)
+    taken = []
+    for _ in range(total):
+        credit = [have + gain for have, gain in zip(credit, weights, strict=True)]
+        index = credit.index(max(credit))
+        credit[index] -= total
+        taken.append(backends[index])
+    return tuple(taken)
+
+
+def _every_nth(turns: tuple[Backend, ...]) -> Choice:
+    """Packet t goes to `turns[t % n]`, in that very order.
+
+    n turns split by a factor f of n: connection t goes to branch t % f and is the (t // f)th there, so the order
+    holds at any depth. When no small factor divides n, one turn is taken off first (n - 1 is even).
+    """
+    left = len(turns)
+    if left <= LIST_MAX:
+        return Choice(tuple(Branch(_nth(left - i), turn) for i, turn in enumerate(turns)))
+    for factor in _FACTORS:
+        if left % factor == 0:
+            parts = (turns[part::factor] for part in range(factor))
+            return Choice(tuple(Branch(_nth(factor - i), _unless_one(part)) for i, part in enumerate(parts)))
+    return Choice((Branch(_nth(left), turns[0]), *_every_nth(turns[1:]).branches))
+
+
+def _unless_one(turns: tuple[Backend, ...]) -> Backend | Choice:
+    return turns[0] if len(set(turns)) == 1 else _every_nth(turns)
+
+
+def _nth(every: int) -> Nth | None:
+    return Nth(every) if every > 1 else None
+
+
+def _by_chance(backends: tuple[Backend, ...]) -> Choice:
+    parts: list[tuple[Backend, ...]]
+    if len(backends) <= LIST_MAX:
+        parts = [(backend,) for backend in backends]
+    else:
+        size = -(-len(backends) // _FAN_OUT)
+        parts = [backends[start : start + size] for start in range(0, len(backends), size)]
+    branches = []
+    left = sum(backend.weight for backend in backends)
+    for part in parts:
+        weight = sum(backend.weight for backend in part)
+        statistic = Chance(Fraction(weight, left)) if weight < left else None
+        branches.append(Branch(statistic, part[0] if len(part) == 1 else _by_chance(part)))
+        left -= weight
+    return Choice(tuple(branches))
