@@ -1,5 +1,5 @@
-"""The document as JSON (docs/design/document.md): reading it, with a Problem for all that is wrong, and writing
-the one canonical text of a document."""
+"""The document as JSON (docs/design/document.md): reading it, with a Problem for all that is wrong, and
+writing the one canonical text of a document."""
 
 import hashlib
 import json

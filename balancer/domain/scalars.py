@@ -89,8 +89,8 @@ def interface(value: object) -> str:
     if not isinstance(value, str) or not _INTERFACE.fullmatch(value) or value in {".", ".."}:
         raise Invalid(
             "interface",
-            "must be the name of a network interface such as eth0 or bond0.100: 1 to 15 letters, digits, dots, "
-            f"underscores or hyphens, not {describe(value)}.",
+            "must be the name of a network interface such as eth0 or bond0.100: 1 to 15 letters, digits, "
+            f"dots, underscores or hyphens, not {describe(value)}.",
         )
     return value
 

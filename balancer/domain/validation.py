@@ -81,15 +81,15 @@ def _check_backends(service: Service) -> Iterator[Problem]:
     for index, backend in enumerate(service.backends):
         if backend.address == service.address and service.port <= backend.port <= service.last_port:
             message = (
-                f"{backend.endpoint} is the service's own address and port: its connections would go round in "
-                "a circle."
+                f"{backend.endpoint} is the service's own address and port: its connections would go "
+                "round in a circle."
             )
             yield Problem(f"backends[{index}].address", "loop", message)
     slots = round_robin_slots(tuple(b.weight for b in service.usable_backends))
     if service.scheduler is Scheduler.ROUND_ROBIN and slots > MAX_ROUND_ROBIN_SLOTS:
         message = (
-            f"The weights make a round of {slots} connections; round-robin counts to {MAX_ROUND_ROBIN_SLOTS}. "
-            "Choose weights with a larger common divisor (such as 10, 20, 30), or the scheduler random."
+            f"The weights make a round of {slots} connections; round-robin counts to "
+            f"{MAX_ROUND_ROBIN_SLOTS}. Choose weights with a larger common divisor (such as 10, 20, 30), or the scheduler random."
         )
         yield Problem("scheduler", "cycle", message)
 
@@ -159,7 +159,7 @@ def _check_overlaps(services: Mapping[str, Service]) -> Iterator[Problem]:
             if start <= end:
                 where = "any address" if address == "None" else address
                 message = (
-                    f"Port {start} ({protocol}, {where}) on {interface} already belongs to service {name!r}. Choose "
-                    "another port, address or interface."
+                    f"Port {start} ({protocol}, {where}) on {interface} already belongs to service "
+                    f"{name!r}. Choose another port, address or interface."
                 )
                 yield Problem(f"{path}.port" if path else "port", "overlap", message)

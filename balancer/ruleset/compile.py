@@ -2,8 +2,8 @@
 
 nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection and picks a backend (DNAT)
         LB-POSTROUTING  masquerades the connections marked for it
-filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets sent to
-        LB-FORWARD      a service; FORWARD also accepts balanced connections, whatever its policy
+filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets
+        LB-FORWARD      sent to a service; FORWARD also accepts balanced connections, whatever its policy
 
 docs/design/ruleset.md explains each rule.
 """
@@ -43,8 +43,8 @@ _FILTER_JUMPS = (("INPUT", names.INPUT), ("FORWARD", names.FORWARD))
 def compile_document(document: Document, *, family: Family = Family.IPV4) -> Ruleset:
     """The rules that carry the enabled services of one family.
 
-    The document must have passed validation. The base chains are there even when nothing is balanced: established
-    connections of a service that has gone are still accepted in FORWARD.
+    The document must have passed validation. The base chains are there even when nothing is balanced:
+    established connections of a service that has gone are still accepted in FORWARD.
     """
     services = tuple(s for s in document.services if s.enabled and s.family is family)
     return Ruleset(family=family, tables=(_filter(services, family), _nat(services)))

@@ -137,8 +137,8 @@ def _port(scope: _Scope, port: int, services: list[Service]) -> tuple[Rule, ...]
 def _addresses(
     scope: _Scope, port: int, services: dict[Address, Service], anywhere: tuple[Rule, ...]
 ) -> tuple[Rule, ...]:
-    """Rules that tell addresses apart. Each chain ends with the any-address service: nothing comes back from a
-    goto to look for it."""
+    """Rules that tell addresses apart. Each chain ends with the any-address service: nothing comes back from
+    a goto to look for it."""
     ordered = sorted(services, key=int)
     if len(ordered) <= FAN_OUT:
         return (*(scope.leaf(services[address]) for address in ordered), *anywhere)

@@ -52,8 +52,9 @@ class Nth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chance:
-    """Matches with a probability. `share` is exact; the kernel keeps it in 1/2**31 (net/netfilter/xt_statistic.c,
-    libxt_statistic.c), so two chances are equal when the kernel could not tell them apart."""
+    """Matches with a probability. `share` is exact; the kernel keeps it in 1/2**31
+    (net/netfilter/xt_statistic.c, libxt_statistic.c), so two chances are equal when the kernel could not tell
+    them apart."""
 
     share: Fraction
 

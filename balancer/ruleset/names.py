@@ -1,7 +1,7 @@
 """Names of our chains: readable where they fit, cut and hashed where they do not.
 
-A service name cannot contain a colon, so a name that was hashed (`LB-S-a-rather-long:0123456789`) can never be
-that of another service.
+A service name cannot contain a colon, so a name that was hashed (`LB-S-a-rather-long:0123456789`) can never
+be that of another service.
 """
 
 import hashlib

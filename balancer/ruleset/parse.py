@@ -1,6 +1,7 @@
 """Text back into rules: what `iptables-save` prints, and what `render` wrote.
 
-Only what `render` can write is understood; anything else in one of our chains is `Unknown` and so a difference.
+Only what `render` can write is understood; anything else in one of our chains is `Unknown` and so a
+difference.
 """
 
 import shlex

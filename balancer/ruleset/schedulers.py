@@ -1,8 +1,8 @@
 """How a scheduler spreads connections over backends, as a tree of choices with exact shares.
 
-A `Choice` is a list of branches tried in order. Every branch but the last has a statistic that takes its share
-of *what is left*; the last takes all. (The rules of the article that this project started from each took their
-share of the whole, which loses a third of the connections.)
+A `Choice` is a list of branches tried in order. Every branch but the last has a statistic that takes its
+share of *what is left*; the last takes all. (The rules of the article that this project started from each
+took their share of the whole, which loses a third of the connections.)
 
 Long lists become trees, so that no connection walks more than a few rules at each level.
 """
@@ -53,8 +53,8 @@ def promised_shares(service: Service) -> dict[str, Fraction]:
 def cycle(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
     """One whole round: each backend as often as its reduced weight says, spread evenly.
 
-    Smooth weighted round robin, the algorithm of nginx and HAProxy: at each step every backend gains its weight
-    and the one that has most is taken and pays the total.
+    Smooth weighted round robin, the algorithm of nginx and HAProxy: at each step every backend gains its
+    weight and the one that has most is taken and pays the total.
     """
     divisor = reduce(gcd, (backend.weight for backend in backends))
     weights = [backend.weight // divisor for backend in backends]
@@ -71,8 +71,8 @@ def cycle(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
 def _every_nth(turns: tuple[Backend, ...]) -> Choice:
     """Packet t goes to `turns[t % n]`, in that very order.
 
-    n turns split by a factor f of n: connection t goes to branch t % f and is the (t // f)th there, so the order
-    holds at any depth. When no small factor divides n, one turn is taken off first (n - 1 is even).
+    n turns split by a factor f of n: connection t goes to branch t % f and is the (t // f)th there, so the
+    order holds at any depth. When no small factor divides n, one turn is taken off first (n - 1 is even).
     """
     left = len(turns)
     if left <= LIST_MAX:
