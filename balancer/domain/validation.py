@@ -89,7 +89,8 @@ def _check_backends(service: Service) -> Iterator[Problem]:
     if service.scheduler is Scheduler.ROUND_ROBIN and slots > MAX_ROUND_ROBIN_SLOTS:
         message = (
             f"The weights make a round of {slots} connections; round-robin counts to "
-            f"{MAX_ROUND_ROBIN_SLOTS}. Choose weights with a larger common divisor (such as 10, 20, 30), or the scheduler random."
+            f"{MAX_ROUND_ROBIN_SLOTS}. Choose weights with a larger common divisor (such as 10, 20, 30), or "
+            "the scheduler random."
         )
         yield Problem("scheduler", "cycle", message)
 

@@ -1,0 +1,93 @@
+import json
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from balancer.domain import scalars
+from balancer.domain.types import Protocol
+from balancer.management.commands._documents import add_document_argument, read_document
+from balancer.ruleset.compile import compile_document
+from balancer.ruleset.trace import Packet, Trace, trace_packet
+
+
+def _argument(read: Callable[[Any], Any], *, number: bool = False) -> Callable[[str], Any]:
+    """An argparse type from a reader of the document, so that both refuse the same values."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(int(text) if number and text.isascii() and text.isdigit() else text)
+        except scalars.Invalid as error:
+            raise ArgumentTypeError(error.message) from error
+
+    return convert
+
+
+class Command(BaseCommand):
+    help = "Say which service and backends a new connection would get, with exact shares."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_document_argument(parser)
+        parser.add_argument("--interface", required=True, type=_argument(scalars.interface))
+        parser.add_argument("--protocol", required=True, type=Protocol, choices=[Protocol.TCP, Protocol.UDP])
+        parser.add_argument("--source", required=True, type=_argument(scalars.address), metavar="ADDRESS")
+        parser.add_argument(
+            "--destination", required=True, type=_argument(scalars.address), metavar="ADDRESS"
+        )
+        parser.add_argument("--port", required=True, type=_argument(scalars.port, number=True))
+        parser.add_argument(
+            "--transit",
+            action="store_true",
+            help="the destination is not an address of the node (it is, unless you say so)",
+        )
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        document = read_document(options["document"], stderr=self.stderr)
+        packet = Packet(
+            interface=options["interface"],
+            protocol=options["protocol"],
+            source=options["source"],
+            destination=options["destination"],
+            port=options["port"],
+            destination_local=not options["transit"],
+        )
+        trace = trace_packet(compile_document(document), packet)
+        if options["json"]:
+            self.stdout.write(json.dumps(_as_data(trace)))
+        else:
+            self.stdout.write("\n".join(_as_lines(trace)))
+
+
+def _as_data(trace: Trace) -> dict[str, object]:
+    return {
+        "matched": trace.matched,
+        "service": trace.service,
+        "masqueraded": trace.masqueraded,
+        "shares": {endpoint: str(share) for endpoint, share in trace.shares.items()},
+        "refused": str(trace.refused),
+        "unmatched": str(trace.unmatched),
+    }
+
+
+def _as_lines(trace: Trace) -> list[str]:
+    if not trace.matched:
+        lines = ["No service takes this connection; it goes on as if there were no balancer."]
+    elif trace.refused:
+        lines = [f"Service {trace.service} has no backend for new connections; this one is refused at once."]
+    else:
+        source = "the balancer's address" if trace.masqueraded else "the client's own address"
+        lines = [f"Service {trace.service}. Backends see {source}."]
+        lines += [
+            f"  {endpoint:<24} {share!s:>10}  {_percent(share)}" for endpoint, share in trace.shares.items()
+        ]
+    lines += ["", f"Rules walked ({len(trace.steps)}):"]
+    lines += [f"  {'*' if step.matched else ' '} {step}" for step in trace.steps]
+    return lines
+
+
+def _percent(share: Fraction) -> str:
+    return f"{float(share) * 100:.2f} %"
