@@ -1,0 +1,229 @@
+"""The machines of a lab as values, and the commands that make them. Pure: nothing runs here.
+
+              clients 198.51.100.0/24
+              [client] .254 ── one bridge for each interface name ── 198.18.<k>.0/24
+                 │                            │
+           eth0 .1 [lb1] eth1          eth0 .2 [lb2] eth1
+                 │ 10.0.0.1                   │ 10.0.0.2
+              [backends] one bridge, 10.0.0.0/24: answers for 10.0.0.3, .4, .5, .6
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+CLIENTS = IPv4Network("198.51.100.0/24")
+LAN = IPv4Network("10.0.0.0/24")
+SEGMENTS = IPv4Network("198.18.0.0/15")
+"""RFC 2544 benchmark range: the k-th interface name gets the k-th /24 of it."""
+ARTICLE_BACKENDS = tuple(IPv4Network(f"10.0.0.{last}/32") for last in (3, 4, 5, 6))
+_CLIENT_HOST = 254
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balancer:
+    """One balancer machine: interfaces towards the clients, one towards the backends."""
+
+    name: str
+    lan_address: IPv4Address
+    interfaces: tuple[str, ...] = ("eth0",)
+    lan_interface: str = "eth1"
+    addresses: tuple[tuple[str, IPv4Address], ...] = ()
+    """(interface, address): further addresses of the machine; clients reach them through that interface."""
+    forwarding: bool = True
+
+
+ARTICLE_BALANCERS = (
+    Balancer(name="lb1", lan_address=IPv4Address("10.0.0.1")),
+    Balancer(name="lb2", lan_address=IPv4Address("10.0.0.2")),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    prefix: str
+    balancers: tuple[Balancer, ...] = ARTICLE_BALANCERS
+    backends: tuple[IPv4Network, ...] = ARTICLE_BACKENDS
+    """Every address in these answers, except the balancers' own."""
+    gateway: str | None = None
+    """The balancer that the backends' default route goes through; None is the first one."""
+    clients: IPv4Network = CLIENTS
+    lan: IPv4Network = LAN
+
+    @property
+    def client(self) -> str:
+        return f"{self.prefix}client"
+
+    @property
+    def backend(self) -> str:
+        return f"{self.prefix}backends"
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return self.client, *(self.namespace(b.name) for b in self.balancers), self.backend
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Interface names towards the clients, each one network of its own."""
+        return tuple(dict.fromkeys(name for b in self.balancers for name in b.interfaces))
+
+    @property
+    def gateway_balancer(self) -> Balancer:
+        return self.balancer(self.gateway) if self.gateway else self.balancers[0]
+
+    def namespace(self, machine: str) -> str:
+        return f"{self.prefix}{machine}"
+
+    def balancer(self, name: str) -> Balancer:
+        return next(b for b in self.balancers if b.name == name)
+
+    def segment(self, interface: str) -> IPv4Network:
+        first = int(SEGMENTS.network_address) + 256 * self.segments.index(interface)
+        return IPv4Network((first, 24))
+
+    def address(self, balancer: str, interface: str) -> IPv4Address:
+        """The balancer's own address on an interface."""
+        found = self.balancer(balancer)
+        if interface == found.lan_interface:
+            return found.lan_address
+        return self.segment(interface)[self.balancers.index(found) + 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    links: tuple[str, ...]
+    """`ip -batch` lines that make every link inside the namespaces, none in the caller's own."""
+    sysctls: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """Namespace -> (key, value), written before the links exist so that each link inherits them."""
+    setup: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Namespace -> `ip -n NAMESPACE -batch` lines."""
+
+
+def check_topology(topology: Topology) -> str | None:
+    """A sentence on what is wrong with it, or None."""
+    names = [b.name for b in topology.balancers]
+    if not names or len(set(names)) != len(names) or {"client", "backends"} & set(names):
+        return "A lab needs balancers with different names, none called client or backends."
+    if topology.gateway is not None and topology.gateway not in names:
+        return f"The gateway “{topology.gateway}” is none of the balancers {', '.join(names)}."
+    for balancer in topology.balancers:
+        if balancer.lan_interface in balancer.interfaces or not balancer.interfaces:
+            return f"{balancer.name} needs an interface towards the clients and another towards the backends."
+        if balancer.lan_address not in topology.lan:
+            return f"{balancer.name} has {balancer.lan_address} outside the network {topology.lan}."
+        if any(interface not in balancer.interfaces for interface, _ in balancer.addresses):
+            return f"{balancer.name} has an address on an interface that it does not have."
+    return None
+
+
+def plan_lab(topology: Topology) -> Plan:
+    setup = {
+        topology.client: _client_setup(topology),
+        topology.backend: _backends_setup(topology),
+    } | {topology.namespace(b.name): _balancer_setup(topology, b) for b in topology.balancers}
+    forwarding = {topology.namespace(b.name): b.forwarding for b in topology.balancers}
+    sysctls = {name: _sysctls(forwarding=forwarding.get(name, False)) for name in topology.namespaces}
+    return Plan(links=_links(topology), sysctls=sysctls, setup=setup)
+
+
+def _sysctls(*, forwarding: bool) -> tuple[tuple[str, str], ...]:
+    """All that a new namespace would take over from the host's settings (net.core.devconf_inherit_init_net)."""
+    return (
+        # The client and the backends answer for addresses whose route is not the interface asked on.
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        # ARP is answered for any-address routes (0), and asked for with the link's own address (2), so
+        # that a balancer does not learn one neighbour for each client address.
+        ("net/ipv4/conf/all/arp_ignore", "0"),
+        ("net/ipv4/conf/default/arp_ignore", "0"),
+        ("net/ipv4/conf/all/arp_filter", "0"),
+        ("net/ipv4/conf/default/arp_filter", "0"),
+        ("net/ipv4/conf/all/arp_announce", "2"),
+        ("net/ipv4/conf/default/arp_announce", "2"),
+        ("net/ipv4/conf/all/ignore_routes_with_linkdown", "0"),
+        ("net/ipv4/conf/default/ignore_routes_with_linkdown", "0"),
+        ("net/ipv4/conf/all/accept_redirects", "0"),
+        ("net/ipv4/conf/default/accept_redirects", "0"),
+        ("net/ipv4/ip_forward", "1" if forwarding else "0"),
+    )
+
+
+def _links(topology: Topology) -> tuple[str, ...]:
+    client, backends = topology.client, topology.backend
+    lines = [f"link add seg{k} netns {client} type bridge" for k in range(len(topology.segments))]
+    lines.append(f"link add lan netns {backends} type bridge")
+    for balancer in topology.balancers:
+        inside = topology.namespace(balancer.name)
+        for interface in balancer.interfaces:
+            port = _client_port(topology, balancer, interface)
+            lines.append(f"link add {interface} netns {inside} type veth peer name {port} netns {client}")
+        port = _lan_port(topology, balancer)
+        lines.append(
+            f"link add {balancer.lan_interface} netns {inside} type veth peer name {port} netns {backends}"
+        )
+    return tuple(lines)
+
+
+def _client_setup(topology: Topology) -> tuple[str, ...]:
+    lines = ["link set lo up"]
+    for k, interface in enumerate(topology.segments):
+        lines += [f"address add {topology.segment(interface)[_CLIENT_HOST]}/24 dev seg{k}", f"link set seg{k} up"]
+        owners = [b for b in topology.balancers if interface in b.interfaces]
+        ports = [_client_port(topology, owner, interface) for owner in owners]
+        lines += [f"link set {port} master seg{k} up" for port in ports]
+    for balancer in topology.balancers:
+        first = topology.address(balancer.name, balancer.interfaces[0])
+        lines.append(f"route add {balancer.lan_address}/32 via {first}")
+        lines += [
+            f"route add {address}/32 via {topology.address(balancer.name, interface)}"
+            for interface, address in balancer.addresses
+        ]
+    gateway = topology.gateway_balancer
+    return (
+        *lines,
+        f"route add local {topology.clients} dev lo",
+        f"route add default via {topology.address(gateway.name, gateway.interfaces[0])}",
+    )
+
+
+def _balancer_setup(topology: Topology, balancer: Balancer) -> tuple[str, ...]:
+    lines = ["link set lo up"]
+    for interface in balancer.interfaces:
+        lines += [
+            f"address add {topology.address(balancer.name, interface)}/24 dev {interface}",
+            f"link set {interface} up",
+        ]
+    lines += [f"address add {address}/32 dev {interface}" for interface, address in balancer.addresses]
+    lines += [
+        f"address add {balancer.lan_address}/{topology.lan.prefixlen} dev {balancer.lan_interface}",
+        f"link set {balancer.lan_interface} up",
+        f"route add default via {topology.segment(balancer.interfaces[0])[_CLIENT_HOST]}",
+    ]
+    remote = [network for network in topology.backends if not network.subnet_of(topology.lan)]
+    return (
+        *lines,
+        *(f"route add {network} dev {balancer.lan_interface} scope link" for network in remote),
+    )
+
+
+def _backends_setup(topology: Topology) -> tuple[str, ...]:
+    ports = [_lan_port(topology, balancer) for balancer in topology.balancers]
+    balancers = [b.lan_address for b in topology.balancers]
+    return (
+        "link set lo up",
+        "link set lan up",
+        *(f"link set {port} master lan up" for port in ports),
+        f"route add {topology.lan} dev lan scope link",
+        *(f"route add local {network} dev lo" for network in topology.backends),
+        # A backend network may hold the balancers' addresses; the longer prefix keeps them outside.
+        *(f"route add unicast {address}/32 dev lan scope link table local" for address in balancers),
+        f"route add default via {topology.gateway_balancer.lan_address} dev lan",
+    )
+
+
+def _client_port(topology: Topology, balancer: Balancer, interface: str) -> str:
+    return f"p{topology.balancers.index(balancer)}-{topology.segments.index(interface)}"
+
+
+def _lan_port(topology: Topology, balancer: Balancer) -> str:
+    return f"p{topology.balancers.index(balancer)}"

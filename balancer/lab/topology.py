@@ -1,0 +1,209 @@
+"""The lab: the machines of a `Topology` in network namespaces, removed again however its owner ends."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from balancer.lab import record
+from balancer.lab.errors import LabError
+from balancer.lab.namespaces import create_namespaces, run_ip
+from balancer.lab.plan import ARTICLE_BACKENDS, ARTICLE_BALANCERS, CLIENTS, Balancer, Topology, check_topology, plan_lab
+
+DEFAULT_PREFIX = "lbadmin-"
+_READY_SECONDS = 15.0
+_WRITE_SYSCTLS = 'while read -r key value; do echo "$value" > "/proc/sys/$key"; done'
+
+
+class Lab:
+    """A context manager. Inside it the machines stand, every backend answers, and the client can reach them.
+
+    A machine is named `client`, `backends` or as its balancer is. Needs root; raises LabError.
+    Whatever is started inside a namespace of the lab is killed with the lab.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        balancers: tuple[Balancer, ...] = ARTICLE_BALANCERS,
+        backends: tuple[IPv4Network, ...] = ARTICLE_BACKENDS,
+        gateway: str | None = None,
+        clients: IPv4Network = CLIENTS,
+        tcp_ports: Sequence[int] = (80,),
+        udp_ports: Sequence[int] = (),
+        records: Path = record.RECORDS,
+    ) -> None:
+        self.topology = Topology(
+            prefix=prefix, balancers=balancers, backends=backends, gateway=gateway, clients=clients
+        )
+        self.directory = records / prefix
+        """Private to root and removed with the lab: lock files, status files."""
+        self._tcp_ports = tuple(tcp_ports)
+        self._udp_ports = tuple(udp_ports)
+        self._reaper: subprocess.Popen[str] | None = None
+        self._listeners: list[subprocess.Popen[str]] = []
+        self._flow = 0
+
+    def __enter__(self) -> Self:
+        problem = check_topology(self.topology)
+        if problem is not None:
+            raise LabError(problem)
+        if os.geteuid() != 0:
+            raise LabError("Network namespaces can be made by root only. Run this with sudo.")
+        record.claim_directory(directory=self.directory, namespaces=self.topology.namespaces)
+        try:
+            self._arm_reaper()
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything; returns when nothing is left. LabError says what would not go."""
+        reaper, self._reaper = self._reaper, None
+        if reaper is None:
+            record.remove_lab(directory=self.directory)
+            return
+        _, complaint = reaper.communicate()
+        for listener in self._listeners:
+            listener.wait()
+        if reaper.returncode:
+            raise LabError(f"The lab was not removed: {complaint.strip() or self._reaper_log()}")
+
+    def namespace(self, *, machine: str) -> str:
+        return self.topology.namespace(machine)
+
+    def address(self, *, balancer: str, interface: str = "eth0") -> IPv4Address:
+        return self.topology.address(balancer, interface)
+
+    def command(self, *, machine: str, command: Sequence[str]) -> list[str]:
+        """The same command, inside the machine; it stays one process with one pid."""
+        return ["ip", "netns", "exec", self.namespace(machine=machine), *command]
+
+    def environment(self, *, machine: str) -> dict[str, str]:
+        """The caller's environment with an xtables lock of the machine's own."""
+        return {**os.environ, "XTABLES_LOCKFILE": str(self.directory / f"{machine}.xtables.lock")}
+
+    def run(
+        self, *, machine: str, command: Sequence[str], text: str | None = None, timeout: float = 60.0
+    ) -> str:
+        """Run to the end inside the machine; the standard output, or LabError with the standard error."""
+        done = subprocess.run(
+            self.command(machine=machine, command=command),
+            input=text, capture_output=True, text=True, check=False, timeout=timeout,
+            env=self.environment(machine=machine),
+        )
+        if done.returncode:
+            raise LabError(f"“{' '.join(command)}” failed on {machine}: {done.stderr.strip()}")
+        return done.stdout
+
+    def listen(self, *, machine: str, tcp_ports: Sequence[int] = (), udp_ports: Sequence[int] = ()) -> None:
+        """Open ports on a machine; they answer as `listeners` says, until the lab ends."""
+        ports = [f"--tcp={port}" for port in tcp_ports] + [f"--udp={port}" for port in udp_ports]
+        started = self.start_module(machine=machine, module="listeners", arguments=ports)
+        self._listeners.append(started)
+        _expect_ready(started, what=f"The listeners on {machine}")
+
+    def start_module(self, *, machine: str, module: str, arguments: Sequence[str]) -> subprocess.Popen[str]:
+        """Start `balancer.lab.<module>` inside a machine, with pipes for its input and output."""
+        return subprocess.Popen(
+            self.command(machine=machine, command=module_command(module, *arguments)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=module_environment(),
+        )
+
+    def reserve_flows(self, *, count: int) -> int:
+        """The first of `count` flow numbers that no earlier traffic of this lab has used."""
+        first, self._flow = self._flow, self._flow + count
+        return first
+
+    def _arm_reaper(self) -> None:
+        self._reaper = subprocess.Popen(
+            module_command("reaper", str(self.directory), str(os.getpid())),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=module_environment(), start_new_session=True, cwd="/",
+        )
+        _expect_ready(self._reaper, what="The lab's reaper")
+        known = record.read_record(directory=self.directory)
+        assert known is not None
+        record.write_record(
+            directory=self.directory,
+            record=record.Record(
+                namespaces=known.namespaces,
+                owner=known.owner,
+                reaper=record.identify_process(self._reaper.pid),
+            ),
+        )
+
+    def _build(self) -> None:
+        plan = plan_lab(self.topology)
+        create_namespaces(names=self.topology.namespaces)
+        for name, sysctls in plan.sysctls.items():
+            _write_sysctls(name=name, sysctls=sysctls)
+        run_ip(arguments=["-batch", "-"], text=_batch(plan.links))
+        for name, lines in plan.setup.items():
+            run_ip(arguments=["-n", name, "-batch", "-"], text=_batch(lines))
+        for name in (self.topology.client, self.topology.backend):
+            _wait_for_bridges(name=name)
+        if self._tcp_ports or self._udp_ports:
+            self.listen(machine="backends", tcp_ports=self._tcp_ports, udp_ports=self._udp_ports)
+
+    def _reaper_log(self) -> str:
+        try:
+            return (self.directory / "reaper.log").read_text().strip()
+        except OSError:
+            return "the reaper gave no reason."
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """`-S`: these modules need the standard library only, and start in 20 ms without site-packages."""
+    return [sys.executable, "-S", "-m", f"balancer.lab.{module}", *arguments]
+
+
+def module_environment() -> Mapping[str, str]:
+    root = Path(__file__).resolve().parents[2]
+    return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def missing_tools() -> tuple[str, ...]:
+    """Commands that the lab needs and this machine lacks."""
+    needed = ("ip", "iptables-legacy-restore", "iptables-nft-restore")
+    return tuple(name for name in needed if shutil.which(name) is None)
+
+
+def _write_sysctls(*, name: str, sysctls: Sequence[tuple[str, str]]) -> None:
+    text = "".join(f"{key} {value}\n" for key, value in sysctls)
+    run_ip(arguments=["netns", "exec", name, "sh", "-ec", _WRITE_SYSCTLS], text=text)
+
+
+def _wait_for_bridges(*, name: str) -> None:
+    """A bridge drops frames until the kernel's link watch has seen a port come up."""
+    deadline = time.monotonic() + _READY_SECONDS
+    while "state DOWN" in run_ip(arguments=["-n", name, "-oneline", "link", "show"]):
+        if time.monotonic() > deadline:
+            raise LabError(f"The links in the namespace {name} do not come up.")
+        time.sleep(0.005)
+
+
+def _batch(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _expect_ready(process: subprocess.Popen[str], *, what: str) -> None:
+    output: IO[str] | None = process.stdout
+    assert output is not None and process.stderr is not None
+    if output.readline().strip() != "ready":
+        raise LabError(f"{what} did not start: {process.stderr.read().strip()}")
