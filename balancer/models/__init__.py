@@ -1,0 +1,22 @@
+"""Tables. Only `balancer.workflow` writes them."""
+
+from balancer.models.audit import AuditEvent
+from balancer.models.changes import Change, Draft, Vote
+from balancer.models.clusters import Cluster, Node
+from balancer.models.deployments import Deployment, Job
+from balancer.models.revisions import Revision
+from balancer.models.services import Backend, Service
+
+__all__ = [
+    "AuditEvent",
+    "Backend",
+    "Change",
+    "Cluster",
+    "Deployment",
+    "Draft",
+    "Job",
+    "Node",
+    "Revision",
+    "Service",
+    "Vote",
+]

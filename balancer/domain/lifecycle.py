@@ -1,0 +1,123 @@
+"""The states of a change, a deployment and a job, and the deeds that lead from one to the next.
+
+A deed that is not in the table cannot happen. The tables are the only place that says so: workflow asks
+`next_state`, the console asks `deeds_from`.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class ChangeState(StrEnum):
+    DRAFT = "draft"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    APPLYING = "applying"
+    APPLIED = "applied"
+    FAILED = "failed"
+    DISCARDED = "discarded"
+
+
+class ChangeDeed(StrEnum):
+    EDIT = "edit"
+    SUBMIT = "submit"
+    WITHDRAW = "withdraw"
+    APPROVE = "approve"
+    REJECT = "reject"
+    APPLY = "apply"
+    FINISH = "finish"
+    FAIL = "fail"
+    DISCARD = "discard"
+
+
+class DeploymentState(StrEnum):
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobDeed(StrEnum):
+    CLAIM = "claim"
+    REQUEUE = "requeue"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = MappingProxyType(
+    {
+        (ChangeState.DRAFT, ChangeDeed.EDIT): ChangeState.DRAFT,
+        (ChangeState.DRAFT, ChangeDeed.SUBMIT): ChangeState.SUBMITTED,
+        (ChangeState.DRAFT, ChangeDeed.DISCARD): ChangeState.DISCARDED,
+        (ChangeState.SUBMITTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
+        (ChangeState.SUBMITTED, ChangeDeed.APPROVE): ChangeState.APPROVED,
+        (ChangeState.SUBMITTED, ChangeDeed.REJECT): ChangeState.REJECTED,
+        (ChangeState.APPROVED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
+        (ChangeState.APPROVED, ChangeDeed.REJECT): ChangeState.REJECTED,
+        (ChangeState.APPROVED, ChangeDeed.APPLY): ChangeState.APPLYING,
+        (ChangeState.REJECTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
+        (ChangeState.APPLYING, ChangeDeed.FINISH): ChangeState.APPLIED,
+        (ChangeState.APPLYING, ChangeDeed.FAIL): ChangeState.FAILED,
+        (ChangeState.FAILED, ChangeDeed.APPLY): ChangeState.APPLYING,
+        (ChangeState.FAILED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
+    }
+)
+
+JOB_TRANSITIONS: Mapping[tuple[JobState, JobDeed], JobState] = MappingProxyType(
+    {
+        (JobState.QUEUED, JobDeed.CLAIM): JobState.RUNNING,
+        (JobState.QUEUED, JobDeed.CANCEL): JobState.CANCELLED,
+        (JobState.QUEUED, JobDeed.FAIL): JobState.FAILED,
+        (JobState.RUNNING, JobDeed.REQUEUE): JobState.QUEUED,
+        (JobState.RUNNING, JobDeed.SUCCEED): JobState.SUCCEEDED,
+        (JobState.RUNNING, JobDeed.FAIL): JobState.FAILED,
+    }
+)
+
+CHANGE_OPEN = frozenset(
+    {
+        ChangeState.DRAFT,
+        ChangeState.SUBMITTED,
+        ChangeState.APPROVED,
+        ChangeState.REJECTED,
+        ChangeState.APPLYING,
+        ChangeState.FAILED,
+    }
+)
+"""Someone still has something to do."""
+CHANGE_CLOSED = frozenset({ChangeState.APPLIED, ChangeState.DISCARDED})
+CHANGE_IN_REVIEW = frozenset({ChangeState.SUBMITTED})
+CHANGE_APPLICABLE = frozenset({ChangeState.APPROVED, ChangeState.FAILED})
+DEPLOYMENT_ACTIVE = frozenset({DeploymentState.RUNNING})
+JOB_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+JOB_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+def next_state(*, state: ChangeState, deed: ChangeDeed) -> ChangeState | None:
+    """The state after the deed, or None where the deed is not possible."""
+    return CHANGE_TRANSITIONS.get((state, deed))
+
+
+def next_job_state(*, state: JobState, deed: JobDeed) -> JobState | None:
+    return JOB_TRANSITIONS.get((state, deed))
+
+
+def deeds_from(state: ChangeState) -> frozenset[ChangeDeed]:
+    """What can be done with a change in this state, by whoever may."""
+    return frozenset(deed for (start, deed) in CHANGE_TRANSITIONS if start is state)
+
+
+def states_before(deed: ChangeDeed) -> frozenset[ChangeState]:
+    """The states from which the deed is possible."""
+    return frozenset(start for (start, found) in CHANGE_TRANSITIONS if found is deed)

@@ -1,0 +1,66 @@
+"""Clusters and their nodes."""
+
+from django.core.validators import RegexValidator
+from django.db import models
+
+NAME_VALIDATOR = RegexValidator(
+    r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z",
+    "Use 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end.",
+)
+
+
+class Cluster(models.Model):
+    """Nodes that carry the same configuration."""
+
+    name = models.CharField(max_length=63, unique=True, validators=[NAME_VALIDATOR])
+    description = models.CharField(max_length=200, blank=True)
+    live_revision = models.ForeignKey(
+        "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
+    )
+    """What every node should carry; set by a deployment that succeeded on every node."""
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        permissions = [("administer_cluster", "Can administer clusters and nodes")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Node(models.Model):
+    """One balancer machine. Its worker writes the facts; people write name, cluster and driver."""
+
+    class Driver(models.TextChoices):
+        AUTO = "auto", "Follow the host's iptables command"
+        PYTHON_IPTABLES = "python-iptables", "python-iptables (legacy)"
+        IPTABLES_RESTORE = "iptables-restore", "iptables-restore"
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="nodes")
+    name = models.CharField(max_length=63, unique=True, validators=[NAME_VALIDATOR])
+    description = models.CharField(max_length=200, blank=True)
+    driver = models.CharField(max_length=32, choices=Driver, default=Driver.AUTO)
+    facts = models.JSONField(default=dict, blank=True, editable=False)
+    """As `NodeFacts.to_data()` gives them; empty until the worker was seen."""
+    facts_at = models.DateTimeField(null=True, editable=False)
+    last_seen = models.DateTimeField(null=True, editable=False)
+    carried_revision = models.ForeignKey(
+        "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
+    )
+    """The last revision that was read back from this node's kernel; null where that is not known."""
+    in_sync = models.BooleanField(null=True, editable=False)
+    """Whether the kernel's own chains equal the carried revision; null where nobody has looked."""
+    sync_detail = models.TextField(blank=True, editable=False)
+    """The lines that differ, or why nobody could look."""
+    checked_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def queue(self) -> str:
+        return f"node.{self.name}"

@@ -1,0 +1,86 @@
+"""Deployments and the jobs of the nodes: rows are the queue."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+
+from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, DeploymentState, JobState
+from balancer.models.changes import Change
+from balancer.models.choices import choices_of
+from balancer.models.clusters import Cluster, Node
+from balancer.models.revisions import Revision
+
+
+class Deployment(models.Model):
+    """One attempt to bring a revision to every node of a cluster."""
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="deployments")
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="deployments")
+    change = models.ForeignKey(Change, on_delete=models.PROTECT, related_name="deployments")
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=16, choices=choices_of(DeploymentState), default=DeploymentState.RUNNING)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["cluster"],
+                condition=models.Q(state__in=sorted(DEPLOYMENT_ACTIVE)),
+                name="one_active_deployment_per_cluster",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"deployment {self.pk} of {self.revision}"
+
+
+class Job(models.Model):
+    """One node's part of a deployment, or the node's way back to what it should carry."""
+
+    class Reason(models.TextChoices):
+        DEPLOY = "deploy", "Deployment"
+        CONVERGE = "converge", "Convergence"
+
+    uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    deployment = models.ForeignKey(Deployment, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="jobs")
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="jobs")
+    reason = models.CharField(max_length=16, choices=Reason)
+    cause = models.CharField(max_length=200, blank=True)
+    """Why a convergence was started, in words."""
+    state = models.CharField(max_length=16, choices=choices_of(JobState), default=JobState.QUEUED)
+    claim = models.UUIDField(null=True, blank=True)
+    """The claimer's token: only its holder may record the outcome."""
+    claimed_by = models.CharField(max_length=120, blank=True)
+    """boot id, process id and start time of the claimer, see `workflow.claims`."""
+    attempts = models.PositiveIntegerField(default=0)
+    queued_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    steps = models.JSONField(default=list, blank=True)
+    """[{"at": ISO time, "text": sentence}], in order."""
+    receipt = models.JSONField(null=True, blank=True)
+    """What the kernel driver says it did; null until it did."""
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-queued_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["node"],
+                condition=models.Q(state__in=sorted(JOB_ACTIVE)),
+                name="one_active_job_per_node",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(reason="deploy", deployment__isnull=False)
+                | models.Q(reason="converge", deployment__isnull=True),
+                name="job_reason_fits_deployment",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()} of {self.revision} on {self.node}"

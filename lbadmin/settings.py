@@ -1,0 +1,148 @@
+"""Settings. Everything a host may want to say comes from the environment; the defaults run on one machine."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+
+from lbadmin.console import UNFOLD as UNFOLD
+from lbadmin.secret_key import load_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env_flag(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def env_list(name: str, default: str) -> list[str]:
+    return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+STATE_DIR = Path(os.environ.get("LBADMIN_STATE_DIR") or BASE_DIR / "var").absolute()
+STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+SECRET_KEY = os.environ.get("LBADMIN_SECRET_KEY") or load_secret_key(path=STATE_DIR / "secret-key")
+DEBUG = env_flag("LBADMIN_DEBUG")
+ALLOWED_HOSTS = env_list("LBADMIN_HOSTS", "127.0.0.1,localhost,[::1]")
+CSRF_TRUSTED_ORIGINS = env_list("LBADMIN_ORIGINS", "")
+
+LBADMIN_REDIS_URL = os.environ.get("LBADMIN_REDIS_URL") or f"redis+socket://{STATE_DIR}/broker.sock"
+LBADMIN_NODE = os.environ.get("LBADMIN_NODE", "")
+"""The node whose worker this process is; empty in every other process."""
+LBADMIN_THIS_HOST = env_flag("LBADMIN_THIS_HOST")
+LBADMIN_FLAVOUR = os.environ.get("LBADMIN_FLAVOUR", "auto")
+LBADMIN_DRIVER = os.environ.get("LBADMIN_DRIVER", "auto")
+LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
+"""Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "balancer",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "lbadmin.urls"
+WSGI_APPLICATION = "lbadmin.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+SQLITE_OPTIONS: dict[str, Any] = {
+    # A transaction that reads and then writes would otherwise fail at once with "database is locked" when
+    # another one wrote in between; so every transaction takes the write lock first and waits for it.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    # FULL: a commit that was answered survives a power cut. NORMAL in WAL mode may lose the last ones, and
+    # those may be approvals and audit events.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+}
+
+
+def database() -> dict[str, Any]:
+    found = dict(dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{STATE_DIR}/lbadmin.sqlite3"))
+    if found["ENGINE"] == "django.db.backends.sqlite3":
+        found["OPTIONS"] = SQLITE_OPTIONS | found.get("OPTIONS", {})
+    return found
+
+
+DATABASES = {"default": database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+
+HTTPS = env_flag("LBADMIN_HTTPS")
+SESSION_COOKIE_NAME = "lbadmin_session"
+CSRF_COOKIE_NAME = "lbadmin_csrf"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 60 * 60
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+# A service may have 1,024 backends, each with a handful of form fields.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
+# Files are served straight from the packages: no collectstatic step that could be forgotten.
+WHITENOISE_USE_FINDERS = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        # INFO would print one line for every tick of every node.
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.beat": {"level": "WARNING"},
+    },
+}
