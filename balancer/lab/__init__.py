@@ -1,1 +1,1 @@
-"""Throw-away machines in network namespaces: clients, balancers, backends, and bounded traffic between them."""
+"""Throw-away machines in network namespaces: clients, balancers, backends, and traffic between them."""

@@ -1,7 +1,7 @@
 """`python -m balancer.lab.listeners --tcp 80 --udp 53`: answers on the ports, at every address that is local.
 
 The answer says which address was reached and from where:
-`{"backend": "10.0.0.3:80", "peer": "10.0.0.1:40000"}`; over TCP as an HTTP response, over UDP as one datagram.
+`{"backend": "10.0.0.3:80", "peer": "10.0.0.1:40000"}`; over TCP as an HTTP response, over UDP as a datagram.
 Prints `ready` once every port is open. Standard library only.
 """
 
@@ -12,6 +12,8 @@ import socket
 import struct
 import sys
 
+_IP_PKTINFO = 8
+"""ip(7); Python 3.11 does not name it."""
 _PKTINFO_SIZE = struct.calcsize("I4s4s")
 
 
@@ -59,7 +61,7 @@ async def _answer_requests(reader: asyncio.StreamReader, writer: asyncio.StreamW
 
 def _listen_datagrams(port: int) -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    listener.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, 1)
+    listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     listener.bind(("0.0.0.0", port))
     asyncio.get_running_loop().add_reader(listener, _answer_datagrams, listener)
 
@@ -75,9 +77,7 @@ def _answer_datagrams(listener: socket.socket) -> None:
         reached = (socket.inet_ntoa(destination), listener.getsockname()[1])
         source = struct.pack("I4s4s", 0, destination, b"\0\0\0\0")
         try:
-            listener.sendmsg(
-                [_describe(reached, peer)], [(socket.IPPROTO_IP, socket.IP_PKTINFO, source)], 0, peer
-            )
+            listener.sendmsg([_describe(reached, peer)], [(socket.IPPROTO_IP, _IP_PKTINFO, source)], 0, peer)
         except OSError as error:
             print(f"cannot answer {peer}: {error}", file=sys.stderr, flush=True)
 

@@ -1,5 +1,7 @@
 """The machines of a lab as values, and the commands that make them. Pure: nothing runs here.
 
+::
+
               clients 198.51.100.0/24
               [client] .254 ── one bridge for each interface name ── 198.18.<k>.0/24
                  │                            │
@@ -127,7 +129,7 @@ def plan_lab(topology: Topology) -> Plan:
 
 
 def _sysctls(*, forwarding: bool) -> tuple[tuple[str, str], ...]:
-    """All that a new namespace would take over from the host's settings (net.core.devconf_inherit_init_net)."""
+    """What a new namespace takes over from the host's settings (net.core.devconf_inherit_init_net)."""
     return (
         # The client and the backends answer for addresses whose route is not the interface asked on.
         ("net/ipv4/conf/all/rp_filter", "0"),
@@ -167,7 +169,10 @@ def _links(topology: Topology) -> tuple[str, ...]:
 def _client_setup(topology: Topology) -> tuple[str, ...]:
     lines = ["link set lo up"]
     for k, interface in enumerate(topology.segments):
-        lines += [f"address add {topology.segment(interface)[_CLIENT_HOST]}/24 dev seg{k}", f"link set seg{k} up"]
+        lines += [
+            f"address add {topology.segment(interface)[_CLIENT_HOST]}/24 dev seg{k}",
+            f"link set seg{k} up",
+        ]
         owners = [b for b in topology.balancers if interface in b.interfaces]
         ports = [_client_port(topology, owner, interface) for owner in owners]
         lines += [f"link set {port} master seg{k} up" for port in ports]

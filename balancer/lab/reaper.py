@@ -1,9 +1,8 @@
 """`python -m balancer.lab.reaper DIRECTORY PID`: removes a lab when its owner ends, however it ends.
 
 The owner holds the other end of standard input. End of file there, or the death of PID (a child of the
-owner may have kept the pipe open), means: remove what the record names. It is also how the owner asks for it in
-good order. The exit status is 0 when nothing is left; otherwise a sentence is on standard error and in
-DIRECTORY/reaper.log.
+owner may have kept the pipe open), means: remove what the record names. It is also how the owner asks for it
+in good order. The exit status is 0 when nothing is left; otherwise DIRECTORY/reaper.log says what is.
 """
 
 import os

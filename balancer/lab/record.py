@@ -1,4 +1,4 @@
-"""The record of a lab on disk: who owns which namespaces, so that a dead run is cleaned and a live one is not."""
+"""The record of a lab on disk: who owns which namespaces, so that a dead run is cleaned, a live one not."""
 
 import fcntl
 import json
@@ -46,11 +46,13 @@ def claim_directory(*, directory: Path, namespaces: tuple[str, ...]) -> None:
         taken = [name for name in namespaces if namespace_exists(name=name)]
         if taken:
             raise LabError(
-                f"The network namespaces {', '.join(taken)} exist already and this program did not make them. "
-                f"Use another prefix, or remove them: ip netns delete {taken[0]}"
+                f"The network namespaces {', '.join(taken)} exist already, and this program did not make "
+                f"them. Use another prefix, or remove them: ip netns delete {taken[0]}"
             )
         directory.mkdir(mode=0o700)
-        write_record(directory=directory, record=Record(namespaces=namespaces, owner=identify_process(os.getpid())))
+        write_record(
+            directory=directory, record=Record(namespaces=namespaces, owner=identify_process(os.getpid()))
+        )
 
 
 def write_record(*, directory: Path, record: Record) -> None:

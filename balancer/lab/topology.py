@@ -1,5 +1,6 @@
 """The lab: the machines of a `Topology` in network namespaces, removed again however its owner ends."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -14,7 +15,15 @@ from typing import IO, Self
 from balancer.lab import record
 from balancer.lab.errors import LabError
 from balancer.lab.namespaces import create_namespaces, run_ip
-from balancer.lab.plan import ARTICLE_BACKENDS, ARTICLE_BALANCERS, CLIENTS, Balancer, Topology, check_topology, plan_lab
+from balancer.lab.plan import (
+    ARTICLE_BACKENDS,
+    ARTICLE_BALANCERS,
+    CLIENTS,
+    Balancer,
+    Topology,
+    check_topology,
+    plan_lab,
+)
 
 DEFAULT_PREFIX = "lbadmin-"
 _READY_SECONDS = 15.0
@@ -77,11 +86,11 @@ class Lab:
         if reaper is None:
             record.remove_lab(directory=self.directory)
             return
-        _, complaint = reaper.communicate()
+        reaper.communicate()
         for listener in self._listeners:
-            listener.wait()
+            listener.communicate()
         if reaper.returncode:
-            raise LabError(f"The lab was not removed: {complaint.strip() or self._reaper_log()}")
+            raise LabError(f"The lab was not removed: {self._reaper_log()}")
 
     def namespace(self, *, machine: str) -> str:
         return self.topology.namespace(machine)
@@ -103,7 +112,11 @@ class Lab:
         """Run to the end inside the machine; the standard output, or LabError with the standard error."""
         done = subprocess.run(
             self.command(machine=machine, command=command),
-            input=text, capture_output=True, text=True, check=False, timeout=timeout,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
             env=self.environment(machine=machine),
         )
         if done.returncode:
@@ -117,11 +130,16 @@ class Lab:
         self._listeners.append(started)
         _expect_ready(started, what=f"The listeners on {machine}")
 
-    def start_module(self, *, machine: str, module: str, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    def start_module(
+        self, *, machine: str, module: str, arguments: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         """Start `balancer.lab.<module>` inside a machine, with pipes for its input and output."""
         return subprocess.Popen(
             self.command(machine=machine, command=module_command(module, *arguments)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env=module_environment(),
         )
 
@@ -133,20 +151,19 @@ class Lab:
     def _arm_reaper(self) -> None:
         self._reaper = subprocess.Popen(
             module_command("reaper", str(self.directory), str(os.getpid())),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=module_environment(), start_new_session=True, cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=module_environment(),
+            start_new_session=True,
+            cwd="/",
         )
         _expect_ready(self._reaper, what="The lab's reaper")
         known = record.read_record(directory=self.directory)
         assert known is not None
-        record.write_record(
-            directory=self.directory,
-            record=record.Record(
-                namespaces=known.namespaces,
-                owner=known.owner,
-                reaper=record.identify_process(self._reaper.pid),
-            ),
-        )
+        reaper = record.identify_process(self._reaper.pid)
+        record.write_record(directory=self.directory, record=dataclasses.replace(known, reaper=reaper))
 
     def _build(self) -> None:
         plan = plan_lab(self.topology)
@@ -175,7 +192,11 @@ def module_command(module: str, *arguments: str) -> list[str]:
 
 def module_environment() -> Mapping[str, str]:
     root = Path(__file__).resolve().parents[2]
-    return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def missing_tools() -> tuple[str, ...]:
@@ -204,6 +225,7 @@ def _batch(lines: Sequence[str]) -> str:
 
 def _expect_ready(process: subprocess.Popen[str], *, what: str) -> None:
     output: IO[str] | None = process.stdout
-    assert output is not None and process.stderr is not None
+    assert output is not None
     if output.readline().strip() != "ready":
-        raise LabError(f"{what} did not start: {process.stderr.read().strip()}")
+        _, complaint = process.communicate()
+        raise LabError(f"{what} did not start: {complaint.strip()}")
