@@ -178,8 +178,9 @@ def _read_backends(
         return ()
     backends = []
     for item_path, item in _items(value, path=path, problems=problems):
-        if isinstance(item, dict) and "port" not in item and isinstance(service_port, int):
-            item = {**item, "port": service_port}
+        if isinstance(item, dict) and "port" not in item:
+            # A service without a good port is refused for that; its backends need no second Problem.
+            item = {**item, "port": service_port or 1}
         backend = _read_section(item, Backend, _BACKEND, path=item_path, problems=problems)
         if backend is not None:
             backends.append(backend)

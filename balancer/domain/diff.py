@@ -81,7 +81,7 @@ def _flat(path: str, value: object) -> dict[str, str]:
 
 def _shown(value: object) -> str:
     if value is None or value == [] or value == "":
-        return "–"
+        return "(none)"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

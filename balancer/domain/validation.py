@@ -6,6 +6,7 @@ Laws that hold of a single value are in `scalars`; these need two values or more
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import reduce
+from itertools import pairwise
 from math import gcd
 
 from balancer.domain.problem import Problem, Severity
@@ -156,7 +157,7 @@ def _check_overlaps(services: Mapping[str, Service]) -> Iterator[Problem]:
         places[s.interface, str(s.address), s.protocol].append((s.port, s.last_port, path, s.name))
     for (interface, address, protocol), taken in places.items():
         ordered = sorted(taken)
-        for (_, end, _, name), (start, _, path, _) in zip(ordered, ordered[1:], strict=False):
+        for (_, end, _, name), (start, _, path, _) in pairwise(ordered):
             if start <= end:
                 where = "any address" if address == "None" else address
                 message = (

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from itertools import groupby
-from os.path import commonprefix
 
 from balancer.domain.types import Address, Network, Protocol, Service
 from balancer.ruleset import names
@@ -71,13 +70,13 @@ def _interfaces(
     if len(interfaces) <= FAN_OUT:
         return tuple(rule for i in interfaces for rule in _protocols(i, services[i], chains, target))
     rules: list[Rule] = []
-    depth = max(depth, len(commonprefix(interfaces)))
+    depth = max(depth, len(_common_prefix(interfaces)))
     for prefix, group in groupby(interfaces, key=lambda name: name[: depth + 1]):
         members = list(group)
         if len(members) == 1:
             rules.extend(_protocols(members[0], services[members[0]], chains, target))
             continue
-        prefix = commonprefix(members)
+        prefix = _common_prefix(members)
         chain = names.interfaces_chain(prefix)
         chains[chain] = _interfaces(members, services, chains, target, len(prefix))
         rules.append(Rule(in_interface=f"{prefix}+", target=Goto(chain)))
@@ -155,6 +154,12 @@ def _addresses(
         scope.chains[chain] = _addresses(scope, port, part, anywhere)
         rules.append(Rule(destination=network, target=Goto(chain)))
     return (*rules, *anywhere)
+
+
+def _common_prefix(ordered: list[str]) -> str:
+    """Of sorted names: what the first and the last begin with, all begin with."""
+    first, last = ordered[0], ordered[-1]
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
 def _block(low: int, high: int) -> int:

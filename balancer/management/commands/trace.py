@@ -4,10 +4,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from balancer.domain import scalars
-from balancer.domain.types import Protocol
+from balancer.domain.types import Family, Protocol
 from balancer.management.commands._documents import add_document_argument, read_document
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.trace import Packet, Trace, trace_packet
@@ -55,7 +55,10 @@ class Command(BaseCommand):
             port=options["port"],
             destination_local=not options["transit"],
         )
-        trace = trace_packet(compile_document(document), packet)
+        if packet.source.version != packet.destination.version:
+            raise CommandError("Source and destination must both be IPv4 or both be IPv6 addresses.")
+        family = Family.IPV6 if packet.destination.version == 6 else Family.IPV4
+        trace = trace_packet(compile_document(document, family=family), packet)
         if options["json"]:
             self.stdout.write(json.dumps(_as_data(trace)))
         else:
@@ -63,14 +66,14 @@ class Command(BaseCommand):
 
 
 def _as_data(trace: Trace) -> dict[str, object]:
-    return {
+    data = {
         "matched": trace.matched,
         "service": trace.service,
         "masqueraded": trace.masqueraded,
         "shares": {endpoint: str(share) for endpoint, share in trace.shares.items()},
-        "refused": str(trace.refused),
         "unmatched": str(trace.unmatched),
     }
+    return data | ({"refused": str(trace.refused)} if trace.refused else {})
 
 
 def _as_lines(trace: Trace) -> list[str]:
