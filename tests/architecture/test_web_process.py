@@ -1,0 +1,28 @@
+"""What is static in the import contracts, seen once more in a running interpreter."""
+
+from pathlib import Path
+
+from tests.architecture.tree import run_python
+
+LOAD_THE_WEB_PROCESS = """
+import sys
+import lbadmin.wsgi
+from django.urls import get_resolver
+get_resolver().url_patterns
+print(*sys.modules, sep="\\n")
+"""
+
+
+def test_the_web_process_loads_the_console_but_never_iptc(tmp_path: Path) -> None:
+    loaded = set(run_python(LOAD_THE_WEB_PROCESS, state_dir=tmp_path).split())
+
+    assert {"lbadmin.urls", "balancer.admin", "balancer.models"} <= loaded
+    assert not {name for name in loaded if name.split(".")[0] == "iptc"}
+
+
+def test_the_pure_core_loads_without_django_and_the_kernel(tmp_path: Path) -> None:
+    code = "import sys, balancer.domain.codec, balancer.ruleset.trace; print(*sys.modules)"
+
+    loaded = {name.split(".")[0] for name in run_python(code, state_dir=tmp_path).split()}
+
+    assert not {"django", "celery", "redis", "iptc", "subprocess", "socket"} & loaded

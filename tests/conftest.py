@@ -1,0 +1,37 @@
+"""Rules of the whole suite: which tier a test belongs to, and that a run which ran nothing has failed."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+TIER_FOLDERS = ("stack", "browser")
+"""Folders that are wholly of their tier; kernel tests also live beside what they test and say so."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # in the process that sees every report, not in xdist's workers
+        config.pluginmanager.register(EmptyRunFails())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in TIER_FOLDERS:
+            item.add_marker(folder)
+
+
+class EmptyRunFails:
+    """pytest itself fails where nothing was collected, but not where all that was collected was skipped."""
+
+    def __init__(self) -> None:
+        self.executed = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and not report.skipped:
+            self.executed += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK and not self.executed and not session.config.option.collectonly:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
