@@ -73,7 +73,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How the kernel's own chains differ from a ruleset; `-` is what the kernel has too much, `+` too little."""
+    """How the kernel's own chains differ from a ruleset: `- ` it has too much, `+ ` too little."""
 
     in_sync: bool
     lines: tuple[str, ...] = ()
@@ -110,7 +110,10 @@ class Kernel(Protocol):
     """One balancer machine's packet filter. Every method may raise `KernelError`."""
 
     def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
-        """Makes the own chains equal to `ruleset`, whole or not at all, verified; nothing to do writes nothing."""
+        """Makes the own chains equal to `ruleset`, whole or not at all, and verifies.
+
+        Nothing to do writes nothing. `document` is what `ruleset` was compiled from.
+        """
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """Reads only."""
@@ -122,6 +125,18 @@ class Kernel(Protocol):
         """Takes every own chain and jump out."""
 
 
+def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:
+    """Whether the calling thread stands in the namespace of PID 1. Raises OSError if that cannot be told."""
+    # A thread may stand in another namespace than its process, and children inherit the thread's.
+    try:
+        ours, init = os.stat(proc / "thread-self/ns/net"), os.stat(proc / "1/ns/net")
+    except PermissionError:
+        # The links need ptrace rights over PID 1, which containers often take even from root. The files below
+        # net/ need none, and each namespace has inodes of its own for them (fs/proc/generic.c, low_ino).
+        ours, init = os.stat(proc / "thread-self/net/dev"), os.stat(proc / "1/net/dev")
+    return (ours.st_dev, ours.st_ino) == (init.st_dev, init.st_ino)
+
+
 def ensure_own_namespace(*, this_host: bool, proc: Path = Path("/proc")) -> None:
     """Refuses to go on in the network namespace of PID 1, unless the caller says that it means this host.
 
@@ -129,17 +144,15 @@ def ensure_own_namespace(*, this_host: bool, proc: Path = Path("/proc")) -> None
     """
     if this_host:
         return
-    # A thread may stand in another namespace than its process, and children inherit the thread's.
-    ours = os.stat(proc / "thread-self/ns/net")
     try:
-        init = os.stat(proc / "1/ns/net")
+        is_init = is_init_namespace(proc=proc)
     except OSError as error:
         raise ForeignNamespace(
             "Refusing to write: cannot tell whether this is the machine's own network namespace, because the"
-            f" namespace of PID 1 is not readable ({error.strerror}). Run as root, or pass --this-host if this"
+            f" namespace of PID 1 cannot be read ({error.strerror}). Run as root, or pass --this-host if this"
             " machine is meant."
         ) from error
-    if (ours.st_dev, ours.st_ino) == (init.st_dev, init.st_ino):
+    if is_init:
         raise ForeignNamespace(
             "Refusing to write in the network namespace of PID 1, which is this machine's own."
             " Pass --this-host if this machine is meant."

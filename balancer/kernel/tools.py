@@ -1,4 +1,4 @@
-"""Running the machine's own tools: found outside a narrow PATH too, in the C locale, always with a time limit."""
+"""Running the machine's own tools: outside a narrow PATH too, in the C locale, with a time limit."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def run_tool(
             [path, *arguments[1:]],
             input=text,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="surrogateescape",
             timeout=timeout_seconds,
             pass_fds=pass_fds,

@@ -1,0 +1,153 @@
+"""After the rules: connections that the kernel remembers and that the new rules would decide otherwise.
+
+An established flow never meets the nat table again, so a rule change alone leaves it where it was. That is
+what we want for TCP, except on backends that are disabled. A UDP client that keeps sending never ends its
+flow: it would stay on a removed backend, or unbalanced from before the service existed, for ever.
+Entries are deleted by exact description through conntrack(8); the table is never flushed.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from balancer.domain.types import Address, Backend, BackendState, Document, Family, Protocol, Service
+from balancer.kernel.base import KernelError
+from balancer.kernel.tools import run_tool
+from balancer.ruleset.compile import MARK_BALANCED
+
+_DELETED = re.compile(r"(\d+) flow entries have been deleted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flows:
+    """All entries from any client to one address and port that are answered by one endpoint."""
+
+    protocol: Protocol
+    address: Address
+    port: int
+    answered_by: Address
+    answered_port: int
+    balanced: bool
+    """Whether they carry our mark."""
+
+    @property
+    def is_translated(self) -> bool:
+        return (self.address, self.port) != (self.answered_by, self.answered_port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    removed: int
+    warnings: tuple[str, ...] = ()
+
+
+def reconcile_connections(
+    *, document: Document, family: Family, local_addresses: frozenset[Address]
+) -> Reconciled:
+    """Deletes what `find_stale` names. Never raises: the rules are in, and a failure here is a warning."""
+    try:
+        flows = [
+            flow for protocol in _protocols(document) for flow in list_flows(protocol=protocol, family=family)
+        ]
+        stale = find_stale(flows, document=document, family=family, local_addresses=local_addresses)
+        removed = sum(_delete(flow, family=family) for flow in stale)
+    except KernelError as error:
+        return Reconciled(
+            removed=0,
+            warnings=(f"Connections that the kernel remembers could not be brought in line: {error}",),
+        )
+    return Reconciled(removed=removed)
+
+
+def find_stale(
+    flows: Iterable[Flows], *, document: Document, family: Family, local_addresses: frozenset[Address]
+) -> tuple[Flows, ...]:
+    """The flows that the document's rules would not let be as they are."""
+    services = [s for s in document.services if s.enabled and s.family is family]
+
+    def is_stale(flow: Flows) -> bool:
+        covering = [s for s in services if _covers(s, flow, local_addresses=local_addresses)]
+        if not flow.balanced:
+            return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
+        # The interface is not in a conntrack entry: what any service could own is left alone.
+        states = {b.state for s in covering for b in s.backends if _answers(b, flow)}
+        if flow.protocol is Protocol.UDP:
+            return not states & {BackendState.ENABLED, BackendState.DRAINING}
+        return states == {BackendState.DISABLED}
+
+    return tuple(sorted({flow for flow in flows if is_stale(flow)}, key=str))
+
+
+def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
+    """UDP: every flow. Others: those that carry our mark."""
+    arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value]
+    if protocol is not Protocol.UDP:
+        arguments += _mark_option()
+    done = run_tool(arguments)
+    if done.code != 0:
+        raise KernelError(f"conntrack said: {done.errors.strip()}")
+    return frozenset(flow for line in done.output.splitlines() if (flow := _parse(line, protocol=protocol)))
+
+
+def _protocols(document: Document) -> tuple[Protocol, ...]:
+    cut = {
+        service.protocol
+        for service in document.services
+        for backend in service.backends
+        if backend.state is BackendState.DISABLED
+    }
+    return tuple(sorted(cut | {Protocol.UDP}))
+
+
+def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address]) -> bool:
+    if service.protocol is not flow.protocol or not service.port <= flow.port <= service.last_port:
+        return False
+    if service.address is not None:
+        return service.address == flow.address
+    # A balanced flow was to an address of this machine when it began; the address may have gone since.
+    return flow.balanced or flow.address in local_addresses
+
+
+def _answers(backend: Backend, flow: Flows) -> bool:
+    return (backend.address, backend.port) == (flow.answered_by, flow.answered_port)
+
+
+def _parse(line: str, *, protocol: Protocol) -> Flows | None:
+    """One line of conntrack -L: the original direction comes first, the reply second."""
+    fields: dict[str, list[str]] = {}
+    for word in line.split():
+        key, found, value = word.partition("=")
+        if found:
+            fields.setdefault(key, []).append(value)
+    try:
+        return Flows(
+            protocol=protocol,
+            address=ip_address(fields["dst"][0]),
+            port=int(fields["dport"][0]),
+            answered_by=ip_address(fields["src"][1]),
+            answered_port=int(fields["sport"][1]),
+            balanced=bool(int(fields.get("mark", ["0"])[0]) & MARK_BALANCED),
+        )
+    except (KeyError, IndexError, ValueError):
+        return None
+
+
+def _delete(flows: Flows, *, family: Family) -> int:
+    done = run_tool(
+        [
+            "conntrack", "-D", "-f", family.value, "-p", flows.protocol.value,
+            "--orig-dst", str(flows.address), "--orig-port-dst", str(flows.port),
+            "--reply-src", str(flows.answered_by), "--reply-port-src", str(flows.answered_port),
+            *(_mark_option() if flows.balanced else ()),
+        ]
+    )  # fmt: skip
+    counted = _DELETED.search(done.errors)
+    # Exit code 1 with "0 flow entries" means that they ended by themselves in between.
+    if counted is None:
+        raise KernelError(f"conntrack said: {done.errors.strip()}")
+    return int(counted[1])
+
+
+def _mark_option() -> list[str]:
+    return ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]

@@ -1,0 +1,131 @@
+"""Which flavour this machine speaks, what the kernel holds, and what the other flavour decides over ours.
+
+Both flavours hook the same packets of one kernel: a packet that one accepts may still be dropped by the
+other. Reading with `iptables-<flavour>-save` and no `-t` never creates a table.
+"""
+
+import re
+from dataclasses import dataclass
+
+from balancer.domain.types import Family
+from balancer.kernel.base import Flavour, Rejected
+from balancer.kernel.tools import find_tool, run_tool
+from balancer.ruleset.ir import OWN_PREFIX
+from balancer.ruleset.parse import Snapshot, Unparsable, parse_save
+
+# Everything at which str.splitlines() splits.
+_SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTool:
+    """What the machine's `iptables` command is."""
+
+    flavour: Flavour
+    version: str
+    reason: str
+
+
+def detect_host_tool() -> HostTool:
+    """Follows `iptables --version`, so that `iptables -L` shows what we wrote.
+
+    Raises Rejected when no iptables is installed.
+    """
+    if find_tool("iptables") is not None:
+        version = run_tool(["iptables", "--version"]).output.strip()
+        # Before 1.8 there was no other flavour, and no word for it in the version.
+        flavour = Flavour.NFT if "(nf_tables)" in version else Flavour.LEGACY
+        return HostTool(flavour=flavour, version=version, reason=f"the iptables command here is {version}")
+    for flavour in (Flavour.NFT, Flavour.LEGACY):
+        if find_tool(tool_name(flavour=flavour, verb="restore")) is not None:
+            return HostTool(
+                flavour=flavour,
+                version=tool_version(flavour),
+                reason=f"only the {flavour} tools are installed",
+            )
+    raise Rejected("iptables is not installed. Install the package iptables; nothing was changed.")
+
+
+def tool_name(*, flavour: Flavour, verb: str, family: Family = Family.IPV4) -> str:
+    """`iptables-legacy-save`, `ip6tables-nft-restore`, ..."""
+    return f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{flavour}-{verb}"
+
+
+def tool_version(flavour: Flavour) -> str:
+    return run_tool([tool_name(flavour=flavour, verb="restore"), "--version"]).output.strip()
+
+
+def read_text(*, flavour: Flavour, family: Family) -> str:
+    """Everything that the kernel holds in one flavour, as its save tool prints it, without counters."""
+    name = tool_name(flavour=flavour, verb="save", family=family)
+    done = run_tool([name])
+    if done.code != 0:
+        raise Rejected(f"Reading the kernel's rules failed: {name} said: {done.errors.strip() or done.code}")
+    return done.output
+
+
+def read_snapshot(*, flavour: Flavour, family: Family) -> Snapshot:
+    """What `read_text` reads, parsed. Raises Rejected when it cannot be understood."""
+    try:
+        return parse_save(tidy_save_text(read_text(flavour=flavour, family=family)))
+    except Unparsable as error:
+        raise Rejected(f"Reading the kernel's rules failed: {error} Nothing was changed.") from error
+
+
+def tidy_save_text(text: str) -> str:
+    """One line per rule, whatever is in the comments of others.
+
+    The save tools print a comment as it is: a line break in it would continue the rule on a line that may
+    look like one of ours. Quotes and backslashes are escaped (xtables_save_string), so the end of a quoted
+    string is certain.
+    """
+    quoted = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+    return quoted.sub(lambda found: _SEPARATORS.sub("?", found[0]), text)
+
+
+def read_other_flavour(*, flavour: Flavour, family: Family) -> Snapshot | None:
+    """What the other flavour holds; None where its tools are not installed."""
+    if find_tool(tool_name(flavour=flavour.other, verb="save", family=family)) is None:
+        return None
+    return read_snapshot(flavour=flavour.other, family=family)
+
+
+def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour) -> None:
+    """Refuses to write one flavour while the other holds our chains: both would balance every packet."""
+    if other is None:
+        return
+    found = sorted(
+        {name for table in other.tables.values() for name in table.chains if name.startswith(OWN_PREFIX)}
+    )
+    if found:
+        raise Rejected(
+            f"The {flavour.other} tables of this node hold lbadmin chains ({_few(found)}), so writing the"
+            f" {flavour} ones would balance everything twice. Take those out first:"
+            f" manage.py kernel_sync --remove --flavour {flavour.other}. Nothing was changed."
+        )
+
+
+def warn_about_other(*, other: Snapshot | None, flavour: Flavour) -> tuple[str, ...]:
+    """Sentences about what the other flavour would decide over ours."""
+    if other is None:
+        return ()
+    warnings = []
+    held = sorted(name for name, table in other.tables.items() if any(table.chains.values()))
+    if held:
+        warnings.append(
+            f"The {flavour.other} tables of this node hold rules too (in {', '.join(held)}); they see"
+            f" the same packets as the {flavour} ones and may drop or redirect what lbadmin accepts."
+        )
+    filter_table = other.tables.get("filter")
+    if filter_table is not None and filter_table.policies.get("FORWARD") == "DROP":
+        warnings.append(
+            f"The FORWARD policy of the {flavour.other} tables is DROP: balanced connections are dropped"
+            f" there even though the {flavour} tables accept them. Accept them there as well, or set that policy"
+            " to ACCEPT."
+        )
+    return tuple(warnings)
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

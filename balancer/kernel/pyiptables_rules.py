@@ -1,0 +1,127 @@
+"""Our rules in the terms of python-iptables. Imported in the child only.
+
+Matches are added in the order in which iptables-save prints them for rules that iptables-restore wrote, so
+that both drivers leave the same text. `iptc.easy` is never used: it leaves out what it cannot encode, and
+a rule with a condition less matches more.
+"""
+
+import iptc
+from iptc import ip4tc
+
+from balancer.domain.types import format_endpoint
+from balancer.kernel.plan import JumpEdit, TablePlan
+from balancer.ruleset.ir import (
+    KERNEL_PROBABILITY_UNITS,
+    Accept,
+    Chance,
+    Dnat,
+    Drop,
+    Goto,
+    Jump,
+    Mark,
+    Masquerade,
+    Nth,
+    Reject,
+    Return,
+    Rule,
+    SetConnMark,
+)
+
+
+def edit_table(table: iptc.Table, plan: TablePlan, rules: dict[str, list[Rule]]) -> None:
+    """Makes the edits of `plan` in memory; `rules` are those of `plan.write`, read and checked."""
+    for chain in plan.write:
+        if table.is_chain(chain):
+            table.flush_entries(chain)
+        else:
+            table.create_chain(chain)
+    for chain, wanted in rules.items():
+        for rule in wanted:
+            iptc.Chain(table, chain).append_rule(build_rule(rule))
+    for jump in plan.jumps:
+        _edit_jump(table, jump)
+    for chain in plan.delete:
+        table.flush_entries(chain)
+    for chain in plan.delete:
+        table.delete_chain(chain)
+
+
+def commit(table: iptc.Table) -> int:
+    """Commits, once; 0, or the errno of the refusal. Table.commit() loses the number on the way."""
+    if ip4tc.iptc.iptc_commit(table._handle) == 1:
+        return 0
+    return int(ip4tc._get_errno_loc()[0])
+
+
+def build_rule(rule: Rule) -> iptc.Rule:
+    built = iptc.Rule()
+    if rule.destination is not None:
+        built.dst = str(rule.destination)
+    if rule.in_interface is not None:
+        built.in_interface = rule.in_interface
+    if rule.protocol is not None:
+        built.protocol = rule.protocol.value
+    _add_matches(built, rule)
+    _set_target(built, rule)
+    return built
+
+
+def _add_matches(built: iptc.Rule, rule: Rule) -> None:
+    if rule.destination_ports is not None and rule.protocol is not None:
+        first, last = rule.destination_ports.first, rule.destination_ports.last
+        _match(built, rule.protocol.value, dport=f"{first}:{last}" if last != first else str(first))
+    if rule.destination_local:
+        _match(built, "addrtype", dst_type="LOCAL")
+    if rule.ct_state is not None:
+        _match(built, "conntrack", ctstate=rule.ct_state)
+    if rule.connmark is not None:
+        _match(built, "connmark", mark=_mark(rule.connmark))
+    if isinstance(rule.statistic, Nth):
+        nth = rule.statistic
+        _match(built, "statistic", mode="nth", every=str(nth.every), packet=str(nth.packet))
+    if isinstance(rule.statistic, Chance):
+        share = rule.statistic.quantised / KERNEL_PROBABILITY_UNITS
+        _match(built, "statistic", mode="random", probability=f"{share:.11f}")
+    if rule.comment is not None:
+        _match(built, "comment", comment=rule.comment)
+
+
+def _set_target(built: iptc.Rule, rule: Rule) -> None:
+    match rule.target:
+        case Jump(chain):
+            built.create_target(chain)
+        case Goto(chain):
+            built.create_target(chain, goto=True)
+        case Accept():
+            built.create_target("ACCEPT")
+        case Drop():
+            built.create_target("DROP")
+        case Return():
+            built.create_target("RETURN")
+        case Reject(kind):
+            built.create_target("REJECT").set_parameter("reject_with", kind.value)
+        case Dnat(address, port):
+            endpoint = format_endpoint(address=address, port=port)
+            built.create_target("DNAT").set_parameter("to_destination", endpoint)
+        case Masquerade():
+            built.create_target("MASQUERADE").set_parameter("random_fully")
+        case SetConnMark(mark):
+            built.create_target("CONNMARK").set_parameter("set_xmark", _mark(mark))
+
+
+def _match(built: iptc.Rule, name: str, **parameters: str) -> None:
+    match = built.create_match(name)
+    for parameter, value in parameters.items():
+        match.set_parameter(parameter, value)
+
+
+def _mark(mark: Mark) -> str:
+    return f"{mark.value:#x}/{mark.mask:#x}"
+
+
+def _edit_jump(table: iptc.Table, jump: JumpEdit) -> None:
+    chain = iptc.Chain(table, jump.builtin)
+    for _ in range(jump.drop):
+        chain.delete_rule(build_rule(Rule(target=Jump(jump.chain))))
+    if jump.insert_at is not None:
+        chain.insert_rule(build_rule(Rule(target=Jump(jump.chain))), position=jump.insert_at - 1)

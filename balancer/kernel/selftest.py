@@ -1,0 +1,116 @@
+"""Does python-iptables on this machine write what it is told? Tried in a scratch namespace before use.
+
+With some releases of iptables its copies of C structures are wrong (1.8.11, Debian 13): options are not
+found, or land elsewhere in memory. So every form of rule that we write is written once and read back.
+"""
+
+import json
+from fractions import Fraction
+from functools import cache
+from ipaddress import IPv4Address, ip_network
+
+from balancer.domain.types import Family, Protocol
+from balancer.kernel.base import KernelError
+from balancer.kernel.pyiptables import run_child
+from balancer.ruleset.ir import (
+    Accept,
+    Chance,
+    Dnat,
+    Drop,
+    Goto,
+    Jump,
+    Mark,
+    Masquerade,
+    Nth,
+    PortRange,
+    Reject,
+    RejectWith,
+    Return,
+    Rule,
+    Ruleset,
+    SetConnMark,
+    Table,
+    TableName,
+)
+
+CHILD_MODULE = "balancer.kernel.selftest_child"
+TIMEOUT_SECONDS = 60
+
+_MARK = Mark(0x30000000, 0x70000000)
+
+EVERY_FORM = Ruleset(
+    family=Family.IPV4,
+    tables=(
+        Table(
+            TableName.FILTER,
+            {
+                "LB-D-test": (
+                    Rule(destination=ip_network("192.0.2.1/32"), target=Drop()),
+                    Rule(destination=ip_network("192.0.2.0/24"), in_interface="test0", target=Return()),
+                ),
+                "LB-FORWARD": (
+                    Rule(ct_state="DNAT", connmark=Mark(0x10000000, 0x50000000), target=Accept()),
+                ),
+                "LB-INPUT": (
+                    Rule(ct_state="INVALID", target=Jump("LB-D-test")),
+                    Rule(protocol=Protocol.TCP, connmark=_MARK, target=Reject(RejectWith.TCP_RESET)),
+                    Rule(connmark=_MARK, target=Reject(RejectWith.ICMP_PORT_UNREACHABLE)),
+                ),
+            },
+            (("INPUT", "LB-INPUT"), ("FORWARD", "LB-FORWARD")),
+        ),
+        Table(
+            TableName.NAT,
+            {
+                "LB-POSTROUTING": (Rule(ct_state="DNAT", connmark=_MARK, target=Masquerade()),),
+                "LB-PREROUTING": (
+                    Rule(
+                        in_interface="test+",
+                        protocol=Protocol.TCP,
+                        destination_ports=PortRange(80, 80),
+                        destination_local=True,
+                        comment="a-test:80",
+                        target=Goto("LB-S-test"),
+                    ),
+                    Rule(
+                        protocol=Protocol.UDP, destination_ports=PortRange(1, 65535), target=Goto("LB-S-test")
+                    ),
+                ),
+                "LB-S-test": (
+                    Rule(target=SetConnMark(_MARK)),
+                    Rule(protocol=Protocol.TCP, statistic=Nth(4), target=Dnat(IPv4Address("192.0.2.3"), 80)),
+                    Rule(
+                        protocol=Protocol.TCP, statistic=Nth(7, 5), target=Dnat(IPv4Address("192.0.2.3"), 80)
+                    ),
+                    Rule(
+                        protocol=Protocol.UDP,
+                        statistic=Chance(Fraction(1, 3)),
+                        target=Dnat(IPv4Address("192.0.2.4"), 65535),
+                    ),
+                    Rule(protocol=Protocol.TCP, target=Dnat(IPv4Address("192.0.2.5"), 1)),
+                    Rule(target=Accept()),
+                ),
+            },
+            (("PREROUTING", "LB-PREROUTING"), ("POSTROUTING", "LB-POSTROUTING")),
+        ),
+    ),
+)
+"""Every form of rule that `compile` can make, each option at least once."""
+
+
+@cache
+def why_not_python_iptables() -> str | None:
+    """None when python-iptables passes; else the exact reason. Tried once in a process."""
+    return run_selftest()
+
+
+def run_selftest() -> str | None:
+    try:
+        done = run_child(CHILD_MODULE, request={}, timeout_seconds=TIMEOUT_SECONDS)
+        reason = json.loads(done.output)["reason"]
+    except KernelError as error:
+        return str(error)
+    except (ValueError, KeyError, TypeError):
+        said = done.errors.strip().splitlines()
+        return f"the self-test ended with exit code {done.code}: {said[-1] if said else 'it said nothing'}"
+    return None if reason is None else str(reason)
