@@ -93,7 +93,9 @@ SQLITE_OPTIONS: dict[str, Any] = {
 
 
 def database() -> dict[str, Any]:
-    found = dict(dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{STATE_DIR}/lbadmin.sqlite3"))
+    found = dict(
+        dj_database_url.parse(os.environ.get("DATABASE_URL") or f"sqlite:///{STATE_DIR}/lbadmin.sqlite3")
+    )
     if found["ENGINE"] == "django.db.backends.sqlite3":
         found["OPTIONS"] = SQLITE_OPTIONS | found.get("OPTIONS", {})
     return found

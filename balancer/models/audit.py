@@ -1,4 +1,4 @@
-"""The audit history: rows are added, and that is all."""
+"""The audit history: rows are added, and that is all; triggers in the database see to it."""
 
 from typing import Any, NoReturn
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class AuditEvent(models.Model):
-    """One deed. No foreign keys: names outlive accounts and objects. Triggers in the database refuse the rest."""
+    """One deed. No foreign keys: names outlive accounts and objects."""
 
     at = models.DateTimeField(db_index=True)
     actor_id = models.BigIntegerField(null=True)

@@ -25,7 +25,9 @@ class Change(models.Model):
     )
     """The revision whose content this change brings back."""
     author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="changes")
-    contributors = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="contributed_changes")
+    contributors = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, blank=True, related_name="contributed_changes"
+    )
     """Everyone who ever edited a draft in it. None of them can approve it, even after the draft is gone."""
     state = models.CharField(max_length=16, choices=choices_of(ChangeState), default=ChangeState.DRAFT)
     base_revision = models.ForeignKey(

@@ -19,7 +19,9 @@ class Deployment(models.Model):
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="deployments")
     change = models.ForeignKey(Change, on_delete=models.PROTECT, related_name="deployments")
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    state = models.CharField(max_length=16, choices=choices_of(DeploymentState), default=DeploymentState.RUNNING)
+    state = models.CharField(
+        max_length=16, choices=choices_of(DeploymentState), default=DeploymentState.RUNNING
+    )
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
@@ -46,7 +48,9 @@ class Job(models.Model):
         CONVERGE = "converge", "Convergence"
 
     uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    deployment = models.ForeignKey(Deployment, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
+    deployment = models.ForeignKey(
+        Deployment, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs"
+    )
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="jobs")
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="jobs")
     reason = models.CharField(max_length=16, choices=Reason)

@@ -8,7 +8,7 @@ from balancer.models.clusters import Cluster
 
 
 class Revision(models.Model):
-    """An immutable document with the rulesets compiled from it. Number 0 is the empty one a cluster starts with."""
+    """An immutable document with its rulesets. Number 0 is the empty one that a cluster starts with."""
 
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="revisions")
     number = models.PositiveIntegerField()

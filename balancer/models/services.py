@@ -31,7 +31,9 @@ class Service(models.Model):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["cluster", "name"], name="service_name_once_per_cluster"),
-            models.CheckConstraint(condition=models.Q(port__gte=1, port__lte=65535), name="service_port_in_range"),
+            models.CheckConstraint(
+                condition=models.Q(port__gte=1, port__lte=65535), name="service_port_in_range"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -52,7 +54,9 @@ class Backend(models.Model):
         ordering = ["pk"]
         constraints = [
             models.UniqueConstraint(fields=["service", "address", "port"], name="backend_once_per_service"),
-            models.CheckConstraint(condition=models.Q(port__gte=1, port__lte=65535), name="backend_port_in_range"),
+            models.CheckConstraint(
+                condition=models.Q(port__gte=1, port__lte=65535), name="backend_port_in_range"
+            ),
             models.CheckConstraint(condition=models.Q(weight__gte=1), name="backend_weight_positive"),
         ]
 

@@ -1,0 +1,14 @@
+"""Why a person's deed was not done."""
+
+
+class Refused(Exception):
+    """A deed that is not allowed, or not possible now. Nothing was changed.
+
+    `code` is stable and short (`forbidden`, `state`, `own-change`, `stale`, `busy`, `conflict`, `invalid`,
+    `reason`, `nothing`, `rollback`, `taken`, `not-approved`); `message` is one sentence for the person, saying what to do.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

@@ -1,0 +1,43 @@
+"""Who may do what. A role gives permissions (models.roles); this is where they are asked for."""
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+
+from balancer.models.roles import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK
+from balancer.workflow.errors import Refused
+
+__all__ = ["ADMINISTER", "APPLY", "APPROVE", "DRAFT", "ROLL_BACK", "Actor", "may", "require"]
+
+Actor = User | None
+"""None is the system itself, which may do everything that is not a matter of four eyes."""
+
+_DEEDS = {
+    DRAFT: "draft changes",
+    APPROVE: "approve or reject changes",
+    APPLY: "apply changes",
+    ROLL_BACK: "ask for a rollback",
+    ADMINISTER: "administer clusters and nodes",
+}
+_ROLES = {
+    DRAFT: "Editor",
+    APPROVE: "Approver",
+    APPLY: "Operator or Approver",
+    ROLL_BACK: "Editor or Operator",
+    ADMINISTER: "Administrator",
+}
+
+
+def may(*, actor: AbstractBaseUser | AnonymousUser | None, permission: str) -> bool:
+    """Whether the permission is there; a deed may still be refused for the state or for four eyes."""
+    if actor is None:
+        return True
+    return bool(actor.is_active and actor.has_perm(permission))
+
+
+def require(*, actor: Actor, permission: str) -> None:
+    """Raises Refused("forbidden") where the permission is missing."""
+    if not may(actor=actor, permission=permission):
+        raise Refused(
+            "forbidden",
+            f"Your account may not {_DEEDS[permission]}. Ask an administrator for the role"
+            f" {_ROLES[permission]}.",
+        )

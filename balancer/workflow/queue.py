@@ -1,0 +1,28 @@
+"""Telling a node that a job waits. The row is the queue; the message is a hint that may be lost."""
+
+import logging
+
+from celery import current_app
+from django.db import transaction
+
+from balancer.models import Job
+
+APPLY_JOB = "balancer.tasks.apply_job"
+NODE_TICK = "balancer.tasks.node_tick"
+
+logger = logging.getLogger(__name__)
+
+
+def publish_on_commit(job: Job) -> None:
+    """After the commit, send the job's id to its node. Without a broker the node finds the row by itself."""
+    job_id, queue = str(job.pk), job.node.queue
+    transaction.on_commit(lambda: _send(job_id=job_id, queue=queue), robust=True)
+
+
+def _send(*, job_id: str, queue: str) -> None:
+    try:
+        current_app.send_task(APPLY_JOB, args=[job_id], queue=queue, retry=False, ignore_result=True)
+    except (OSError, current_app.connection_for_write().connection_errors) as error:
+        logger.warning(
+            "Job %s is queued, but the broker cannot be reached (%s); its node will find it.", job_id, error
+        )

@@ -1,0 +1,98 @@
+"""Revisions: compiling a document for keeps, and checking that what was kept is what it was."""
+
+import json
+from collections.abc import Mapping
+
+from django.utils import timezone
+
+from balancer.domain.codec import digest_text, dump_document, load_document
+from balancer.domain.types import Document, Family
+from balancer.models import Change, Cluster, Revision
+from balancer.ruleset.compile import compile_document
+from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.render import render_ruleset
+from balancer.workflow import audit
+from balancer.workflow.audit import Action
+from balancer.workflow.errors import Refused
+from balancer.workflow.permissions import Actor
+
+FAMILIES = (Family.IPV4,)
+"""The families whose rules the nodes carry."""
+
+
+def compile_rulesets(document: Document) -> dict[Family, Ruleset]:
+    return {family: compile_document(document, family=family) for family in FAMILIES}
+
+
+def render_rulesets(document: Document) -> dict[str, str]:
+    """Family -> text, as a revision keeps them."""
+    return {str(family): render_ruleset(ruleset) for family, ruleset in compile_rulesets(document).items()}
+
+
+def digest_revision(*, document: str, rulesets: Mapping[str, str]) -> str:
+    """One number for the document's text and the text of every ruleset."""
+    return digest_text(json.dumps({"document": document, "rulesets": dict(rulesets)}, sort_keys=True))
+
+
+def document_of(revision: Revision) -> Document:
+    """The revision's document as a value; Refused("invalid") where this version cannot read it any more."""
+    document, problems = load_document(revision.document)
+    if document is None:
+        raise Refused("invalid", f"{revision} cannot be read by this version of lbadmin: {problems[0]}")
+    return document
+
+
+def live_revision(cluster: Cluster) -> Revision:
+    """What the cluster's nodes should carry; the empty revision 0 where nothing was ever applied."""
+    cluster.refresh_from_db(fields=["live_revision"])
+    if cluster.live_revision is None:
+        first, _ = Revision.objects.get_or_create(cluster=cluster, number=0, defaults=_empty_revision())
+        Cluster.objects.filter(pk=cluster.pk, live_revision=None).update(live_revision=first)
+        cluster.refresh_from_db(fields=["live_revision"])
+    assert cluster.live_revision is not None
+    return cluster.live_revision
+
+
+def create_revision(*, actor: Actor, change: Change, document: Document) -> Revision:
+    """The next revision of the change's cluster. The caller holds the lock on the cluster's row."""
+    text, rulesets = dump_document(document), render_rulesets(document)
+    newest = Revision.objects.filter(cluster=change.cluster).order_by("-number").first()
+    revision = Revision.objects.create(
+        cluster=change.cluster,
+        number=newest.number + 1 if newest else 1,
+        document=text,
+        rulesets=rulesets,
+        digest=digest_revision(document=text, rulesets=rulesets),
+        change=change,
+        author_name=change.author.get_username(),
+        created_at=timezone.now(),
+    )
+    facts = {"number": revision.number, "digest": revision.digest, "change": change.pk}
+    audit.record(actor=actor, action=Action.REVISION_CREATED, target=revision, facts=facts)
+    return revision
+
+
+def why_not_genuine(revision: Revision) -> str | None:
+    """Compiles again and compares with what was kept; a sentence where anything differs."""
+    document, problems = load_document(revision.document)
+    if document is None:
+        return f"The document of {revision} is not valid: {problems[0]}"
+    if dump_document(document) != revision.document:
+        return f"The document of {revision} is not in canonical form."
+    rulesets = render_rulesets(document)
+    if rulesets != revision.rulesets:
+        return f"The document of {revision} does not compile to the ruleset that was kept with it."
+    if digest_revision(document=revision.document, rulesets=rulesets) != revision.digest:
+        return f"The digest of {revision} does not match its content."
+    return None
+
+
+def _empty_revision() -> dict[str, object]:
+    text, rulesets = dump_document(Document()), render_rulesets(Document())
+    return {
+        "document": text,
+        "rulesets": rulesets,
+        "digest": digest_revision(document=text, rulesets=rulesets),
+        "author_name": audit.SYSTEM,
+        "created_at": timezone.now(),
+    }
