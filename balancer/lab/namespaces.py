@@ -65,8 +65,16 @@ def run_ip(*, arguments: Sequence[str], text: str | None = None) -> str:
     except FileNotFoundError:
         raise LabError("The command “ip” is missing. Install the package iproute2.") from None
     if done.returncode:
-        raise LabError(f"“ip {' '.join(arguments)}” failed: {done.stderr.strip()}")
+        raise LabError(f"“{_name_command(arguments, text, done.stderr)}” failed: {done.stderr.strip()}")
     return done.stdout
+
+
+def _name_command(arguments: Sequence[str], text: str | None, complaint: str) -> str:
+    """Of a batch the line that ip complains of."""
+    failed = re.search(r"Command failed -:(\d+)", complaint)
+    if failed is None or text is None:
+        return f"ip {' '.join(arguments)}"
+    return f"ip {text.splitlines()[int(failed[1]) - 1]}"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

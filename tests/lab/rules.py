@@ -1,0 +1,29 @@
+"""Bring documents into a balancer of a lab with the plain tools: these tests are about rules, not drivers."""
+
+from balancer.domain.types import Document
+from balancer.lab.topology import Lab
+from balancer.ruleset.compile import compile_document
+from balancer.ruleset.render import render_ruleset
+from tests.lab.conftest import FLAVOURS
+
+_EMPTY = "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\nCOMMIT\n*nat\nCOMMIT\n"
+
+
+def load_document(*, lab: Lab, flavour: str, document: Document, machine: str = "lb1") -> None:
+    """The machine carries this document in this flavour and nothing else in either."""
+    for name in FLAVOURS:
+        restore(lab=lab, flavour=name, text=_EMPTY, machine=machine)
+    restore(
+        lab=lab,
+        flavour=flavour,
+        text=render_ruleset(compile_document(document)),
+        flush=False,
+        machine=machine,
+    )
+    # Flows of an earlier test must not be remembered: UDP would keep its old backend.
+    lab.run(machine=machine, command=["conntrack", "--flush"])
+
+
+def restore(*, lab: Lab, flavour: str, text: str, machine: str = "lb1", flush: bool = True) -> None:
+    options = [] if flush else ["--noflush"]
+    lab.run(machine=machine, command=[f"iptables-{flavour}-restore", "-w", "5", *options], text=text)
