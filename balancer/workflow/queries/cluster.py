@@ -1,0 +1,114 @@
+"""Dashboard, services at a glance, and nodes."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from django.utils import timezone
+
+from balancer.domain.lifecycle import CHANGE_IN_REVIEW, DEPLOYMENT_ACTIVE, ChangeState
+from balancer.domain.types import Service
+from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node, Revision
+from balancer.workflow.documents import live_document, live_services
+from balancer.workflow.queries.values import service_value, shares_alone
+
+ABSENT_AFTER = timedelta(seconds=30)
+"""Six ticks."""
+RECENT_EVENTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """One line of the list of services: what is live, and what a change would make of it."""
+
+    service: Service
+    shares: dict[str, Fraction]
+    """Endpoint -> share of new connections, as live; as proposed where the service is not live yet."""
+    live: bool
+    draft_action: str
+    """create, modify, delete, or empty: what the change given to `list_services` does to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    node: Node
+    absent: bool
+    """The worker has not been seen for a while, or never."""
+    desired: Revision | None
+    job: Job | None
+    """The latest one."""
+
+    @property
+    def behind(self) -> bool:
+        """Carries something else than it should."""
+        return self.node.carried_revision_id != (self.desired.pk if self.desired else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    cluster: Cluster
+    live: Revision | None
+    services: int
+    disabled_services: int
+    backends: int
+    idle_backends: int
+    """Draining or disabled."""
+    nodes: tuple[NodeView, ...]
+    in_review: int
+    approved: int
+    failed: int
+    deployment: Deployment | None
+    """The one that runs."""
+    events: tuple[AuditEvent, ...]
+
+
+def list_services(*, cluster: Cluster, change: Change | None = None) -> tuple[ServiceRow, ...]:
+    """The services of a cluster in order of name; those that only a draft of `change` proposes included."""
+    live = live_services(cluster)
+    drafts = {d.service_name: d for d in change.drafts.all()} if change else {}
+    rows = []
+    for name in sorted({*live, *drafts}):
+        service = service_value(live.get(name) or drafts[name].after)
+        if service is not None:
+            action = drafts[name].action if name in drafts else ""
+            rows.append(
+                ServiceRow(
+                    service=service, shares=shares_alone(service), live=name in live, draft_action=action
+                )
+            )
+    return tuple(rows)
+
+
+def view_dashboard(*, cluster: Cluster) -> Dashboard:
+    services = live_document(cluster).services
+    backends = [backend for service in services for backend in service.backends]
+    usable = sum(len(service.usable_backends) for service in services)
+    changes = Change.objects.filter(cluster=cluster)
+    running = Deployment.objects.filter(cluster=cluster, state__in=DEPLOYMENT_ACTIVE)
+    return Dashboard(
+        cluster=cluster,
+        live=cluster.live_revision,
+        services=len(services),
+        disabled_services=sum(not service.enabled for service in services),
+        backends=len(backends),
+        idle_backends=len(backends) - usable,
+        nodes=tuple(view_node(node=node) for node in cluster.nodes.order_by("name")),
+        in_review=changes.filter(state__in=CHANGE_IN_REVIEW).count(),
+        approved=changes.filter(state=ChangeState.APPROVED).count(),
+        failed=changes.filter(state=ChangeState.FAILED).count(),
+        deployment=running.select_related("revision", "change").first(),
+        events=tuple(AuditEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
+    )
+
+
+def view_node(*, node: Node, now: datetime | None = None) -> NodeView:
+    return NodeView(
+        node=node,
+        absent=is_absent(node=node, now=now or timezone.now()),
+        desired=node.cluster.live_revision,
+        job=node.jobs.select_related("revision").order_by("-queued_at").first(),
+    )
+
+
+def is_absent(*, node: Node, now: datetime) -> bool:
+    return node.last_seen is None or now - node.last_seen > ABSENT_AFTER
