@@ -120,8 +120,8 @@ def warn_about_other(*, other: Snapshot | None, flavour: Flavour) -> tuple[str, 
     if filter_table is not None and filter_table.policies.get("FORWARD") == "DROP":
         warnings.append(
             f"The FORWARD policy of the {flavour.other} tables is DROP: balanced connections are dropped"
-            f" there even though the {flavour} tables accept them. Accept them there as well, or set that policy"
-            " to ACCEPT."
+            f" there even though the {flavour} tables accept them. Accept them there as well, or set"
+            " that policy to ACCEPT."
         )
     return tuple(warnings)
 
