@@ -21,6 +21,7 @@ from balancer.kernel.plan import (
     describe_difference,
     find_foreign_references,
     make_plan,
+    order_tables,
     want_nothing,
     want_ruleset,
 )
@@ -85,7 +86,7 @@ class FakeKernel:
     def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
         """See `Kernel.sync`."""
         refuse_impossible(ruleset)
-        plans = self._write(want_ruleset(ruleset), ruleset.family)
+        plans = self._write(order_tables(want_ruleset(ruleset), document=document), ruleset.family)
         self.forwarding = True
         return make_receipt(
             plans=plans,

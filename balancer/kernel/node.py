@@ -23,7 +23,14 @@ from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.flavour import read_other_flavour, read_snapshot, refuse_own_chains, warn_about_other
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
-from balancer.kernel.plan import TablePlan, Wanted, describe_difference, want_nothing, want_ruleset
+from balancer.kernel.plan import (
+    TablePlan,
+    Wanted,
+    describe_difference,
+    order_tables,
+    want_nothing,
+    want_ruleset,
+)
 from balancer.kernel.receipt import make_receipt
 from balancer.kernel.restore import RestoreDriver
 from balancer.kernel.selection import Selection, select
@@ -66,7 +73,7 @@ class NodeKernel:
         started = time.monotonic()
         with self._writing(ruleset.family) as transaction:
             warnings = self._look_at_other_flavour(ruleset.family)
-            wanted = _in_order(want_ruleset(ruleset), document)
+            wanted = order_tables(want_ruleset(ruleset), document=document)
             plans, turned_on = _bring_in_with_forwarding(transaction, wanted)
             reconciled = self._reconcile(document, ruleset.family)
             written, not_persisted = self._persist_forwarding(ruleset.family)
@@ -199,10 +206,3 @@ def _bring_in_with_forwarding(transaction: Transaction, wanted: Wanted) -> tuple
         if turned_on:
             sysctl.stop_forwarding(family=transaction.family)
         raise
-
-
-def _in_order(wanted: Wanted, document: Document) -> Wanted:
-    """Filter accepts before nat redirects; the other way round when nothing is redirected any more."""
-    if any(service.enabled for service in document.services):
-        return wanted
-    return dict(reversed(wanted.items()))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
-from balancer.domain.types import Family
+from balancer.domain.types import Document, Family
 from balancer.ruleset.ir import OWN_PREFIX, Ruleset, Unknown
 from balancer.ruleset.parse import SavedTable, Snapshot, parse_rule
 from balancer.ruleset.render import render_rule
@@ -73,6 +73,13 @@ def want_ruleset(ruleset: Ruleset) -> Wanted:
         )
         for table in ruleset.tables
     }
+
+
+def order_tables(wanted: Wanted, *, document: Document) -> Wanted:
+    """Filter accepts before nat redirects; the other way round when nothing is redirected any more."""
+    if any(service.enabled for service in document.services):
+        return wanted
+    return dict(reversed(wanted.items()))
 
 
 def want_nothing() -> Wanted:

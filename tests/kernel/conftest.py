@@ -1,0 +1,85 @@
+"""Kernel tests: each in a network namespace of its own, with an xtables lock of its own."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from balancer.kernel.base import DriverName, Flavour
+from balancer.kernel.node import NodeKernel
+from tests.kernel.machine import Namespace, Wires, run
+
+TOOLS = (
+    "iptables-legacy-restore",
+    "iptables-legacy-save",
+    "iptables-nft-restore",
+    "iptables-nft-save",
+    "conntrack",
+    "ip",
+)
+WITHOUT_KERNEL = "LBADMIN_WITHOUT_KERNEL"
+KINDS = (
+    (Flavour.LEGACY, DriverName.PYTHON_IPTABLES),
+    (Flavour.LEGACY, DriverName.IPTABLES_RESTORE),
+    (Flavour.NFT, DriverName.IPTABLES_RESTORE),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "namespace" in getattr(item, "fixturenames", ()):
+            item.add_marker("kernel")
+
+
+@pytest.fixture(scope="session")
+def machine() -> None:
+    """A machine on which kernel tests can run; a loud failure on any other, unless it was asked to skip."""
+    if os.environ.get(WITHOUT_KERNEL) == "1":
+        pytest.skip(f"{WITHOUT_KERNEL}=1: kernel tests were switched off")
+    lacks = ["root rights"] if os.geteuid() != 0 else []
+    lacks += [
+        tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
+    ]
+    if lacks:
+        pytest.fail(
+            f"Kernel tests need {', '.join(lacks)}, which this run lacks. Run sudo script/test,"
+            f" or set {WITHOUT_KERNEL}=1 to leave them out."
+        )
+
+
+@pytest.fixture
+def namespace(machine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace]:
+    """The test stands in a new namespace. Nothing of it is left, even if the run is killed."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    monkeypatch.setenv("LBADMIN_LOCK_DIR", str(tmp_path / "lock"))
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    fresh = Namespace()
+    with fresh.entered():
+        run("ip", "link", "set", "lo", "up")
+        yield fresh
+    fresh.close()
+
+
+@pytest.fixture
+def wires(namespace: Namespace) -> Iterator[Wires]:
+    built = Wires(namespace)
+    yield built
+    built.close()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(kind))
+def kind(request: pytest.FixtureRequest) -> tuple[Flavour, DriverName]:
+    """Both flavours, both drivers."""
+    return request.param
+
+
+@pytest.fixture(params=Flavour)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    return request.param
+
+
+@pytest.fixture
+def kernel(namespace: Namespace, kind: tuple[Flavour, DriverName]) -> NodeKernel:
+    return NodeKernel(flavour=kind[0], driver=kind[1], wait_seconds=5)

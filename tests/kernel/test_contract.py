@@ -1,0 +1,266 @@
+"""What every Kernel promises: the real one with both flavours and both drivers, and the one in memory."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from balancer.domain.codec import digest_text
+from balancer.domain.types import Document, Family
+from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, Receipt, Rejected
+from balancer.kernel.fake import FakeKernel
+from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.node import NodeKernel
+from balancer.ruleset.ir import Jump, Masquerade, Rule, Ruleset, TableName
+from balancer.ruleset.parse import Snapshot, parse_save
+from balancer.ruleset.render import render_ruleset
+from tests.kernel.conftest import KINDS
+from tests.kernel.machine import document, load, ruleset, service
+
+FOREIGN = """\
+*filter
+:MINE - [0:0]
+-A INPUT -s 203.0.113.9/32 -j DROP
+-A INPUT -j MINE
+-A MINE -p tcp -m tcp --dport 22 -j ACCEPT
+COMMIT
+"""
+
+
+class Subject:
+    """A kernel under test, with the means to look into it and to meddle with it from outside."""
+
+    def __init__(
+        self, kernel: Kernel, *, look: Callable[[], Snapshot], meddle: Callable[[str], None]
+    ) -> None:
+        self.kernel = kernel
+        self.look = look
+        self.meddle = meddle
+
+    def sync(self, *services: dict[str, Any]) -> Receipt:
+        return self.kernel.sync(ruleset=ruleset(*services), document=document(*services))
+
+    def rules(self, table: str, chain: str) -> tuple[str, ...]:
+        return self.look().table(table).chains[chain]
+
+    def own_chains(self) -> set[str]:
+        return {
+            f"{name} {chain}"
+            for name, table in self.look().tables.items()
+            for chain in table.chains
+            if chain.startswith("LB-")
+        }
+
+
+@pytest.fixture(params=["fake", *KINDS], ids=lambda kind: kind if kind == "fake" else "-".join(kind))
+def subject(request: pytest.FixtureRequest) -> Subject:
+    if request.param == "fake":
+        return _fake()
+    request.getfixturevalue("namespace")
+    return _real(*request.param)
+
+
+def _real(flavour: Flavour, driver: DriverName) -> Subject:
+    return Subject(
+        NodeKernel(flavour=flavour, driver=driver, wait_seconds=5),
+        look=lambda: read_snapshot(flavour=flavour, family=Family.IPV4),
+        meddle=lambda text: load(flavour, text),
+    )
+
+
+def _fake() -> Subject:
+    kernel = FakeKernel()
+
+    def meddle(text: str) -> None:
+        for name, table in parse_save(text.replace("-I ", "-A ")).tables.items():
+            chains = kernel.snapshot.table(name).chains
+            for chain, rules in table.chains.items():
+                first = f"-I {chain} " in text
+                chains[chain] = rules + chains.get(chain, ()) if first else chains.get(chain, ()) + rules
+
+    return Subject(kernel, look=lambda: kernel.snapshot, meddle=meddle)
+
+
+def test_a_first_sync_brings_the_whole_ruleset_in(subject: Subject) -> None:
+    receipt = subject.sync(service())
+
+    assert receipt.changed
+    assert receipt.tables_committed == ("filter", "nat")
+    assert "nat LB-S-web" in receipt.chains_written
+    assert set(receipt.jumps_added) == {
+        "filter INPUT LB-INPUT",
+        "filter FORWARD LB-FORWARD",
+        "nat PREROUTING LB-PREROUTING",
+        "nat POSTROUTING LB-POSTROUTING",
+    }
+    assert receipt.ruleset_digest == digest_text(render_ruleset(ruleset(service())))
+    assert subject.kernel.compare(ruleset=ruleset(service())).in_sync
+    assert subject.rules("nat", "PREROUTING") == ("-j LB-PREROUTING",)
+
+
+def test_forwarding_is_on_after_a_sync(subject: Subject) -> None:
+    assert not subject.kernel.facts().forwarding
+    subject.sync(service())
+    assert subject.kernel.facts().forwarding
+
+
+def test_a_second_sync_of_the_same_ruleset_commits_nothing(subject: Subject) -> None:
+    subject.sync(service())
+    receipt = subject.sync(service())
+    assert (receipt.changed, receipt.tables_committed, receipt.chains_written) == (False, (), ())
+
+
+def test_a_change_writes_the_chains_that_it_changes_and_no_other(subject: Subject) -> None:
+    subject.sync(service("web"), service("api", port=81))
+    receipt = subject.sync(service("web"), service("api", port=81, backends=[{"address": "10.0.0.9"}]))
+    assert receipt.tables_committed == ("nat",)
+    assert receipt.chains_written == ("nat LB-S-api",)
+    assert receipt.chains_deleted == ()
+
+
+def test_a_service_that_goes_takes_its_chains_along(subject: Subject) -> None:
+    subject.sync(service("web"), service("api", port=81))
+    receipt = subject.sync(service("web"))
+    assert "nat LB-S-api" in receipt.chains_deleted
+    assert "nat LB-S-api" not in subject.own_chains()
+    assert subject.kernel.compare(ruleset=ruleset(service("web"))).in_sync
+
+
+def test_an_empty_document_leaves_the_base_chains(subject: Subject) -> None:
+    subject.sync(service())
+    receipt = subject.sync()
+    assert receipt.tables_committed == ("nat", "filter"), "nothing may be redirected to what is not accepted"
+    assert subject.own_chains() == {
+        "filter LB-INPUT",
+        "filter LB-FORWARD",
+        "nat LB-PREROUTING",
+        "nat LB-POSTROUTING",
+    }
+
+
+def test_removal_leaves_nothing_of_ours_and_all_of_others(subject: Subject) -> None:
+    subject.meddle(FOREIGN)
+    before = subject.look().table("filter").chains
+    before = {chain: rules for chain, rules in before.items() if not chain.startswith("LB-")}
+    subject.sync(service())
+
+    receipt = subject.kernel.remove()
+
+    assert receipt.tables_committed == ("nat", "filter")
+    assert subject.own_chains() == set()
+    assert subject.look().table("filter").chains == before
+    assert subject.rules("nat", "PREROUTING") == ()
+    assert not subject.kernel.remove().changed
+
+
+def test_rules_of_others_are_left_as_they_were(subject: Subject) -> None:
+    subject.meddle(FOREIGN)
+    subject.sync(service())
+    subject.sync(service(scheduler="random"))
+    assert subject.rules("filter", "INPUT") == ("-j LB-INPUT", "-s 203.0.113.9/32 -j DROP", "-j MINE")
+    assert subject.rules("filter", "MINE") == ("-p tcp -m tcp --dport 22 -j ACCEPT",)
+
+
+def test_compare_names_what_is_missing_and_what_is_too_much(subject: Subject) -> None:
+    subject.sync(service())
+    subject.meddle("*nat\n-A LB-S-web -j RETURN\nCOMMIT\n")
+    difference = subject.kernel.compare(ruleset=ruleset(service(), service("api", port=81)))
+    assert not difference.in_sync
+    assert "- nat: -A LB-S-web -j RETURN" in difference.lines
+    assert "+ nat: -N LB-S-api" in difference.lines
+    assert any(line.startswith("+ nat: -A LB-S-api -p tcp") for line in difference.lines)
+
+
+def test_compare_names_a_jump_that_is_missing(subject: Subject) -> None:
+    difference = subject.kernel.compare(ruleset=ruleset())
+    assert "+ nat: -A PREROUTING -j LB-PREROUTING" in difference.lines
+
+
+def test_a_rule_that_somebody_put_into_our_chain_is_taken_out(subject: Subject) -> None:
+    subject.sync(service())
+    subject.meddle("*nat\n-I LB-S-web -s 203.0.113.1/32 -j ACCEPT\nCOMMIT\n")
+    assert subject.sync(service()).chains_written == ("nat LB-S-web",)
+    assert subject.kernel.compare(ruleset=ruleset(service())).in_sync
+
+
+def test_a_chain_with_our_prefix_that_is_not_ours_any_more_is_deleted(subject: Subject) -> None:
+    subject.meddle("*filter\n:LB-OLD - [0:0]\n-A LB-OLD -j ACCEPT\n-A OUTPUT -j LB-OLD\nCOMMIT\n")
+    receipt = subject.sync(service())
+    assert receipt.chains_deleted == ("filter LB-OLD",)
+    assert subject.rules("filter", "OUTPUT") == ()
+
+
+def test_one_jump_is_left_where_it_is(subject: Subject) -> None:
+    subject.meddle(
+        "*filter\n:LB-INPUT - [0:0]\n-A INPUT -s 203.0.113.9/32 -j DROP\n-A INPUT -j LB-INPUT\nCOMMIT\n"
+    )
+    receipt = subject.sync(service())
+    assert "filter INPUT LB-INPUT" not in receipt.jumps_added
+    assert subject.rules("filter", "INPUT") == ("-s 203.0.113.9/32 -j DROP", "-j LB-INPUT")
+
+
+def test_of_several_equal_jumps_the_first_place_is_kept(subject: Subject) -> None:
+    subject.meddle(
+        "*filter\n:LB-INPUT - [0:0]\n-A INPUT -s 203.0.113.8/32 -j DROP\n-A INPUT -j LB-INPUT\n"
+        "-A INPUT -s 203.0.113.9/32 -j DROP\n-A INPUT -j LB-INPUT\n-A INPUT -j LB-INPUT\nCOMMIT\n"
+    )
+    subject.sync(service())
+    assert subject.rules("filter", "INPUT") == (
+        "-s 203.0.113.8/32 -j DROP",
+        "-j LB-INPUT",
+        "-s 203.0.113.9/32 -j DROP",
+    )
+
+
+def _with(changed: Ruleset, table: TableName, chain: str, *rules: Rule) -> Ruleset:
+    tables = tuple(
+        replace(t, chains={**t.chains, chain: rules}) if t.name is table else t for t in changed.tables
+    )
+    return replace(changed, tables=tables)
+
+
+IMPOSSIBLE = {
+    "a jump to a chain that is not there": (Rule(target=Jump("LB-NOWHERE")),),
+    "a chain that leads back to itself": (Rule(target=Jump("LB-PREROUTING")),),
+    "masquerading where packets come in": (Rule(target=Masquerade()),),
+}
+
+
+@pytest.mark.parametrize("rules", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_what_the_kernel_refuses_changes_nothing(subject: Subject, rules: tuple[Rule, ...]) -> None:
+    subject.sync(service())
+    before = subject.look()
+    # The filter table of this ruleset is fine and is written first, so it has to be put back.
+    other = ruleset(service("other", port=81))
+    impossible = _with(other, TableName.NAT, "LB-S-other", *rules)
+
+    with pytest.raises(Rejected):
+        subject.kernel.sync(ruleset=impossible, document=document(service("other", port=81)))
+
+    assert subject.look() == before
+    assert subject.kernel.compare(ruleset=ruleset(service())).in_sync
+
+
+def test_a_rule_of_others_that_needs_a_chain_of_ours_is_named_and_nothing_changes(subject: Subject) -> None:
+    subject.sync(service())
+    subject.meddle("*filter\n:MINE - [0:0]\n-A MINE -p tcp -j LB-FORWARD\nCOMMIT\n")
+    before = subject.look()
+    with pytest.raises(Rejected, match="-A MINE -p tcp -j LB-FORWARD"):
+        subject.kernel.remove()
+    assert subject.look() == before
+
+
+def test_facts_say_flavour_driver_and_reason_and_are_plain_data(subject: Subject) -> None:
+    facts = subject.kernel.facts().to_data()
+    assert facts["flavour"] in {"legacy", "nft"}
+    assert facts["driver"] in {"python-iptables", "iptables-restore"}
+    assert facts["driver_reason"]
+
+
+def test_the_fake_fails_when_told_to_and_then_works_again() -> None:
+    kernel = FakeKernel()
+    kernel.fail_next = Busy("somebody else")
+    with pytest.raises(KernelError):
+        kernel.sync(ruleset=ruleset(service()), document=Document())
+    assert kernel.sync(ruleset=ruleset(service()), document=Document()).changed
