@@ -7,7 +7,12 @@ import pytest
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, object]) -> dict[str, object]:
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+    quiet = (
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    )
     return {
         **browser_type_launch_args,
         "executable_path": shutil.which("chromium"),
