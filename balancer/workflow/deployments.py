@@ -72,9 +72,15 @@ def cancel_deployment(*, actor: Actor, deployment: Deployment) -> Deployment:
 
 
 def queue_job(
-    *, actor: Actor, node: Node, revision: Revision, deployment: Deployment | None = None, cause: str = ""
+    *,
+    actor: Actor,
+    node: Node,
+    revision: Revision,
+    deployment: Deployment | None = None,
+    cause: str = "",
+    announce: bool = True,
 ) -> Job:
-    """A job in the state queued, announced to the node after the commit."""
+    """A job in the state queued, announced to its node after the commit unless the node itself queues it."""
     job = Job.objects.create(
         deployment=deployment,
         node=node,
@@ -85,7 +91,8 @@ def queue_job(
     )
     facts = {"node": node.name, "revision": revision.number, "reason": str(job.reason), "cause": cause}
     audit.record(actor=actor, action=Action.JOB_QUEUED, target=job, facts=facts)
-    publish_on_commit(job)
+    if announce:
+        publish_on_commit(job)
     return job
 
 

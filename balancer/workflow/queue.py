@@ -5,7 +5,7 @@ import logging
 from celery import current_app
 from django.db import transaction
 
-from balancer.models import Job
+from balancer.models import Job, Node
 
 APPLY_JOB = "balancer.tasks.apply_job"
 NODE_TICK = "balancer.tasks.node_tick"
@@ -26,3 +26,8 @@ def _send(*, job_id: str, queue: str) -> None:
         logger.warning(
             "Job %s is queued, but the broker cannot be reached (%s); its node will find it.", job_id, error
         )
+
+
+def node_queues() -> list[str]:
+    """The queue of every node, in order of name."""
+    return [node.queue for node in Node.objects.order_by("name")]

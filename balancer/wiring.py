@@ -1,0 +1,69 @@
+"""Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
+
+from functools import cache
+
+from celery.signals import worker_ready
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from balancer.kernel.base import DriverName, Flavour, Kernel
+from balancer.models import Node
+from balancer.workflow.claims import own_identity
+from balancer.workflow.jobs import run_job
+from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.queue import NODE_TICK
+
+AUTO = "auto"
+_memory = NodeMemory()
+
+
+def run_own_job(*, job_id: str) -> None:
+    """Carry out a job of the node whose worker this process is."""
+    name = own_node_name()
+    run_job(job_id=job_id, node_name=name, kernel=kernel_of(node_name=name), identity=own_identity())
+
+
+def reconcile_own_node() -> None:
+    name = own_node_name()
+    reconcile_node(node_name=name, kernel=kernel_of(node_name=name), memory=_memory, identity=own_identity())
+
+
+def own_node_name() -> str:
+    if not settings.LBADMIN_NODE:
+        raise ImproperlyConfigured("LBADMIN_NODE is not set: this process is no node's worker.")
+    return str(settings.LBADMIN_NODE)
+
+
+def kernel_of(*, node_name: str) -> Kernel:
+    """The kernel as the node's row and the environment ask for it; the environment wins."""
+    asked = settings.LBADMIN_DRIVER
+    if asked == AUTO:
+        asked = Node.objects.filter(name=node_name).values_list("driver", flat=True).first() or AUTO
+    return _kernel(settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_FLAVOUR, str(asked))
+
+
+def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
+    """The real one, of the network namespace in which the worker runs."""
+    # Here, not above: only a worker ever loads it.
+    from balancer.kernel.node import NodeKernel
+
+    return NodeKernel(
+        flavour=None if flavour == AUTO else Flavour(flavour),
+        driver=None if driver == AUTO else DriverName(driver),
+        this_host=settings.LBADMIN_THIS_HOST,
+    )
+
+
+@cache
+def _kernel(factory: str, flavour: str, driver: str) -> Kernel:
+    """One for the life of the process: choosing a driver includes a self-test."""
+    kernel: Kernel = import_string(factory)(flavour=flavour, driver=driver)
+    return kernel
+
+
+@worker_ready.connect
+def _tick_at_once(sender: object, **_: object) -> None:
+    """The first tick comes with the worker itself, not with beat's next one."""
+    app = sender.app  # type: ignore[attr-defined]
+    app.send_task(NODE_TICK, queue=f"node.{own_node_name()}", retry=False)

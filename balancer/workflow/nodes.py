@@ -1,0 +1,161 @@
+"""A node looks after itself: it finds its jobs, goes back to what it should carry, and says how it is.
+
+Runs when the worker starts and at every tick. A tick carries nothing; all that is decided here comes from
+rows and from the kernel.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JobState
+from balancer.kernel.base import Kernel, KernelError
+from balancer.models import Deployment, Job, Node, Revision
+from balancer.workflow import audit
+from balancer.workflow.audit import Action
+from balancer.workflow.deployments import queue_job
+from balancer.workflow.jobs import Clock, recover_jobs, run_job
+from balancer.workflow.messages import record_refused_job
+from balancer.workflow.revisions import compile_rulesets, document_of, live_revision
+
+COMPARE_EVERY = timedelta(seconds=10)
+FACTS_EVERY = timedelta(seconds=60)
+MESSAGE_GRACE = timedelta(seconds=3)
+"""A queued job younger than this has its message still on the way."""
+RETRY_FIRST, RETRY_MAX = timedelta(seconds=5), timedelta(minutes=5)
+
+
+@dataclass(slots=True)
+class NodeMemory:
+    """What a worker process remembers from one tick to the next; a new process begins with nothing."""
+
+    announced: bool = False
+    settled: bool = False
+    """Since this process began, the kernel was seen to carry what it should."""
+    facts_due: datetime | None = None
+    compare_due: datetime | None = None
+
+
+def reconcile_node(
+    *, node_name: str, kernel: Kernel, memory: NodeMemory, identity: str, clock: Clock = timezone.now
+) -> None:
+    """Refresh what is known of the node, then do the first of these that there is to do:
+
+    leave a living worker of this node alone; run a queued job; wait for a running deployment; bring the
+    kernel back to the live revision (where the node carries another one, or where the kernel differs when the
+    worker starts). A kernel that differs later on is reported as drift and left as it is.
+    """
+    node = _greet(node_name=node_name, memory=memory, identity=identity, clock=clock)
+    if node is None:
+        return
+    _refresh_facts(node=node, kernel=kernel, memory=memory, now=clock())
+    if not recover_jobs(node=node, identity=identity, clock=clock):
+        return
+    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).first()
+    if waiting is not None:
+        if not memory.settled or waiting.queued_at <= clock() - MESSAGE_GRACE:
+            run_job(
+                job_id=str(waiting.pk), node_name=node_name, kernel=kernel, identity=identity, clock=clock
+            )
+        return
+    if Deployment.objects.filter(cluster=node.cluster, state__in=DEPLOYMENT_ACTIVE).exists():
+        return
+    cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
+    if cause:
+        _converge(node=node, cause=cause, kernel=kernel, identity=identity, clock=clock)
+
+
+def _greet(*, node_name: str, memory: NodeMemory, identity: str, clock: Clock) -> Node | None:
+    node = Node.objects.select_related("cluster", "carried_revision").filter(name=node_name).first()
+    if node is None:
+        if not memory.announced:
+            message = "There is no node of this name in the console; add it there."
+            record_refused_job(node=node_name, code="unknown-node", message=message, job=None)
+    else:
+        Node.objects.filter(pk=node.pk).update(last_seen=clock())
+        if not memory.announced:
+            audit.record(actor=None, action=Action.WORKER_STARTED, target=node, facts={"identity": identity})
+    memory.announced = True
+    return node
+
+
+def _refresh_facts(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datetime) -> None:
+    if memory.facts_due is not None and now < memory.facts_due:
+        return
+    memory.facts_due = now + FACTS_EVERY
+    try:
+        facts = dict(kernel.facts().to_data())
+    except KernelError as error:
+        facts = {"error": str(error)}
+    Node.objects.filter(pk=node.pk).update(facts=facts, facts_at=now)
+
+
+def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datetime) -> str:
+    """The reason to bring the kernel back now; empty where there is none, or where a retry is not due."""
+    live = live_revision(node.cluster)
+    if node.carried_revision_id != live.pk:
+        if live.number == 0 and node.carried_revision is None and not Job.objects.filter(node=node).exists():
+            memory.settled = True
+            return ""
+        carried = f"revision {node.carried_revision.number}" if node.carried_revision else "nothing known"
+        cause = f"The node carries {carried} and should carry revision {live.number}."
+    else:
+        settled = memory.settled
+        in_sync = _is_in_sync(node=node, live=live, kernel=kernel, memory=memory, now=now)
+        if settled or in_sync is not False:
+            return ""
+        cause = f"The kernel did not carry revision {live.number} when the worker started."
+    return cause if _may_retry(node=node, revision=live, now=now) else ""
+
+
+def _is_in_sync(
+    *, node: Node, live: Revision, kernel: Kernel, memory: NodeMemory, now: datetime
+) -> bool | None:
+    """Compare and write down what was found; None where it is not due, or where nobody can tell."""
+    if memory.settled and memory.compare_due is not None and now < memory.compare_due:
+        return None
+    memory.compare_due = now + COMPARE_EVERY
+    found: bool | None
+    try:
+        differences = [
+            kernel.compare(ruleset=ruleset) for ruleset in compile_rulesets(document_of(live)).values()
+        ]
+        found = all(difference.in_sync for difference in differences)
+        detail = "\n".join(line for difference in differences for line in difference.lines)
+    except KernelError as error:
+        found, detail = None, str(error)
+    memory.settled = memory.settled or found is True
+    with transaction.atomic():
+        Node.objects.filter(pk=node.pk).update(in_sync=found, sync_detail=detail, checked_at=now)
+        if found is not None and found != node.in_sync:
+            action = Action.NODE_IN_SYNC if found else Action.NODE_DRIFTED
+            facts = {"revision": live.number, "lines": detail.splitlines()[:20]}
+            audit.record(actor=None, action=action, target=node, facts=facts)
+    return found
+
+
+def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:
+    """Wait twice as long after each convergence that failed in a row."""
+    ended = Job.objects.filter(node=node, reason=Job.Reason.CONVERGE, finished_at__isnull=False)
+    wait = RETRY_FIRST
+    latest = None
+    for job in ended.order_by("-finished_at")[:8]:
+        if job.state != JobState.FAILED or job.revision_id != revision.pk:
+            break
+        latest = latest or job.finished_at
+        wait = min(wait * 2, RETRY_MAX)
+    return latest is None or now - latest >= wait
+
+
+def _converge(*, node: Node, cause: str, kernel: Kernel, identity: str, clock: Clock) -> None:
+    try:
+        with transaction.atomic():
+            job = queue_job(
+                actor=None, node=node, revision=live_revision(node.cluster), cause=cause, announce=False
+            )
+    except IntegrityError:
+        # A deployment has queued its job in this moment; it comes first.
+        return
+    run_job(job_id=str(job.pk), node_name=node.name, kernel=kernel, identity=identity, clock=clock)

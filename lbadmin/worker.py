@@ -1,0 +1,38 @@
+"""The worker of one node: `LBADMIN_NODE=lb1 python -m lbadmin.worker`.
+
+One door, so that no worker runs with another queue, another pool or more processes than one.
+"""
+
+import sys
+
+from django.conf import settings
+
+from lbadmin.celery import app
+
+
+def main() -> int:
+    """Runs until it is told to stop; 2 where it cannot begin."""
+    node = settings.LBADMIN_NODE
+    if not node:
+        print("Set LBADMIN_NODE to the name of the node whose worker this is.", file=sys.stderr)
+        return 2
+    app.worker_main(worker_arguments(node=node))
+    return 0
+
+
+def worker_arguments(*, node: str) -> list[str]:
+    return [
+        "worker",
+        *("--hostname", f"{node}@lbadmin"),
+        *("--queues", f"node.{node}"),
+        *("--pool", "prefork"),
+        *("--concurrency", "1"),
+        *("--loglevel", "INFO"),
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
