@@ -83,6 +83,7 @@ def test_without_source_nat_the_backends_see_the_clients(lab: Lab, flavour: str)
 def test_a_service_without_a_usable_backend_refuses_at_once(lab: Lab, flavour: str, state: str) -> None:
     """Also where the balancer itself listens on that port, as it does here on 9090."""
     backends = [] if state == "no backend at all" else [backend_data(state=state)]
+    load_document(lab=lab, flavour=flavour, document=document())
     assert open_connections(lab=lab, address=BALANCER, port=9090, count=1).answered == {f"{BALANCER}:9090": 1}
     services = [
         service_data(f"empty-{protocol}", protocol=protocol, port=9090, backends=backends)
