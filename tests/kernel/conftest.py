@@ -4,11 +4,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
+from tests.kernel.faults import Spoil
 from tests.kernel.machine import Namespace, Wires, run
 
 TOOLS = (
@@ -67,6 +69,19 @@ def wires(namespace: Namespace) -> Iterator[Wires]:
     built = Wires(namespace)
     yield built
     built.close()
+
+
+@pytest.fixture
+def spoil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spoil:
+    """Has code run at the start of each python-iptables child."""
+
+    def put_in(code: str) -> None:
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import sys\nif 'pyiptables_child' in ' '.join(sys.orig_argv):\n{indent(code, '    ')}\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return put_in
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: "-".join(kind))

@@ -1,12 +1,15 @@
 """What the kernel tests share: throw-away namespaces, documents in one line, and the machine's own tools."""
 
 import ctypes
-import json
+import fcntl
 import os
+import select
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from balancer.domain.codec import parse_document
@@ -115,8 +118,6 @@ def ask_udp(client: socket.socket, backends: dict[str, socket.socket]) -> str:
 
 
 def _first_readable(descriptors: list[int]) -> int:
-    import select
-
     ready, _, _ = select.select(descriptors, [], [], 5)
     assert ready, "no backend got the datagram within 5 seconds"
     return int(ready[0])
@@ -186,8 +187,22 @@ def own_part(text: str) -> dict[str, tuple[str, ...]]:
     return parts
 
 
-def dump(data: Any) -> str:
-    return json.dumps(data)
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Somebody else holds the lock at `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def wait_for_waiter(path: Path) -> None:
+    """Until somebody waits for a flock on `path`: /proc/locks lists waiters with an arrow."""
+    inode = f":{path.stat().st_ino} "
+    deadline = time.monotonic() + 5
+    while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+        assert time.monotonic() < deadline, f"nobody waited for {path} within 5 seconds"
+        time.sleep(0.01)
 
 
 def _open_own() -> int:

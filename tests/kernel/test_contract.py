@@ -1,6 +1,7 @@
 """What every Kernel promises: the real one with both flavours and both drivers, and the one in memory."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +80,7 @@ def _fake() -> Subject:
                 first = f"-I {chain} " in text
                 chains[chain] = rules + chains.get(chain, ()) if first else chains.get(chain, ()) + rules
 
-    return Subject(kernel, look=lambda: kernel.snapshot, meddle=meddle)
+    return Subject(kernel, look=lambda: deepcopy(kernel.snapshot), meddle=meddle)
 
 
 def test_a_first_sync_brings_the_whole_ruleset_in(subject: Subject) -> None:
