@@ -1,4 +1,4 @@
-"""What is static in the import contracts, seen once more in a running interpreter."""
+"""What the import contracts say of the text, seen once more in a running interpreter."""
 
 from pathlib import Path
 
@@ -12,11 +12,29 @@ get_resolver().url_patterns
 print(*sys.modules, sep="\\n")
 """
 
+LOAD_A_WORKER = """
+import sys
+import django
+django.setup()
+import balancer.wiring
+from lbadmin.celery import app
+app.loader.import_default_modules()
+balancer.wiring.make_node_kernel(flavour="auto", driver="auto")
+print(*sys.modules, sep="\\n")
+"""
+
 
 def test_the_web_process_loads_the_console_but_never_iptc(tmp_path: Path) -> None:
     loaded = set(run_python(LOAD_THE_WEB_PROCESS, state_dir=tmp_path).split())
 
     assert {"lbadmin.urls", "balancer.admin", "balancer.models"} <= loaded
+    assert not {name for name in loaded if name.split(".")[0] == "iptc"}
+
+
+def test_a_worker_loads_its_tasks_and_its_kernel_but_never_iptc(tmp_path: Path) -> None:
+    loaded = set(run_python(LOAD_A_WORKER, state_dir=tmp_path).split())
+
+    assert {"balancer.tasks", "balancer.wiring", "balancer.kernel.node"} <= loaded
     assert not {name for name in loaded if name.split(".")[0] == "iptc"}
 
 
