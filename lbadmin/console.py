@@ -4,16 +4,6 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.templatetags.static import static
-from django.urls import reverse_lazy
-
-
-def _may(permission: str) -> Any:
-    return lambda request: request.user.has_perm(permission)
-
-
-def _item(title: str, icon: str, view: str, permission: str, **more: Any) -> dict[str, Any]:
-    link = reverse_lazy(f"admin:{view}")
-    return {"title": title, "icon": icon, "link": link, "permission": _may(permission), **more}
 
 
 def _icon(request: HttpRequest) -> str:
@@ -28,44 +18,6 @@ def _script(request: HttpRequest) -> str:
     return static("lbadmin/console.js")
 
 
-_NAVIGATION = [
-    {
-        "items": [
-            {"title": "Dashboard", "icon": "space_dashboard", "link": reverse_lazy("admin:index")},
-        ],
-    },
-    {
-        "title": "Load balancing",
-        "items": [
-            _item("Services", "lan", "balancer_service_changelist", "balancer.view_service"),
-            _item(
-                "Changes",
-                "rule",
-                "balancer_change_changelist",
-                "balancer.view_change",
-                badge="balancer.admin.dashboard.waiting_badge",
-                badge_variant="primary",
-            ),
-            _item("Revisions", "history", "balancer_revision_changelist", "balancer.view_revision"),
-        ],
-    },
-    {
-        "title": "Machines",
-        "items": [
-            _item("Clusters", "hub", "balancer_cluster_changelist", "balancer.view_cluster"),
-            _item("Nodes", "dns", "balancer_node_changelist", "balancer.view_node"),
-        ],
-    },
-    {
-        "title": "Oversight",
-        "items": [
-            _item("Audit", "fact_check", "balancer_auditevent_changelist", "balancer.view_auditevent"),
-            _item("Users", "person", "auth_user_changelist", "auth.view_user"),
-            _item("Roles", "group", "auth_group_changelist", "auth.view_group"),
-        ],
-    },
-]
-
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "lbadmin",
     "SITE_HEADER": "lbadmin",
@@ -78,7 +30,11 @@ UNFOLD: dict[str, Any] = {
     "STYLES": [_stylesheet],
     "SCRIPTS": [_script],
     "DASHBOARD_CALLBACK": "balancer.admin.dashboard.add_dashboard",
-    "SIDEBAR": {"show_search": False, "show_all_applications": False, "navigation": _NAVIGATION},
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": "balancer.admin.navigation.build",
+    },
     "COMMAND": {"search_models": False, "show_history": False},
     "COLORS": {
         # Tailwind's slate and blue: white on 600 and 600 on white both have a contrast above 4.5.

@@ -1,0 +1,5 @@
+"""The console: it translates between pages and `balancer.workflow`, and writes no model itself."""
+
+from balancer.admin import accounts, audit, changes, nodes, revisions, services
+
+__all__ = ["accounts", "audit", "changes", "nodes", "revisions", "services"]

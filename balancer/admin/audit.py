@@ -1,0 +1,103 @@
+"""The audit history, to read, filter and search."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+from balancer.admin import chips
+from balancer.admin.history import address_of, describe_event, tone_of, words_of
+from balancer.admin.site import ConsoleAdmin, register
+from balancer.models import AuditEvent
+from balancer.workflow.audit import Action
+
+_CHIP_TONE = {"ok": "ok", "bad": "bad", "info": "info"}
+
+
+class ActionFilter(admin.SimpleListFilter):
+    title = "action"
+    parameter_name = "action"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("refused", "Refused deeds"), *((str(a), words_of(str(a)).capitalize()) for a in sorted(Action))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        wanted = self.value()
+        if wanted == "refused":
+            return queryset.filter(action__endswith=".refused")
+        return queryset.filter(action=wanted) if wanted else queryset
+
+
+class ActorFilter(admin.SimpleListFilter):
+    title = "actor"
+    parameter_name = "actor"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = AuditEvent.objects.order_by("actor_name").values_list("actor_name", flat=True).distinct()
+        return [(name, name) for name in names[:100]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        return queryset.filter(actor_name=self.value()) if self.value() else queryset
+
+
+class ObjectFilter(admin.SimpleListFilter):
+    title = "object"
+    parameter_name = "object"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        kinds = ("change", "deployment", "job", "revision", "node", "cluster", "user")
+        return [(kind, kind.capitalize()) for kind in kinds]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        return queryset.filter(object_type=self.value()) if self.value() else queryset
+
+
+@register(AuditEvent)
+class AuditAdmin(ConsoleAdmin):
+    list_display = ("at", "actor_name", "show_action", "show_object", "show_detail")
+    list_display_links = ("at",)
+    list_filter = (ActionFilter, ActorFilter, ObjectFilter)
+    search_fields = ("actor_name", "action", "object_label")
+    search_help_text = "Actor, action or object"
+    ordering = ("-pk",)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        event = self.find(request, object_id)
+        if event is None:
+            return self.answer_missing(request, object_id)
+        around = Q(object_type=event.object_type, object_id=event.object_id)
+        near = AuditEvent.objects.filter(around).exclude(pk=event.pk) if event.object_id else []
+        return self.render(
+            request,
+            "event.html",
+            title=event.action,
+            crumbs=[(f"Event {event.pk}", "")],
+            event=event,
+            line=describe_event(event),
+            facts=json.dumps(event.facts, indent=2, sort_keys=True, ensure_ascii=False),
+            near=[describe_event(other) for other in near[:10]],
+        )
+
+    @display(description="Action", ordering="action")
+    def show_action(self, row: AuditEvent) -> SafeString:
+        return chips.chip(row.action, _CHIP_TONE.get(tone_of(row.action), "idle"))
+
+    @display(description="Object", ordering="object_label")
+    def show_object(self, row: AuditEvent) -> SafeString | str:
+        address = address_of(row)
+        if not address:
+            return row.object_label
+        return format_html('<a class="lb-plain" href="{}">{}</a>', address, row.object_label)
+
+    @display(description="Detail")
+    def show_detail(self, row: AuditEvent) -> str:
+        return describe_event(row).detail
+
+

@@ -1,0 +1,206 @@
+"""Changes: what is proposed, what it would do to the traffic, and the buttons that bring it forward."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+from balancer.admin import chips
+from balancer.admin.change_words import missing_buttons
+from balancer.admin.history import events_about
+from balancer.admin.shares import compare_shares
+from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register
+from balancer.domain.problem import errors, warnings
+from balancer.models import Change, Deployment
+from balancer.workflow import approvals, deployments, drafts, queries
+from balancer.workflow.permissions import APPLY, may
+
+Deed = Callable[[HttpRequest, Change], Any]
+
+_DEEDS: dict[str, tuple[Deed, str]] = {
+    "submit": (
+        lambda r, c: approvals.submit_change(actor=actor_of(r), change=c),
+        "Submitted. Somebody else can review it now.",
+    ),
+    "withdraw": (
+        lambda r, c: approvals.withdraw_change(actor=actor_of(r), change=c),
+        "Withdrawn. It is a draft again and can be edited; earlier votes no longer count.",
+    ),
+    "rebase": (
+        lambda r, c: approvals.rebase_change(actor=actor_of(r), change=c),
+        "Updated: the drafts start from what is live now.",
+    ),
+    "approve": (
+        lambda r, c: approvals.approve_change(
+            actor=actor_of(r), change=c, digest=r.POST.get("digest", ""), reason=r.POST.get("reason", "")
+        ),
+        "Approved. It can be applied now.",
+    ),
+    "reject": (
+        lambda r, c: approvals.reject_change(
+            actor=actor_of(r), change=c, digest=r.POST.get("digest", ""), reason=r.POST.get("reason", "")
+        ),
+        "Rejected. Its author can withdraw it, put it right and submit it again.",
+    ),
+    "apply": (
+        lambda r, c: deployments.apply_change(actor=actor_of(r), change=c),
+        "Applying. Every node reports below what it does.",
+    ),
+    "discard": (
+        lambda r, c: approvals.discard_change(actor=actor_of(r), change=c),
+        "Discarded. It stays readable here.",
+    ),
+    "describe": (
+        lambda r, c: drafts.describe_change(
+            actor=actor_of(r),
+            change=c,
+            title=r.POST.get("title", ""),
+            description=r.POST.get("description", ""),
+        ),
+        "Title and description saved.",
+    ),
+    "drop-draft": (
+        lambda r, c: drafts.discard_draft(
+            actor=actor_of(r), change=c, service_name=r.POST.get("service_name", "")
+        ),
+        "The draft was taken out of the change.",
+    ),
+}
+
+
+@register(Change)
+class ChangeAdmin(ConsoleAdmin):
+    list_display = ("show_number", "show_title", "show_state", "show_author", "show_size", "updated_at")
+    list_filter = ("state", "kind", "cluster", "author")
+    search_fields = ("title", "description", "author__username", "drafts__service_name")
+    search_help_text = "Title, author or service"
+    ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Change]:
+        found = super().get_queryset(request).select_related("author", "cluster")
+        return found.annotate(size=Count("drafts", distinct=True))
+
+    def get_urls(self) -> list[URLPattern]:
+        site = self.admin_site.admin_view
+        own = [
+            path("<int:change_id>/progress/", site(self.progress_view), name="balancer_change_progress"),
+            path("<int:change_id>/cancel/", site(self.cancel_view), name="balancer_change_cancel"),
+            path("<int:change_id>/do/<slug:deed>/", site(self.deed_view), name="balancer_change_do"),
+        ]
+        return own + super().get_urls()
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        change = self.find(request, object_id)
+        if change is None:
+            return self.answer_missing(request, object_id)
+        view = queries.view_change(change=change, user=request.user)
+        progress = queries.view_deployment(deployment=view.deployment) if view.deployment else None
+        return self.render(
+            request,
+            "change.html",
+            title=change.title,
+            crumbs=[(f"#{change.pk}", "")],
+            change=change,
+            view=view,
+            state=chips.change_chip(change.state),
+            drafts=_shown_drafts(view),
+            errors=errors(view.problems),
+            warnings=warnings(view.problems),
+            hints=missing_buttons(view=view, user=request.user),
+            progress=progress,
+            jobs=_job_chips(progress),
+            can_cancel=self._can_cancel(request, progress),
+            events=events_about(change=change),
+        )
+
+    def deed_view(self, request: HttpRequest, change_id: int, deed: str) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        change = self.find(request, str(change_id))
+        if change is None or deed not in _DEEDS:
+            return self.answer_missing(request, str(change_id))
+        do, done = _DEEDS[deed]
+        return perform(request, lambda: do(request, change), done=done, then=page_address(change))
+
+    def cancel_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        change = self.find(request, str(change_id))
+        deployment = _latest_deployment(change)
+        if change is None or deployment is None:
+            return self.answer_missing(request, str(change_id))
+        return perform(
+            request,
+            lambda: deployments.cancel_deployment(actor=actor_of(request), deployment=deployment),
+            done="Cancelled. Nodes that had begun are put back to what was live.",
+            then=page_address(change),
+        )
+
+    def progress_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
+        """A piece of the page, polled while a deployment runs; the whole page is loaded anew when it is over."""
+        change = self.find(request, str(change_id))
+        deployment = _latest_deployment(change)
+        if change is None or deployment is None:
+            return HttpResponse("", status=404)
+        progress = queries.view_deployment(deployment=deployment)
+        if not progress.active:
+            return HttpResponse("", headers={"HX-Refresh": "true"})
+        context = {
+            "change": change,
+            "progress": progress,
+            "jobs": _job_chips(progress),
+            "can_cancel": self._can_cancel(request, progress),
+        }
+        return TemplateResponse(request, "console/progress.html", context)
+
+    def _can_cancel(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
+        return progress is not None and progress.can_cancel and may(actor=request.user, permission=APPLY)
+
+    @display(description="No.", ordering="pk")
+    def show_number(self, row: Change) -> SafeString:
+        return format_html('<span class="lb-mono">#{}</span>', row.pk)
+
+    @display(description="Title", ordering="title")
+    def show_title(self, row: Change) -> SafeString:
+        return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row), row.title)
+
+    @display(description="State", ordering="state")
+    def show_state(self, row: Change) -> SafeString:
+        return chips.change_chip(row.state)
+
+    @display(description="Author", ordering="author__username")
+    def show_author(self, row: Change) -> str:
+        return row.author.get_username()
+
+    @display(description="Services")
+    def show_size(self, row: Any) -> int:
+        return row.size
+
+
+def _latest_deployment(change: Change | None) -> Deployment | None:
+    return change.deployments.select_related("revision", "cluster").order_by("-pk").first() if change else None
+
+
+def _job_chips(progress: queries.DeploymentView | None) -> list[tuple[queries.JobView, SafeString]]:
+    return [(job, chips.work_chip(job.state)) for job in progress.jobs] if progress else []
+
+
+def _shown_drafts(view: queries.ChangeView) -> list[dict[str, Any]]:
+    keys = dict(view.change.drafts.values_list("service_name", "pk"))
+    return [
+        {
+            "draft": draft,
+            "chip": chips.draft_chip(draft.action),
+            "shares": compare_shares(draft.shares),
+            "pk": keys.get(draft.service_name),
+        }
+        for draft in view.drafts
+    ]

@@ -1,0 +1,97 @@
+"""States in words and colour, the same on every page."""
+
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from balancer.domain.lifecycle import ChangeState
+from balancer.domain.types import BackendState
+from balancer.models import Draft, Node
+
+SEEN_WITHIN = timedelta(seconds=90)
+"""A node that was not heard of for longer is called silent; its worker reports every few seconds."""
+
+_CHANGE = {
+    ChangeState.DRAFT: ("Draft", "idle", "edit"),
+    ChangeState.SUBMITTED: ("In review", "info", "rate_review"),
+    ChangeState.APPROVED: ("Approved", "ok", "verified"),
+    ChangeState.REJECTED: ("Rejected", "bad", "block"),
+    ChangeState.APPLYING: ("Applying", "info busy", "progress_activity"),
+    ChangeState.APPLIED: ("Applied", "ok", "check_circle"),
+    ChangeState.FAILED: ("Failed", "bad", "error"),
+    ChangeState.DISCARDED: ("Discarded", "idle", "delete"),
+}
+_WORK = {
+    "queued": ("Queued", "idle", "schedule"),
+    "running": ("Running", "info busy", "progress_activity"),
+    "succeeded": ("Succeeded", "ok", "check_circle"),
+    "failed": ("Failed", "bad", "error"),
+    "cancelled": ("Cancelled", "idle", "cancel"),
+}
+_DRAFT = {
+    Draft.Action.CREATE: ("New", "ok", "add"),
+    Draft.Action.MODIFY: ("Modified", "info", "edit"),
+    Draft.Action.DELETE: ("Deleted", "bad", "delete"),
+}
+_BACKEND_DOT = {BackendState.ENABLED: "ok", BackendState.DRAINING: "warn", BackendState.DISABLED: "idle"}
+
+
+def chip(text: str, tone: str = "idle", icon: str = "") -> SafeString:
+    """`tone`: idle, info, ok, warn, bad, with " busy" behind it where the icon turns."""
+    classes = " ".join(f"lb-chip--{word}" for word in tone.split())
+    symbol = _symbol(icon) if icon else ""
+    return format_html('<span class="lb-chip {}">{}{}</span>', classes, symbol, text)
+
+
+def change_chip(state: str) -> SafeString:
+    return chip(*_CHANGE[ChangeState(state)])
+
+
+def work_chip(state: str) -> SafeString:
+    """Of a job or a deployment."""
+    return chip(*_WORK[state])
+
+
+def draft_chip(action: str) -> SafeString:
+    return chip(*_DRAFT[Draft.Action(action)])
+
+
+def enabled_chip(enabled: bool) -> SafeString:
+    return chip("Enabled", "ok") if enabled else chip("Disabled", "idle")
+
+
+def backend_dot(state: str) -> SafeString:
+    """A dot in the colour of the state; the state in words for those who cannot see it."""
+    return format_html(
+        '<span class="lb-dot lb-dot--{}" aria-hidden="true"></span><span class="lb-hidden">{}</span>',
+        _BACKEND_DOT[BackendState(state)],
+        state,
+    )
+
+
+def is_silent(node: Node, *, now: datetime | None = None) -> bool:
+    return node.last_seen is None or (now or timezone.now()) - node.last_seen > SEEN_WITHIN
+
+
+def node_chip(node: Node) -> SafeString:
+    """Whether its worker is heard of."""
+    if node.last_seen is None:
+        return chip("Never seen", "idle", "help")
+    return chip("Silent", "bad", "cloud_off") if is_silent(node) else chip("Online", "ok", "check_circle")
+
+
+def sync_chip(node: Node) -> SafeString:
+    """Whether the kernel carries what it should."""
+    if node.in_sync is None:
+        return chip("Not checked", "idle", "help")
+    return chip("In sync", "ok", "sync") if node.in_sync else chip("Differs", "bad", "sync_problem")
+
+
+def live_chip() -> SafeString:
+    return chip("Live", "ok", "bolt")
+
+
+def _symbol(name: str) -> SafeString:
+    return format_html('<span class="material-symbols-outlined" aria-hidden="true">{}</span>', name)

@@ -1,0 +1,56 @@
+"""The first page: what is live, what waits, what happened."""
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from balancer.admin import chips
+from balancer.admin.history import describe_events
+from balancer.admin.inbox import trays_of
+from balancer.admin.nodes import describe_carried
+from balancer.models import AuditEvent, Cluster, Deployment
+from balancer.workflow import queries
+
+RECENT_DEPLOYMENTS = 6
+RECENT_EVENTS = 10
+CLUSTERS = 20
+
+
+def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Unfold's DASHBOARD_CALLBACK: everything that the index page shows on top of the site's own context."""
+    return {
+        **context,
+        "title": "Dashboard",
+        "crumbs": [("Dashboard", "")],
+        "clusters": _clusters() if request.user.has_perm("balancer.view_cluster") else [],
+        "trays": [
+            (tray.title, [(change, chips.change_chip(change.state)) for change in tray.changes])
+            for tray in trays_of(request.user)
+        ],
+        "deployments": _deployments() if request.user.has_perm("balancer.view_deployment") else [],
+        "events": _events() if request.user.has_perm("balancer.view_auditevent") else (),
+    }
+
+
+def _clusters() -> list[dict[str, Any]]:
+    found = Cluster.objects.select_related("live_revision__change").order_by("name")[:CLUSTERS]
+    return [_show_cluster(cluster) for cluster in found]
+
+
+def _show_cluster(cluster: Cluster) -> dict[str, Any]:
+    view = queries.view_dashboard(cluster=cluster)
+    return {
+        "view": view,
+        "nodes": [
+            (n.node, chips.node_chip(n.node), chips.sync_chip(n.node), describe_carried(n.node)) for n in view.nodes
+        ],
+    }
+
+
+def _deployments() -> list[tuple[Deployment, Any]]:
+    found = Deployment.objects.select_related("revision", "change", "cluster", "requested_by").order_by("-pk")
+    return [(deployment, chips.work_chip(deployment.state)) for deployment in found[:RECENT_DEPLOYMENTS]]
+
+
+def _events() -> tuple[Any, ...]:
+    return describe_events(AuditEvent.objects.order_by("-pk")[:RECENT_EVENTS])

@@ -1,0 +1,47 @@
+"""The changes that wait for a person: to finish as their author, to review, to apply."""
+
+from dataclasses import dataclass
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import Count, QuerySet
+
+from balancer.domain.lifecycle import CHANGE_APPLICABLE, CHANGE_IN_REVIEW, ChangeState
+from balancer.models import Change
+from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
+
+SHOWN = 6
+_OWN = frozenset({ChangeState.DRAFT, ChangeState.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Tray:
+    title: str
+    changes: tuple[Change, ...]
+
+
+def trays_of(user: AbstractBaseUser | AnonymousUser) -> tuple[Tray, ...]:
+    """Only those in which something lies."""
+    trays = (
+        Tray(title, tuple(found.select_related("author", "cluster").annotate(size=Count("drafts"))[:SHOWN]))
+        for title, found in _waiting(user)
+    )
+    return tuple(tray for tray in trays if tray.changes)
+
+
+def count_waiting(user: AbstractBaseUser | AnonymousUser) -> int:
+    """Changes that this person can bring forward, each counted once."""
+    found = {pk for _, changes in _waiting(user) for pk in changes.values_list("pk", flat=True)}
+    return len(found)
+
+
+def _waiting(user: AbstractBaseUser | AnonymousUser) -> list[tuple[str, "QuerySet[Change]"]]:
+    waiting = []
+    changes = Change.objects.order_by("-pk")
+    if may(actor=user, permission=APPROVE):
+        foreign = changes.filter(state__in=CHANGE_IN_REVIEW).exclude(author=user).exclude(contributors=user)
+        waiting.append(("To review", foreign))
+    if may(actor=user, permission=APPLY):
+        waiting.append(("To apply", changes.filter(state__in=CHANGE_APPLICABLE)))
+    if may(actor=user, permission=DRAFT) or may(actor=user, permission=ROLL_BACK):
+        waiting.append(("Yours, to finish", changes.filter(author=user, state__in=_OWN)))
+    return waiting

@@ -1,0 +1,149 @@
+"""Clusters and nodes: what each machine is, what it carries, and whether its kernel agrees."""
+
+from typing import Any
+
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+from balancer.admin import chips
+from balancer.admin.machine_forms import MachinePages
+from balancer.admin.site import ConsoleAdmin, page_address, register
+from balancer.models import Cluster, Node
+from balancer.workflow import clusters, queries
+from balancer.workflow.permissions import ADMINISTER, may
+
+RECENT_JOBS = 10
+
+
+@register(Node)
+class NodeAdmin(MachinePages, ConsoleAdmin):
+    list_display = ("show_name", "cluster", "show_seen", "show_carried", "show_sync", "show_driver")
+    list_filter = ("cluster", "in_sync")
+    search_fields = ("name", "description")
+    search_help_text = "Name or description"
+    ordering = ("name",)
+    machine_fields = ("cluster", "name", "description", "driver")
+    fixed_fields = ("cluster", "name")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
+        related = ("cluster__live_revision", "carried_revision")
+        return super().get_queryset(request).select_related(*related)
+
+    def create_machine(self, **values: Any) -> Node:
+        return clusters.create_node(**values)
+
+    def update_machine(self, row: Node, **values: Any) -> Node:
+        return clusters.update_node(node=row, **values)
+
+    def show_machine(self, request: HttpRequest, row: Node) -> HttpResponse:
+        view = queries.view_node(node=row)
+        jobs = row.jobs.select_related("revision", "deployment__change").order_by("-queued_at")[:RECENT_JOBS]
+        return self.render(
+            request,
+            "node.html",
+            title=row.name,
+            crumbs=[(row.name, "")],
+            node=row,
+            view=view,
+            seen=chips.node_chip(row),
+            sync=chips.sync_chip(row),
+            facts=row.facts,
+            difference=row.sync_detail.splitlines(),
+            jobs=[(job, chips.work_chip(job.state)) for job in jobs],
+            may_administer=may(actor=request.user, permission=ADMINISTER),
+        )
+
+    @display(description="Node", ordering="name")
+    def show_name(self, row: Node) -> SafeString:
+        return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row), row.name)
+
+    @display(description="Worker", ordering="last_seen")
+    def show_seen(self, row: Node) -> SafeString:
+        return chips.node_chip(row)
+
+    @display(description="Carries")
+    def show_carried(self, row: Node) -> SafeString:
+        return describe_carried(row)
+
+    @display(description="Kernel", ordering="in_sync")
+    def show_sync(self, row: Node) -> SafeString:
+        return chips.sync_chip(row)
+
+    @display(description="Driver")
+    def show_driver(self, row: Node) -> str:
+        facts = row.facts
+        return f"{facts['driver']} ({facts['flavour']})" if facts else row.get_driver_display()
+
+
+@register(Cluster)
+class ClusterAdmin(MachinePages, ConsoleAdmin):
+    list_display = ("show_name", "description", "show_nodes", "show_services", "show_live")
+    search_fields = ("name", "description")
+    search_help_text = "Name or description"
+    ordering = ("name",)
+    machine_fields = ("name", "description")
+    fixed_fields = ()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Cluster]:
+        counts = {"node_count": Count("nodes", distinct=True), "service_count": Count("services", distinct=True)}
+        return super().get_queryset(request).select_related("live_revision").annotate(**counts)
+
+    def create_machine(self, **values: Any) -> Cluster:
+        return clusters.create_cluster(**values)
+
+    def update_machine(self, row: Cluster, **values: Any) -> Cluster:
+        return clusters.update_cluster(cluster=row, **values)
+
+    def show_machine(self, request: HttpRequest, row: Cluster) -> HttpResponse:
+        return self.render(
+            request,
+            "cluster.html",
+            title=row.name,
+            crumbs=[(row.name, "")],
+            cluster=row,
+            nodes=[
+                (node, chips.node_chip(node), chips.sync_chip(node), describe_carried(node))
+                for node in row.nodes.select_related("carried_revision", "cluster__live_revision")
+            ],
+            services=row.services.count(),
+            may_administer=may(actor=request.user, permission=ADMINISTER),
+        )
+
+    @display(description="Cluster", ordering="name")
+    def show_name(self, row: Cluster) -> SafeString:
+        return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row), row.name)
+
+    @display(description="Nodes")
+    def show_nodes(self, row: Any) -> int:
+        return row.node_count
+
+    @display(description="Services")
+    def show_services(self, row: Any) -> int:
+        return row.service_count
+
+    @display(description="Live")
+    def show_live(self, row: Cluster) -> SafeString | str:
+        if row.live_revision is None:
+            return "Nothing yet"
+        return format_html(
+            '<a class="lb-plain" href="{}">Revision {}</a>', page_address(row.live_revision), row.live_revision.number
+        )
+
+
+def describe_carried(node: Node) -> SafeString:
+    """The revision that the node carries, marked where it should carry another."""
+    live = node.cluster.live_revision
+    if node.carried_revision is None:
+        return format_html('<span class="lb-muted">{}</span>', "Not known")
+    link = format_html(
+        '<a class="lb-plain" href="{}">Revision {}</a>',
+        page_address(node.carried_revision),
+        node.carried_revision.number,
+    )
+    if live is None or node.carried_revision_id == live.pk:
+        return link
+    return format_html('<span class="lb-chips">{}{}</span>', link, chips.chip(f"should be {live.number}", "warn"))
+

@@ -1,0 +1,126 @@
+"""Revisions: what was live and when, the difference between any two, and the way back."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+from balancer.admin import chips
+from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register
+from balancer.models import Revision
+from balancer.workflow import queries, rollback
+from balancer.workflow.permissions import ROLL_BACK, may
+
+CHOICES = 200
+"""Revisions that can be chosen for a comparison; older ones by their address."""
+
+
+@register(Revision)
+class RevisionAdmin(ConsoleAdmin):
+    list_display = ("show_number", "show_change", "author_name", "created_at", "show_digest")
+    list_filter = ("cluster",)
+    search_fields = ("=number", "author_name", "change__title", "digest")
+    search_help_text = "Number, author or change"
+    ordering = ("-created_at", "-number")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Revision]:
+        found = super().get_queryset(request).select_related("cluster", "change")
+        # The list shows neither text, and they are long.
+        return found.defer("document", "rulesets")
+
+    def get_urls(self) -> list[URLPattern]:
+        site = self.admin_site.admin_view
+        own = [
+            path("compare/", site(self.compare_view), name="balancer_revision_compare"),
+            path("<int:revision_id>/roll-back/", site(self.roll_back_view), name="balancer_revision_roll_back"),
+        ]
+        return own + super().get_urls()
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        revision = self.find(request, object_id)
+        if revision is None:
+            return self.answer_missing(request, object_id)
+        view = queries.view_revision(revision=revision)
+        return self.render(
+            request,
+            "revision.html",
+            title=f"Revision {revision.number}",
+            crumbs=[(f"Revision {revision.number}", "")],
+            revision=revision,
+            view=view,
+            live=chips.live_chip() if view.live else "",
+            deployments=[(deployment, chips.work_chip(deployment.state)) for deployment in view.deployments],
+            others=_comparable(revision),
+            may_roll_back=may(actor=request.user, permission=ROLL_BACK),
+        )
+
+    def compare_view(self, request: HttpRequest) -> HttpResponse:
+        """`?from=PK&to=PK`; both can be chosen on the page."""
+        before = self._chosen(request, "from")
+        after = self._chosen(request, "to")
+        if before is None or after is None:
+            return self.answer_missing(request, request.GET.get("from") or request.GET.get("to") or "?")
+        diff = queries.diff_revisions(before=before, after=after)
+        return self.render(
+            request,
+            "revision_compare.html",
+            title=f"Revision {before.number} to revision {after.number}",
+            crumbs=[(f"{before.number} → {after.number}", "")],
+            diff=diff,
+            services=[(service, chips.draft_chip(service.action)) for service in diff.services],
+            others=_comparable(before, itself=True),
+            may_roll_back=may(actor=request.user, permission=ROLL_BACK),
+            before_is_live=before.cluster.live_revision_id == before.pk,
+        )
+
+    def roll_back_view(self, request: HttpRequest, revision_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        revision = self.find(request, str(revision_id))
+        if revision is None:
+            return self.answer_missing(request, str(revision_id))
+        return perform(
+            request,
+            lambda: rollback.roll_back_to(actor=actor_of(request), revision=revision),
+            done=f"A change that brings back revision {revision.number} was prepared. Submit it for review.",
+            then=page_address,
+            back=page_address(revision),
+        )
+
+    def _chosen(self, request: HttpRequest, name: str) -> Revision | None:
+        wanted = request.GET.get(name, "")
+        return self.find(request, wanted) if wanted.isascii() and wanted.isdigit() else None
+
+    @display(description="Revision", ordering="number")
+    def show_number(self, row: Revision) -> SafeString:
+        live = chips.live_chip() if row.cluster.live_revision_id == row.pk else ""
+        return format_html(
+            '<span class="lb-chips"><a class="lb-plain" href="{}">{} {}</a>{}</span>',
+            page_address(row),
+            row.cluster.name,
+            row.number,
+            live,
+        )
+
+    @display(description="Change", ordering="change")
+    def show_change(self, row: Revision) -> SafeString | str:
+        if row.change is None:
+            return "Start of the cluster"
+        return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row.change), row.change)
+
+    @display(description="Digest")
+    def show_digest(self, row: Revision) -> SafeString:
+        return format_html('<span class="lb-mono" title="{}">{}</span>', row.digest, row.digest[:12])
+
+
+def _comparable(revision: Revision, *, itself: bool = False) -> list[Revision]:
+    found = Revision.objects.filter(cluster=revision.cluster).defer("document", "rulesets")
+    return list((found if itself else found.exclude(pk=revision.pk)).order_by("-number")[:CHOICES])
+
+

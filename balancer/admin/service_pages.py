@@ -1,0 +1,215 @@
+"""The pages of one service: its form, its preview, its deletion; for those who may not edit, its content.
+
+Every save is a draft in a change. Nothing here touches what is live.
+"""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.views.decorators.http import require_POST
+
+from balancer.admin.service_form import ServiceEditor
+from balancer.admin.shares import compare_shares, shares_of
+from balancer.admin.site import actor_of, page_address, perform
+from balancer.domain.codec import parse_service
+from balancer.domain.problem import Severity
+from balancer.models import Change, Cluster, Draft, Service
+from balancer.workflow import drafts, queries
+from balancer.workflow.errors import Refused
+from balancer.workflow.permissions import DRAFT, may
+
+
+class ServicePages:
+    """Mixed into the admin of services."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may(actor=request.user, permission=DRAFT)
+
+    def get_urls(self) -> list[URLPattern]:
+        site = self.admin_site.admin_view
+        own = [
+            path("preview/<int:cluster_id>/", site(self.preview_view), name="balancer_service_preview"),
+            path("draft/<int:draft_id>/", site(self.draft_view), name="balancer_service_draft"),
+        ]
+        return own + super().get_urls()
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        if not self.has_add_permission(request):
+            return self._refuse(request)
+        clusters = list(Cluster.objects.order_by("name"))
+        wanted = request.GET.get("cluster", "")
+        cluster = next((c for c in clusters if str(c.pk) == wanted), clusters[0] if clusters else None)
+        if cluster is None:
+            messages.error(request, "There is no cluster yet; an administrator has to add one first.")
+            return HttpResponseRedirect(reverse("admin:balancer_cluster_changelist"))
+        return self._edit(request, cluster=cluster, name=None, clusters=clusters)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        row = self.find(request, object_id)
+        if row is None:
+            return self.answer_missing(request, object_id)
+        if not may(actor=request.user, permission=DRAFT):
+            return self._show(request, row)
+        return self._edit(request, cluster=row.cluster, name=row.name, row=row)
+
+    def draft_view(self, request: HttpRequest, draft_id: int) -> HttpResponse:
+        """The form of a service as a change proposes it; the only way to one that is not live yet."""
+        draft = Draft.objects.select_related("change__cluster").filter(pk=draft_id).first()
+        if draft is None or not self.has_view_permission(request):
+            return self.answer_missing(request, str(draft_id))
+        if not may(actor=request.user, permission=DRAFT):
+            return HttpResponseRedirect(page_address(draft.change))
+        change = draft.change
+        return self._edit(request, cluster=change.cluster, name=draft.service_name, change=change)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        row = self.find(request, object_id)
+        if row is None:
+            return self.answer_missing(request, object_id)
+        if not may(actor=request.user, permission=DRAFT):
+            return self._refuse(request)
+        if request.method == "POST":
+            return perform(
+                request,
+                lambda: drafts.delete_service(actor=actor_of(request), cluster=row.cluster, name=row.name),
+                done=f"That {row.name} goes is now proposed. It stays live until the change is applied.",
+                then=lambda saved: page_address(saved.change),
+                back=page_address(row),
+            )
+        change = drafts.find_current_change(actor=actor_of(request), cluster=row.cluster)
+        return self.render(
+            request,
+            "service_delete.html",
+            title=f"Delete {row.name}?",
+            crumbs=[(row.name, page_address(row)), ("Delete", "")],
+            row=row,
+            change=change,
+        )
+
+    def preview_view(self, request: HttpRequest, cluster_id: int) -> HttpResponse:
+        """What the form holds would bring: shares, rules, problems. Writes nothing."""
+        cluster = Cluster.objects.filter(pk=cluster_id).first()
+        if request.method != "POST" or cluster is None or not may(actor=request.user, permission=DRAFT):
+            return HttpResponse("", status=405 if request.method != "POST" else 403)
+        editor = ServiceEditor(data=request.POST)
+        context: dict[str, Any] = {"editor": editor}
+        if editor.is_well_formed():
+            change = Change.objects.filter(pk=_number(request.POST.get("change"))).first()
+            preview = queries.preview_service(
+                cluster=cluster,
+                data=editor.to_data(),
+                change=change,
+                original_name=request.POST.get("original_name") or None,
+            )
+            context |= {"preview": preview, "shares": compare_shares(preview.shares), "rules": _own_rules(preview)}
+        return TemplateResponse(request, "console/service_preview.html", context)
+
+    def _edit(
+        self,
+        request: HttpRequest,
+        *,
+        cluster: Cluster,
+        name: str | None,
+        row: Service | None = None,
+        change: Change | None = None,
+        clusters: list[Cluster] | None = None,
+    ) -> HttpResponse:
+        change = change or drafts.find_current_change(actor=actor_of(request), cluster=cluster)
+        shown = queries.service_form(cluster=cluster, name=name, change=change) if name else None
+        if name and shown is None:
+            messages.info(request, f"{name} is to be deleted. Take that out of the change to edit it again.")
+            return HttpResponseRedirect(page_address(change) if change else reverse("admin:index"))
+        editor = ServiceEditor(
+            data=request.POST if request.method == "POST" else None,
+            initial=shown.data | {"seen": shown.seen} if shown else None,
+        )
+        if request.method == "POST" and editor.is_well_formed():
+            saved = _save(request, editor, cluster=cluster, name=name, change=change)
+            if saved is not None:
+                return saved
+        return self.render(
+            request,
+            "service_form.html",
+            title=f"Edit {name}" if name else "New service",
+            crumbs=[(name or "New service", "")],
+            editor=editor,
+            cluster=cluster,
+            clusters=clusters or [],
+            change=change,
+            draft=shown.draft if shown else None,
+            original_name=name or "",
+            row=row or Service.objects.filter(cluster=cluster, name=name or "").first(),
+            interfaces=_interfaces_of(cluster),
+        )
+
+    def _show(self, request: HttpRequest, row: Service) -> HttpResponse:
+        form = queries.service_form(cluster=row.cluster, name=row.name)
+        value = parse_service(form.data)[0] if form else None
+        preview = queries.preview_service(cluster=row.cluster, data=form.data) if form else None
+        return self.render(
+            request,
+            "service_detail.html",
+            title=row.name,
+            crumbs=[(row.name, "")],
+            row=row,
+            service=value,
+            shares=shares_of(value) if value else (),
+            rules=_own_rules(preview) if preview else "",
+        )
+
+    def _refuse(self, request: HttpRequest) -> HttpResponse:
+        messages.error(request, "Your account may not draft changes. Ask an administrator for the role Editor.")
+        return HttpResponseRedirect(reverse("admin:balancer_service_changelist"))
+
+
+def _save(
+    request: HttpRequest, editor: ServiceEditor, *, cluster: Cluster, name: str | None, change: Change | None
+) -> HttpResponse | None:
+    """The way to the change where the draft was saved; None where the form has to be shown again."""
+    try:
+        saved = drafts.save_draft(
+            actor=actor_of(request),
+            cluster=cluster,
+            data=editor.to_data(),
+            change=change,
+            original_name=name,
+            seen=editor.form.cleaned_data["seen"] or None,
+        )
+    except Refused as refusal:
+        editor.problems.append(refusal.message)
+        return None
+    if not saved.saved:
+        editor.show_problems(problem for problem in saved.problems if problem.severity is Severity.ERROR)
+        return None
+    for problem in saved.problems:
+        messages.warning(request, problem.message)
+    if saved.draft is None:
+        messages.info(request, "That is what is live already, so there is nothing to propose.")
+    else:
+        messages.success(
+            request,
+            f"Saved as a draft in change #{saved.change.pk}. Nothing is live yet: submit the change when it is complete.",
+        )
+    return HttpResponseRedirect(page_address(saved.change))
+
+
+def _own_rules(preview: queries.Preview) -> str:
+    """The rules that choose the backend, without what every ruleset has."""
+    return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith("-A LB-S"))
+
+
+def _interfaces_of(cluster: Cluster) -> list[str]:
+    facts = cluster.nodes.values_list("facts", flat=True)
+    seen = {interface["name"] for node in facts for interface in node.get("interfaces", ())}
+    return sorted(seen - {"lo"})
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 18 else None

@@ -1,0 +1,149 @@
+"""The list of services: what is live, with shares and open changes at a glance."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+from unfold.views import ChangeList
+
+from balancer.admin import chips
+from balancer.admin.service_pages import ServicePages
+from balancer.admin.shares import Share, shares_of
+from balancer.admin.site import ConsoleAdmin, page_address, register
+from balancer.domain.codec import parse_service
+from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
+from balancer.domain.types import Service as ServiceValue
+from balancer.models import Cluster, Draft, Service
+
+SHOWN_BACKENDS = 6
+
+
+class ServiceList(ChangeList):
+    """A page of services, each with the open drafts that touch it: two queries for the whole page."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        drafts = Draft.objects.filter(
+            change__state__in=CHANGE_OPEN,
+            change__cluster__in={row.cluster_id for row in self.result_list},
+            service_name__in=[row.name for row in self.result_list],
+        ).select_related("change")
+        touched: dict[tuple[int, str], list[Draft]] = {}
+        for draft in drafts:
+            touched.setdefault((draft.change.cluster_id, draft.service_name), []).append(draft)
+        for row in self.result_list:
+            row.open_drafts = touched.get((row.cluster_id, row.name), [])
+
+
+@register(Service)
+class ServiceAdmin(ServicePages, ConsoleAdmin):
+    list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
+    list_filter = ("enabled", "protocol", "scheduler", "cluster")
+    search_fields = ("name", "description", "interface", "address", "backends__address")
+    search_help_text = "Name, address, interface or backend"
+    list_before_template = "console/services_before.html"
+    ordering = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Service]:
+        return super().get_queryset(request).select_related("cluster").prefetch_related("backends")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ServiceList
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        several = Cluster.objects.count() > 1
+        return (*self.list_display[:1], "cluster", *self.list_display[1:]) if several else self.list_display
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"proposed": _proposed_by(request), **(extra_context or {})})
+
+    @display(description="Service", ordering="name")
+    def show_name(self, row: Any) -> SafeString:
+        marks = format_html_join(
+            "",
+            '<a class="lb-chip lb-chip--info" href="{}">{} in change #{}</a>',
+            (
+                (page_address(draft.change), draft.get_action_display(), draft.change_id)
+                for draft in row.open_drafts
+            ),
+        )
+        return format_html(
+            '<div><a class="lb-plain" href="{}">{}</a>{}{}</div>',
+            page_address(row),
+            row.name,
+            format_html('<div class="lb-muted lb-small">{}</div>', row.description) if row.description else "",
+            format_html('<div class="lb-chips">{}</div>', marks) if marks else "",
+        )
+
+    @display(description="Listens on", ordering="address")
+    def show_address(self, row: Service) -> SafeString:
+        return format_html('<span class="lb-mono">{}</span>', place_of(row))
+
+    @display(description="Scheduler", ordering="scheduler")
+    def show_scheduler(self, row: Service) -> str:
+        return row.get_scheduler_display()
+
+    @display(description="Backends and their share of new connections")
+    def show_backends(self, row: Service) -> SafeString:
+        value = value_of(row)
+        return render_shares(shares_of(value)) if value else chips.chip("Unreadable", "bad")
+
+    @display(description="State", ordering="enabled")
+    def show_state(self, row: Service) -> SafeString:
+        if row.enabled and not any(backend.state == "enabled" for backend in row.backends.all()):
+            return chips.chip("Refuses all", "warn", "warning")
+        return chips.enabled_chip(row.enabled)
+
+
+def place_of(row: Service) -> str:
+    """`eth0 · any:80/tcp`."""
+    address = f"[{row.address}]" if row.address and ":" in row.address else row.address or "any"
+    return f"{row.interface} · {address}:{row.port}/{row.protocol}"
+
+
+def value_of(row: Service) -> ServiceValue | None:
+    """The service that a live row stands for; None where this version cannot read it."""
+    plain = ("name", "description", "enabled", "interface", "address", "protocol", "port", "port_end")
+    more = ("scheduler", "persistence", "access", "health", "all_down")
+    keys = ("address", "port", "weight", "state", "priority")
+    data = {name: getattr(row, name) for name in (*plain, *more)}
+    data["source_nat"] = {"mode": row.source_nat_mode, "address": row.source_nat_address}
+    data["backends"] = [{key: getattr(b, key) for key in keys} for b in row.backends.all()]
+    return parse_service(data)[0]
+
+
+def render_shares(shares: tuple[Share, ...]) -> SafeString:
+    """The backends of a service in a list, the first few of them."""
+    if not shares:
+        return format_html('<span class="lb-muted">No backends</span>')
+    rows = format_html_join(
+        "",
+        '<li><span class="lb-backends__name lb-mono">{}{}</span>'
+        '<span class="lb-bar" aria-hidden="true"><span style="width:{}%"></span></span>'
+        '<span class="lb-backends__share">{} · {}</span><span class="lb-backends__state">{}</span></li>',
+        (
+            (chips.backend_dot(s.state), s.endpoint, s.width, s.exact, s.percent, _state_word(s.state))
+            for s in shares[:SHOWN_BACKENDS]
+        ),
+    )
+    rest = len(shares) - SHOWN_BACKENDS
+    more = format_html('<li><span class="lb-backends__rest">and {} more</span></li>', rest) if rest > 0 else ""
+    return format_html('<ul class="lb-backends">{}{}</ul>', rows, more)
+
+
+def _state_word(state: str) -> str:
+    return "" if state == "enabled" else state
+
+
+def _proposed_by(request: HttpRequest) -> list[Draft]:
+    """New services of this person's own draft changes: they exist nowhere else yet."""
+    return list(
+        Draft.objects.filter(
+            change__author=request.user, change__state=ChangeState.DRAFT, action=Draft.Action.CREATE
+        ).select_related("change__cluster")[:SHOWN_BACKENDS]
+    )

@@ -1,0 +1,104 @@
+"""What every page of the console shares: how it is rendered, and how a deed is done and answered."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+
+from balancer.workflow.errors import Refused
+
+Crumb = tuple[str, str]
+"""A label and the address that it leads to; no address for the page itself."""
+
+PER_PAGE = 50
+
+
+class ConsoleAdmin(ModelAdmin):
+    """A model that people see here and change only through `balancer.workflow`, never through this form."""
+
+    list_per_page = PER_PAGE
+    list_max_show_all = PER_PAGE
+    show_full_result_count = False
+    actions = None
+    list_disable_select_all = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        title = str(self.opts.verbose_name_plural).capitalize()
+        return super().changelist_view(request, {"title": title, "crumbs": [(title, "")], **(extra_context or {})})
+
+    def find(self, request: HttpRequest, object_id: str) -> Any:
+        """The row, or None where there is none that this person may see."""
+        row = self.get_object(request, object_id)
+        return row if row is not None and self.has_view_permission(request, row) else None
+
+    def answer_missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Where a row is not there (any more): a sentence and the list, as Django's admin does."""
+        return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+
+    def render(
+        self,
+        request: HttpRequest,
+        template: str,
+        *,
+        title: str,
+        crumbs: Iterable[Crumb] = (),
+        status: int = 200,
+        **context: Any,
+    ) -> HttpResponse:
+        name = str(self.opts.verbose_name_plural).capitalize()
+        trail = [(name, list_address(self.opts.model)), *crumbs]
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        page = {**self.admin_site.each_context(request), "title": title, "crumbs": trail, **context}
+        return TemplateResponse(request, f"console/{template}", page, status=status)
+
+
+def actor_of(request: HttpRequest) -> User:
+    """The person who is logged in; every view of the console asks for a login first."""
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def perform(
+    request: HttpRequest,
+    deed: Callable[[], Any],
+    *,
+    done: str,
+    then: str | Callable[[Any], str],
+    back: str = "",
+) -> HttpResponseRedirect:
+    """Do a deed of the workflow and go to `then`; where it is refused, say why and go `back`."""
+    try:
+        result = deed()
+    except Refused as refusal:
+        messages.error(request, refusal.message)
+        return HttpResponseRedirect(back or (then if isinstance(then, str) else reverse("admin:index")))
+    messages.success(request, done)
+    return HttpResponseRedirect(then if isinstance(then, str) else then(result))
+
+
+def list_address(model: type[Model]) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def page_address(row: Model) -> str:
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+
+
+register = admin.register
