@@ -137,5 +137,6 @@ def refuse(*, queue: str, code: str, message: str, raw: bytes) -> None:
 
 
 def options() -> Mapping[str, Any]:
-    """Transport options for Celery."""
-    return {"socket_connect_timeout": 5, "socket_timeout": 30}
+    """Transport options for Celery. Whoever publishes is told soon that the broker is not there."""
+    retries = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+    return {"socket_connect_timeout": 5, "socket_timeout": 10, **retries}

@@ -4,6 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.cast import (  # noqa: F401 - the cast is there for every test
+    administrator,
+    approver,
+    author,
+    flush_past_the_triggers,
+    operator,
+    site,
+    stranger,
+    superuser,
+    viewer,
+)
+
 TESTS = Path(__file__).parent
 TIER_FOLDERS = ("stack", "browser")
 """Folders that are wholly of their tier; kernel tests also live beside what they test and say so."""

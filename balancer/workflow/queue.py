@@ -4,6 +4,7 @@ import logging
 
 from celery import current_app
 from django.db import transaction
+from kombu.exceptions import OperationalError
 
 from balancer.models import Job, Node
 
@@ -22,7 +23,7 @@ def publish_on_commit(job: Job) -> None:
 def _send(*, job_id: str, queue: str) -> None:
     try:
         current_app.send_task(APPLY_JOB, args=[job_id], queue=queue, retry=False, ignore_result=True)
-    except (OSError, current_app.connection_for_write().connection_errors) as error:
+    except OperationalError as error:
         logger.warning(
             "Job %s is queued, but the broker cannot be reached (%s); its node will find it.", job_id, error
         )

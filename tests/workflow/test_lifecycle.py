@@ -1,0 +1,68 @@
+"""The tables of states, read as sentences."""
+
+import pytest
+
+from balancer.domain.lifecycle import (
+    CHANGE_CLOSED,
+    CHANGE_OPEN,
+    CHANGE_TRANSITIONS,
+    JOB_ACTIVE,
+    JOB_ENDED,
+    ChangeDeed,
+    ChangeState,
+    JobDeed,
+    JobState,
+    deeds_from,
+    next_job_state,
+    next_state,
+    states_before,
+)
+
+PATH_TO_LIVE = [
+    (ChangeState.DRAFT, ChangeDeed.SUBMIT, ChangeState.SUBMITTED),
+    (ChangeState.SUBMITTED, ChangeDeed.APPROVE, ChangeState.APPROVED),
+    (ChangeState.APPROVED, ChangeDeed.APPLY, ChangeState.APPLYING),
+    (ChangeState.APPLYING, ChangeDeed.FINISH, ChangeState.APPLIED),
+]
+
+
+@pytest.mark.parametrize(("state", "deed", "after"), PATH_TO_LIVE)
+def test_a_change_goes_from_draft_to_applied_one_step_at_a_time(
+    state: ChangeState, deed: ChangeDeed, after: ChangeState
+) -> None:
+    assert next_state(state=state, deed=deed) is after
+    assert states_before(deed) - {ChangeState.FAILED} == {state}
+
+
+def test_only_a_draft_can_be_edited() -> None:
+    assert states_before(ChangeDeed.EDIT) == {ChangeState.DRAFT}
+
+
+def test_nothing_leads_out_of_a_closed_change() -> None:
+    assert {state: deeds_from(state) for state in CHANGE_CLOSED} == {
+        state: frozenset() for state in CHANGE_CLOSED
+    }
+
+
+def test_every_open_state_leads_to_a_closed_one() -> None:
+    reached = set(CHANGE_CLOSED)
+    for _ in CHANGE_TRANSITIONS:
+        reached |= {start for (start, _), after in CHANGE_TRANSITIONS.items() if after in reached}
+
+    assert reached == set(ChangeState) == CHANGE_OPEN | CHANGE_CLOSED
+
+
+def test_only_an_approval_leads_to_approved_and_only_an_approved_or_failed_change_is_applied() -> None:
+    assert {deed for (_, deed), after in CHANGE_TRANSITIONS.items() if after is ChangeState.APPROVED} == {
+        ChangeDeed.APPROVE
+    }
+    assert states_before(ChangeDeed.APPLY) == {ChangeState.APPROVED, ChangeState.FAILED}
+
+
+def test_a_failed_change_was_approved_before() -> None:
+    assert states_before(ChangeDeed.FAIL) == {ChangeState.APPLYING}
+
+
+def test_a_job_that_has_ended_stays_as_it_is() -> None:
+    assert [(s, d) for s in JOB_ENDED for d in JobDeed if next_job_state(state=s, deed=d)] == []
+    assert set(JobState) == JOB_ENDED | JOB_ACTIVE

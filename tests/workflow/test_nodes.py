@@ -1,0 +1,253 @@
+"""A node looks after itself: ticks, recovery, convergence, drift."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from balancer.kernel.base import Difference, KernelError, NodeFacts, Rejected
+from balancer.kernel.fake import FakeKernel
+from balancer.models import AuditEvent, Job, Node
+from balancer.workflow.clusters import create_node
+from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.queries import view_node
+from tests.cast import Site, own_rules
+from tests.documents import service_data
+
+
+@dataclass
+class Worker:
+    """A worker process of a node, with a clock that moves when it is told to."""
+
+    site: Site
+    name: str = "lb1"
+    now: datetime = field(default_factory=timezone.now)
+    memory: NodeMemory = field(default_factory=NodeMemory)
+
+    def tick(self, after: float = 5) -> None:
+        self.now += timedelta(seconds=after)
+        reconcile_node(
+            node_name=self.name,
+            kernel=self.site.kernels[self.name],
+            memory=self.memory,
+            identity="test:1:1",
+            clock=lambda: self.now,
+        )
+
+    def restart(self) -> None:
+        self.memory = NodeMemory()
+
+    @property
+    def node(self) -> Node:
+        return Node.objects.get(name=self.name)
+
+
+@pytest.fixture
+def worker(site: Site) -> Worker:
+    return Worker(site)
+
+
+def reboot(site: Site, name: str = "lb1") -> None:
+    site.kernels[name] = FakeKernel()
+
+
+def damage(site: Site, name: str = "lb1") -> None:
+    chains = site.kernels[name].snapshot.table("nat").chains
+    chains["LB-S-web"] = chains["LB-S-web"][1:]
+
+
+def converged(site: Site) -> list[str]:
+    return list(Job.objects.filter(reason="converge").values_list("state", flat=True))
+
+
+def test_a_tick_says_that_the_node_is_there_and_what_it_is(site: Site, worker: Worker) -> None:
+    assert view_node(node=worker.node).absent
+
+    worker.tick()
+
+    assert worker.node.last_seen == worker.now
+    assert worker.node.facts["driver"] == "iptables-restore"
+    assert not view_node(node=worker.node, now=worker.now).absent
+    assert view_node(node=worker.node, now=worker.now + timedelta(minutes=1)).absent
+
+
+def test_a_node_to_which_nothing_was_ever_applied_is_left_as_it_is(site: Site, worker: Worker) -> None:
+    worker.tick()
+    worker.tick()
+
+    assert own_rules(site.kernels["lb1"].snapshot) == {"filter": {}, "nat": {}}
+    assert not Job.objects.exists()
+
+
+def test_a_job_whose_message_was_lost_is_found(site: Site, worker: Worker) -> None:
+    worker.tick()
+    worker.tick()
+    deployment = site.start(service_data("web"))
+    worker.now = timezone.now()
+
+    worker.tick(after=0)
+    assert deployment.jobs.get(node__name="lb1").state == "queued"
+    worker.tick()
+
+    assert deployment.jobs.get(node__name="lb1").state == "succeeded"
+
+
+def test_a_worker_that_starts_finds_its_job_at_once(site: Site, worker: Worker) -> None:
+    deployment = site.start(service_data("web"))
+
+    worker.tick(after=0)
+
+    assert deployment.jobs.get(node__name="lb1").state == "succeeded"
+
+
+def test_a_new_node_is_brought_to_what_is_live(site: Site) -> None:
+    site.deploy(service_data("web"))
+    create_node(actor=None, cluster=site.cluster, name="lb3")
+    reboot(site, "lb3")
+
+    Worker(site, name="lb3").tick()
+
+    assert site.own_rules("lb3") == site.own_rules("lb1")
+    assert Node.objects.get(name="lb3").carried_revision.number == 1
+
+
+def test_a_rebooted_node_carries_its_rules_again_when_its_worker_starts(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+    before = site.own_rules("lb1")
+    reboot(site)
+
+    worker.tick()
+
+    assert site.own_rules("lb1") == before
+    assert converged(site) == ["succeeded"]
+
+
+def test_later_drift_is_reported_and_left_as_it_is(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+    worker.tick()
+    damage(site)
+    damaged = site.own_rules("lb1")
+
+    worker.tick(after=20)
+
+    assert site.own_rules("lb1") == damaged
+    assert (worker.node.in_sync, converged(site)) == (False, [])
+    assert "LB-S-web" in worker.node.sync_detail
+    assert AuditEvent.objects.filter(action="node.drifted").count() == 1
+
+
+def test_drift_is_reported_once_and_so_is_its_end(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+    worker.tick()
+    good = dict(site.kernels["lb1"].snapshot.table("nat").chains)
+    damage(site)
+    for _ in range(3):
+        worker.tick(after=20)
+    site.kernels["lb1"].snapshot.table("nat").chains.update(good)
+    for _ in range(3):
+        worker.tick(after=20)
+
+    actions = AuditEvent.objects.filter(object_type="node", action__in=["node.drifted", "node.in_sync"])
+    assert sorted(actions.values_list("action", flat=True)) == ["node.drifted", "node.in_sync"]
+    assert worker.node.in_sync is True
+
+
+def test_drift_that_is_there_when_the_worker_starts_is_put_right(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+    good = site.own_rules("lb1")
+    damage(site)
+
+    worker.tick()
+
+    assert site.own_rules("lb1") == good
+
+
+def test_nothing_is_put_back_while_a_deployment_runs(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+    deployment = site.start(service_data("web", port=81))
+    site.run(deployment.jobs.get(node__name="lb1"))
+    carried = site.own_rules("lb1")
+
+    worker.tick()
+    worker.tick(after=60)
+
+    assert (site.own_rules("lb1"), converged(site)) == (carried, [])
+
+
+def test_the_kernel_is_not_read_at_every_tick(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+    counts = {"compare": 0, "facts": 0}
+
+    class Counting(FakeKernel):
+        def compare(self, **arguments: Any) -> Difference:
+            counts["compare"] += 1
+            return super().compare(**arguments)
+
+        def facts(self) -> NodeFacts:
+            counts["facts"] += 1
+            return super().facts()
+
+    kernel = Counting()
+    kernel.snapshot = site.kernels["lb1"].snapshot
+    site.kernels["lb1"] = kernel
+    for _ in range(24):
+        worker.tick(after=5)
+
+    assert counts == {"compare": 12, "facts": 2}
+
+
+def test_a_convergence_that_fails_is_tried_again_less_and_less_often(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+
+    class Refusing(FakeKernel):
+        def sync(self, **_: object) -> Any:
+            raise Rejected("Not today.")
+
+    site.kernels["lb1"] = Refusing()
+    for _ in range(720):
+        worker.tick(after=5)
+
+    tried = len(converged(site))
+    assert 8 <= tried <= 20, "an hour of ticks"
+    site.kernels["lb1"] = FakeKernel()
+    worker.tick(after=301)
+    assert converged(site)[0] == "succeeded"
+
+
+def test_a_kernel_that_cannot_be_read_is_not_taken_for_one_that_differs(site: Site, worker: Worker) -> None:
+    site.deploy(service_data("web"))
+
+    class Unreadable(FakeKernel):
+        def compare(self, **_: object) -> Any:
+            raise KernelError("iptables-save is not there.")
+
+        def facts(self) -> Any:
+            raise KernelError("iptables-save is not there.")
+
+    site.kernels["lb1"] = Unreadable()
+    worker.tick()
+
+    assert (worker.node.in_sync, worker.node.sync_detail) == (None, "iptables-save is not there.")
+    assert worker.node.facts == {"error": "iptables-save is not there."}
+    assert converged(site) == []
+
+
+def test_a_worker_of_an_unknown_node_says_so_once_and_does_nothing(site: Site) -> None:
+    reboot(site, "lb9")
+    worker = Worker(site, name="lb9")
+    worker.tick()
+    worker.tick()
+
+    events = AuditEvent.objects.filter(action="worker.refused")
+    assert list(events.values_list("facts__code", flat=True)) == ["unknown-node"]
+
+
+def test_every_start_of_a_worker_is_on_record(site: Site, worker: Worker) -> None:
+    worker.tick()
+    worker.tick()
+    worker.restart()
+    worker.tick()
+
+    assert AuditEvent.objects.filter(action="worker.started", object_id=str(worker.node.pk)).count() == 2
