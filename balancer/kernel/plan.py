@@ -4,6 +4,7 @@ Pure. A chain that is right already is not in the plan, and a table without edit
 that "nothing to do" commits nothing: on iptables-legacy any commit restarts every round-robin counter.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -12,6 +13,8 @@ from balancer.domain.types import Document, Family
 from balancer.ruleset.ir import OWN_PREFIX, Ruleset, Unknown
 from balancer.ruleset.parse import SavedTable, Snapshot, parse_rule
 from balancer.ruleset.render import render_rule
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 Rules = tuple[str, ...]
 """Rules of one chain, each as the text behind `-A <chain> `."""
@@ -188,7 +191,8 @@ def _is_plain_jump(table: SavedTable, chain: str, rule: str) -> bool:
 
 
 def _destination(rule: str) -> str | None:
-    words = rule.split()
+    # A quoted text (a comment, a log prefix) may hold anything, -j and our names included.
+    words = _QUOTED.sub('""', rule).split()
     places = [i for i, word in enumerate(words[:-1]) if word in {"-j", "-g"}]
     return words[places[-1] + 1] if places else None
 

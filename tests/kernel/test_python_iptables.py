@@ -30,6 +30,7 @@ from tests.kernel.machine import (
 )
 
 LEGACY, IPV4 = Flavour.LEGACY, Family.IPV4
+SOURCE = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_writers_in_several_threads_take_turns(namespace: Namespace) -> None:
 
 def test_the_process_that_serves_people_never_imports_iptc() -> None:
     command = "import sys, balancer.kernel.node; sys.exit('iptc' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", command], check=False, cwd=SOURCE).returncode == 0
 
 
 def test_it_opens_no_table_that_it_does_not_write(namespace: Namespace) -> None:

@@ -1,0 +1,66 @@
+"""Round-robin turns and counters live in the kernel's rules, and a commit may reset them."""
+
+import re
+
+from balancer.kernel.base import DriverName, Flavour
+from balancer.kernel.node import NodeKernel
+from tests.kernel.machine import BACKENDS, Wires, ask_udp, document, ruleset, save, service
+
+DNS = service("dns", protocol="udp", port=53)
+
+
+def sync(kernel: NodeKernel, *services: dict) -> bool:
+    return kernel.sync(ruleset=ruleset(*services), document=document(*services)).changed
+
+
+def test_nothing_to_do_leaves_the_round_robin_turns_alone(kernel: NodeKernel, wires: Wires) -> None:
+    backends = wires.listen_udp(port=53)
+    sync(kernel, DNS)
+    asked = []
+    for _ in range(6):
+        asked.append(ask_udp(wires.udp_client(port=53), backends))
+        assert not sync(kernel, DNS)
+    assert asked == [*BACKENDS, *BACKENDS[:2]]
+
+
+def test_a_change_of_the_filter_table_leaves_the_round_robin_turns_alone(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    backends = wires.listen_udp(port=53)
+    sync(kernel, DNS)
+    asked = []
+    for number in range(4):
+        asked.append(ask_udp(wires.udp_client(port=53), backends))
+        assert sync(kernel, DNS | {"access": {"drop_invalid": bool(number % 2)}})
+    assert asked == list(BACKENDS)
+
+
+def test_on_nft_a_change_elsewhere_keeps_turns_and_counters_of_untouched_chains(wires: Wires) -> None:
+    kernel = NodeKernel(flavour=Flavour.NFT, driver=DriverName.IPTABLES_RESTORE)
+    backends = wires.listen_udp(port=53)
+    sync(kernel, DNS)
+    asked = []
+    for number in range(6):
+        asked.append(ask_udp(wires.udp_client(port=53), backends))
+        before = _counters("LB-S-dns")
+        assert sync(kernel, DNS, service("web", port=80 + number), service(f"api{number}", port=9000))
+        assert _counters("LB-S-dns") == before
+    assert asked == [*BACKENDS, *BACKENDS[:2]]
+    assert _counters("LB-S-dns")[0] == 6, "the mark rule counts each new connection"
+
+
+def test_on_legacy_a_commit_to_nat_restarts_the_turns_and_the_receipt_says_so(wires: Wires) -> None:
+    kernel = NodeKernel(flavour=Flavour.LEGACY)
+    backends = wires.listen_udp(port=53)
+    sync(kernel, DNS)
+    assert ask_udp(wires.udp_client(port=53), backends) == BACKENDS[0]
+    receipt = kernel.sync(ruleset=ruleset(DNS, service()), document=document(DNS, service()))
+    assert any("turns began anew" in step for step in receipt.steps)
+    assert ask_udp(wires.udp_client(port=53), backends) == BACKENDS[0]
+
+
+def _counters(chain: str) -> list[int]:
+    """Packets of each rule of a chain."""
+    return [
+        int(n) for n in re.findall(rf"^\[(\d+):\d+\] -A {chain} ", save(Flavour.NFT, counters=True), re.M)
+    ]

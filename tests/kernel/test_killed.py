@@ -1,0 +1,75 @@
+"""kill -9 at any moment: every table is wholly old or wholly new, and the next sync finishes the work."""
+
+import os
+import random
+import signal
+import time
+import warnings
+from pathlib import Path
+
+from balancer.kernel.base import DriverName, Flavour
+from balancer.kernel.lock import default_lock_directory, hold_writer_lock
+from balancer.kernel.node import NodeKernel
+from tests.kernel.machine import document, own_part, ruleset, save, service
+
+MOMENTS = 50 * int(os.environ.get("LBADMIN_CAMPAIGN", "1"))
+VERSIONS = (
+    tuple(service(f"old{i}", port=100 + i) for i in range(6)),
+    tuple(service(f"new{i}", port=200 + i, scheduler="random") for i in range(6)),
+)
+
+
+def test_a_killed_writer_leaves_every_table_whole(
+    kernel: NodeKernel, kind: tuple[Flavour, DriverName], tmp_path: Path
+) -> None:
+    states, seconds = [], 0.0
+    for version in VERSIONS * 2:
+        started = time.monotonic()
+        kernel.sync(ruleset=ruleset(*version), document=document(*version))
+        seconds = max(seconds, time.monotonic() - started)
+        states.append(own_part(save(kind[0])))
+    moments = random.Random(1)  # the moments differ anyway, as the scheduler does
+
+    seen = set()
+    for number in range(MOMENTS):
+        worker = _start_sync(kernel, VERSIONS[number % 2])
+        time.sleep(moments.uniform(0, seconds * 1.1))
+        _kill(worker, with_its_children=number % 4 > 1)
+        # Held until the last process that can still write has gone.
+        with hold_writer_lock(directory=default_lock_directory(), wait_seconds=20):
+            now = own_part(save(kind[0]))
+        for table in ("filter", "nat"):
+            seen.add((table, [state[table] for state in states[:2]].index(now[table])))
+
+    assert seen == {("filter", 0), ("filter", 1), ("nat", 0), ("nat", 1)}, "no kill came in time, or all did"
+    kernel.sync(ruleset=ruleset(*VERSIONS[0]), document=document(*VERSIONS[0]))
+    assert own_part(save(kind[0])) == states[0]
+
+
+def _start_sync(kernel: NodeKernel, version: tuple[dict, ...]) -> int:
+    wanted, source = ruleset(*version), document(*version)
+    with warnings.catch_warnings():
+        # Newer Pythons warn of forking beside threads; this child only starts other programs, and exits.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        worker = os.fork()
+    if worker == 0:
+        try:
+            os.setsid()
+            kernel.sync(ruleset=wanted, document=source)
+        finally:
+            os._exit(0)
+    return worker
+
+
+def _kill(worker: int, *, with_its_children: bool) -> None:
+    if with_its_children:
+        _wait_for_session(worker)
+        os.killpg(worker, signal.SIGKILL)
+    else:
+        os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+
+
+def _wait_for_session(worker: int) -> None:
+    while os.getpgid(worker) != worker:
+        time.sleep(0.001)
