@@ -11,11 +11,12 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from balancer.admin.site import actor_of
+from balancer.admin.site import actor_of, list_address
 from balancer.workflow import audit
 
 admin.site.unregister(User)
@@ -44,16 +45,61 @@ def _record(request: HttpRequest, deed: str, obj: Model, **facts: Any) -> None:
     audit.record(actor=actor_of(request), action=f"{kind}.{deed}", target=obj, facts=facts)
 
 
+class Trail:
+    """The console's own line of pages above Django's forms."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        return super().changelist_view(request, {"crumbs": [(self._name(), "")], **(extra_context or {})})
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id) if object_id else None
+        crumbs = [(self._name(), list_address(self.model)), (str(row) if row else "New", "")]
+        return super().changeform_view(request, object_id, form_url, {"crumbs": crumbs, **(extra_context or {})})
+
+    def _name(self) -> str:
+        return "Roles" if self.model is Group else "Users"
+
+
 @admin.register(User)
-class UserAdmin(Audited, DjangoUserAdmin, ModelAdmin):
+class UserAdmin(Trail, Audited, DjangoUserAdmin, ModelAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     actions = None
-    list_display = ("username", "first_name", "last_name", "is_active", "last_login")
+    list_display = ("username", "first_name", "last_name", "show_roles", "is_active", "last_login")
     list_filter = ("groups", "is_active")
+    readonly_fields = ("last_login", "date_joined")
+    add_fieldsets = ((None, {"fields": ("username", "usable_password", "password1", "password2", "groups")}),)
+    fieldsets = (
+        (None, {"fields": ("username", "password", "first_name", "last_name", "email")}),
+        ("Access", {"fields": ("is_active", "groups")}),
+        ("Dates", {"fields": ("last_login", "date_joined")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).prefetch_related("groups")
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """A superuser's account is for superusers: who can set its password is one."""
+        allowed = obj is None or not obj.is_superuser or request.user.is_superuser
+        return allowed and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        allowed = obj is None or not obj.is_superuser or request.user.is_superuser
+        return allowed and super().has_delete_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        obj.is_staff = True  # what Django asks of everybody who logs in here; the roles say what they may do
+        super().save_model(request, obj, form, change)
+
+    @display(description="Roles")
+    def show_roles(self, row: User) -> str:
+        names = [group.name for group in row.groups.all()]
+        return ", ".join([*(["Superuser"] if row.is_superuser else []), *sorted(names)]) or "none"
 
 
 @admin.register(Group)
-class GroupAdmin(Audited, DjangoGroupAdmin, ModelAdmin):
+class GroupAdmin(Trail, Audited, DjangoGroupAdmin, ModelAdmin):
     actions = None

@@ -12,7 +12,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.history import address_of, describe_event, tone_of, words_of
-from balancer.admin.site import ConsoleAdmin, register
+from balancer.admin.site import ConsoleAdmin, page_address, register, show_moment
 from balancer.models import AuditEvent
 from balancer.workflow.audit import Action
 
@@ -59,8 +59,7 @@ class ObjectFilter(admin.SimpleListFilter):
 
 @register(AuditEvent)
 class AuditAdmin(ConsoleAdmin):
-    list_display = ("at", "actor_name", "show_action", "show_object", "show_detail")
-    list_display_links = ("at",)
+    list_display = ("show_time", "show_actor", "show_action", "show_object", "show_detail")
     list_filter = (ActionFilter, ActorFilter, ObjectFilter)
     search_fields = ("actor_name", "action", "object_label")
     search_help_text = "Actor, action or object"
@@ -84,6 +83,14 @@ class AuditAdmin(ConsoleAdmin):
             facts=json.dumps(event.facts, indent=2, sort_keys=True, ensure_ascii=False),
             near=[describe_event(other) for other in near[:10]],
         )
+
+    @display(description="Time", ordering="at")
+    def show_time(self, row: AuditEvent) -> SafeString:
+        return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row), show_moment(row.at))
+
+    @display(description="Actor", ordering="actor_name")
+    def show_actor(self, row: AuditEvent) -> str:
+        return row.actor_name
 
     @display(description="Action", ordering="action")
     def show_action(self, row: AuditEvent) -> SafeString:

@@ -13,9 +13,10 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.change_words import missing_buttons
+from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.shares import compare_shares
-from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register
+from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
 from balancer.domain.problem import errors, warnings
 from balancer.models import Change, Deployment
 from balancer.workflow import approvals, deployments, drafts, queries
@@ -76,7 +77,7 @@ _DEEDS: dict[str, tuple[Deed, str]] = {
 
 @register(Change)
 class ChangeAdmin(ConsoleAdmin):
-    list_display = ("show_number", "show_title", "show_state", "show_author", "show_size", "updated_at")
+    list_display = ("show_number", "show_title", "show_state", "show_author", "show_size", "show_time")
     list_filter = ("state", "kind", "cluster", "author")
     search_fields = ("title", "description", "author__username", "drafts__service_name")
     search_help_text = "Title, author or service"
@@ -180,6 +181,10 @@ class ChangeAdmin(ConsoleAdmin):
     def show_author(self, row: Change) -> str:
         return row.author.get_username()
 
+    @display(description="Last touched", ordering="updated_at")
+    def show_time(self, row: Change) -> SafeString:
+        return show_moment(row.updated_at)
+
     @display(description="Services")
     def show_size(self, row: Any) -> int:
         return row.size
@@ -200,6 +205,7 @@ def _shown_drafts(view: queries.ChangeView) -> list[dict[str, Any]]:
             "draft": draft,
             "chip": chips.draft_chip(draft.action),
             "shares": compare_shares(draft.shares),
+            "fields": describe_fields(draft.fields),
             "pk": keys.get(draft.service_name),
         }
         for draft in view.drafts

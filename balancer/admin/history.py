@@ -23,30 +23,46 @@ _TONES = {
     "submitted": "info",
     "started": "info",
 }
+_TELLING = ("message", "error", "reason", "service", "title", "cause", "why")
 _WORDS = {
-    "change.opened": "opened the change",
-    "change.described": "changed title and description",
-    "change.rebased": "updated it to the live configuration",
-    "change.submitted": "submitted it for review",
-    "change.withdrawn": "withdrew it",
-    "change.approved": "approved it",
-    "change.rejected": "rejected it",
-    "change.discarded": "discarded it",
-    "change.applied": "applied everywhere",
-    "change.failed": "not applied",
-    "draft.saved": "saved a draft",
-    "draft.discarded": "took out a draft",
-    "rollback.opened": "opened the rollback",
-    "revision.created": "made a revision",
-    "deployment.started": "started to apply it",
-    "deployment.succeeded": "deployment succeeded",
-    "deployment.failed": "deployment failed",
-    "deployment.cancelled": "cancelled the deployment",
-    "job.queued": "job queued",
-    "job.claimed": "job begun",
-    "job.succeeded": "job succeeded",
-    "job.failed": "job failed",
+    "change.opened": ("opened the change", "open a change"),
+    "change.described": ("changed title and description", "change title and description"),
+    "change.rebased": ("updated it to what is live", "update it to what is live"),
+    "change.submitted": ("submitted it for review", "submit it for review"),
+    "change.withdrawn": ("withdrew it", "withdraw it"),
+    "change.approved": ("approved it", "approve it"),
+    "change.rejected": ("rejected it", "reject it"),
+    "change.discarded": ("discarded it", "discard it"),
+    "change.applied": ("saw it applied everywhere", ""),
+    "change.failed": ("saw it fail", ""),
+    "draft.saved": ("saved a draft", "save a draft"),
+    "draft.discarded": ("took out a draft", "take out a draft"),
+    "rollback.opened": ("prepared a rollback", "prepare a rollback"),
+    "revision.created": ("made a revision", ""),
+    "deployment.started": ("began to apply it", "apply it"),
+    "deployment.succeeded": ("brought it to every node", ""),
+    "deployment.failed": ("could not bring it to every node", ""),
+    "deployment.cancelled": ("cancelled the deployment", "cancel the deployment"),
+    "job.queued": ("queued a job", ""),
+    "job.claimed": ("began a job", ""),
+    "job.requeued": ("queued a job again", ""),
+    "job.succeeded": ("finished a job", ""),
+    "job.failed": ("failed at a job", ""),
+    "job.cancelled": ("cancelled a job", ""),
+    "node.created": ("added a node", "add a node"),
+    "node.updated": ("edited a node", "edit a node"),
+    "node.drifted": ("found other rules in a kernel", ""),
+    "node.in_sync": ("found a kernel as it should be", ""),
+    "cluster.created": ("added a cluster", "add a cluster"),
+    "cluster.updated": ("edited a cluster", "edit a cluster"),
+    "person.created": ("added an account", "add an account"),
+    "person.updated": ("edited an account", ""),
+    "person.deleted": ("deleted an account", ""),
+    "worker.started": ("started a worker", ""),
+    "worker.refused": ("refused to work", ""),
+    "message.refused": ("refused a message", ""),
 }
+"""What was done, and what somebody was not allowed to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +104,11 @@ def events_about(*, change: Change) -> tuple[Line, ...]:
 
 
 def words_of(action: str) -> str:
-    if action.endswith(".refused") and action != "message.refused":
-        return f"was refused: {_WORDS.get(action.removesuffix('.refused'), action.removesuffix('.refused'))}"
-    return _WORDS.get(action, action.replace(".", " ").replace("_", " "))
+    plain = action.replace(".", " ").replace("_", " ")
+    deed, _, refused = action.rpartition(".")
+    if refused == "refused" and deed in _WORDS:
+        return f"could not {_WORDS[deed][1] or plain}"
+    return _WORDS.get(action, (plain, ""))[0]
 
 
 def tone_of(action: str) -> str:
@@ -109,7 +127,8 @@ def address_of(event: AuditEvent) -> str:
 
 def _detail(event: AuditEvent) -> str:
     facts = event.facts if isinstance(event.facts, dict) else {}
-    for key in ("message", "error", "reason", "service", "title", "cause"):
+    keys = ("message", "error", "cause") if event.object_type == "job" else _TELLING
+    for key in keys:
         if facts.get(key):
             return str(facts[key])
     if "revision" in facts:

@@ -10,7 +10,8 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
-from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register
+from balancer.admin.field_words import describe_fields
+from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
 from balancer.models import Revision
 from balancer.workflow import queries, rollback
 from balancer.workflow.permissions import ROLL_BACK, may
@@ -21,11 +22,11 @@ CHOICES = 200
 
 @register(Revision)
 class RevisionAdmin(ConsoleAdmin):
-    list_display = ("show_number", "show_change", "author_name", "created_at", "show_digest")
+    list_display = ("show_number", "show_change", "show_author", "show_time", "show_digest")
     list_filter = ("cluster",)
     search_fields = ("=number", "author_name", "change__title", "digest")
     search_help_text = "Number, author or change"
-    ordering = ("-created_at", "-number")
+    ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Revision]:
         found = super().get_queryset(request).select_related("cluster", "change")
@@ -73,7 +74,10 @@ class RevisionAdmin(ConsoleAdmin):
             title=f"Revision {before.number} to revision {after.number}",
             crumbs=[(f"{before.number} → {after.number}", "")],
             diff=diff,
-            services=[(service, chips.draft_chip(service.action)) for service in diff.services],
+            services=[
+                (service, chips.draft_chip(service.action), describe_fields(service.fields))
+                for service in diff.services
+            ],
             others=_comparable(before, itself=True),
             may_roll_back=may(actor=request.user, permission=ROLL_BACK),
             before_is_live=before.cluster.live_revision_id == before.pk,
@@ -113,6 +117,14 @@ class RevisionAdmin(ConsoleAdmin):
         if row.change is None:
             return "Start of the cluster"
         return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row.change), row.change)
+
+    @display(description="Author", ordering="author_name")
+    def show_author(self, row: Revision) -> str:
+        return row.author_name
+
+    @display(description="Made", ordering="created_at")
+    def show_time(self, row: Revision) -> SafeString:
+        return show_moment(row.created_at)
 
     @display(description="Digest")
     def show_digest(self, row: Revision) -> SafeString:

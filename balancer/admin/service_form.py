@@ -71,16 +71,17 @@ class ServiceForm(forms.Form):
     protocol = _choice([(Protocol.TCP, "TCP"), (Protocol.UDP, "UDP")], label="Protocol")
     port = _Line(label="Port", help_text="1 to 65535.", attrs=_NUMBER)
     scheduler = _choice(
-        [(Scheduler.ROUND_ROBIN, "Round robin: exact in every cycle"), (Scheduler.RANDOM, "Random: exact on average")],
+        [(Scheduler.ROUND_ROBIN, "Round robin"), (Scheduler.RANDOM, "Random")],
         label="Scheduler",
+        help_text="Round robin is exact in every cycle, random on average.",
     )
     source_nat = _choice(
         [
-            (SourceNatMode.MASQUERADE, "Masquerade: backends see the balancer"),
-            (SourceNatMode.NONE, "None: backends see the client"),
+            (SourceNatMode.MASQUERADE, "Masquerade"),
+            (SourceNatMode.NONE, "None"),
         ],
         label="Source address",
-        help_text="With none, backends must send their answers through the balancer.",
+        help_text="Masquerade: backends see the balancer. None: they see the client and must answer through the balancer.",
     )
     drop_invalid = forms.BooleanField(
         label="Drop invalid packets",

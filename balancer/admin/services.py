@@ -125,9 +125,9 @@ def render_shares(shares: tuple[Share, ...]) -> SafeString:
         "",
         '<li><span class="lb-backends__name lb-mono">{}{}</span>'
         '<span class="lb-bar" aria-hidden="true"><span style="width:{}%"></span></span>'
-        '<span class="lb-backends__share">{} · {}</span><span class="lb-backends__state">{}</span></li>',
+        '<span class="lb-backends__share">{}</span><span class="lb-backends__state">{}</span></li>',
         (
-            (chips.backend_dot(s.state), s.endpoint, s.width, s.exact, s.percent, _state_word(s.state))
+            (chips.backend_dot(s.state), s.endpoint, s.width, s.text, _state_word(s.state))
             for s in shares[:SHOWN_BACKENDS]
         ),
     )

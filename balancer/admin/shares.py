@@ -17,12 +17,8 @@ class Share:
     weight: int
 
     @property
-    def exact(self) -> str:
-        return str(self.fraction)
-
-    @property
-    def percent(self) -> str:
-        return format_percent(self.fraction)
+    def text(self) -> str:
+        return describe_share(self.fraction)
 
     @property
     def width(self) -> str:
@@ -41,6 +37,11 @@ def shares_of(service: Service) -> tuple[Share, ...]:
 def format_percent(fraction: Fraction) -> str:
     """`25 %`, `33.33 %`: two places at most, none that say nothing."""
     return f"{float(fraction) * 100:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def describe_share(share: Fraction) -> str:
+    """`1/4 · 25 %`; `0 %` where a fraction would say no more."""
+    return f"{share} · {format_percent(share)}" if share else "0 %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +75,4 @@ def compare_shares(rows: Iterable[ShareRow]) -> tuple[ShareMove, ...]:
 
 
 def _shown(share: Fraction | None) -> str:
-    return "–" if share is None else f"{share} · {format_percent(share)}"
+    return "–" if share is None else describe_share(share)

@@ -1,6 +1,7 @@
 """What every page of the console shares: how it is rendered, and how a deed is done and answered."""
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -9,6 +10,8 @@ from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
 from balancer.workflow.errors import Refused
@@ -27,6 +30,8 @@ class ConsoleAdmin(ModelAdmin):
     show_full_result_count = False
     actions = None
     list_disable_select_all = True
+    list_display_links = None
+    """Every first column brings its own link; Django would wrap that in another one."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -99,6 +104,11 @@ def list_address(model: type[Model]) -> str:
 
 def page_address(row: Model) -> str:
     return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+
+
+def show_moment(moment: datetime) -> SafeString:
+    """To the second and in UTC, as every time in the console."""
+    return format_html('<time class="lb-nowrap" datetime="{}">{}</time>', moment.isoformat(), f"{moment:%-d %b %Y, %H:%M:%S}")
 
 
 register = admin.register
