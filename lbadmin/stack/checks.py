@@ -18,6 +18,7 @@ PACKAGES = {
     "iptables-legacy-restore": "iptables",
     "iptables-nft-restore": "iptables",
     "iptables-save": "iptables",
+    "iptables-restore": "iptables",
     "setpriv": "util-linux",
 }
 

@@ -19,8 +19,8 @@ class Program:
     """In addition to supervisord's own."""
     user: str | None = None
     """None runs it as the user of supervisord, root."""
-    priority: int = 50
-    """Started in this order, stopped in the reverse."""
+    first: bool = False
+    """Started before all others, and stopped after them."""
     stop_seconds: int = 10
     """Time to end in good order before it is killed with its children."""
 
@@ -28,6 +28,7 @@ class Program:
 def render_configuration(*, programs: Sequence[Program], directory: Path, working_directory: Path) -> str:
     """The file for `supervisord --nodaemon`. `directory` takes its socket, pid and logs."""
     parts = [_supervisor(directory)]
+    parts.append(_group([one for one in programs if not one.first]))
     parts += [_program(one, directory=directory, working=working_directory) for one in programs]
     return "\n".join(parts)
 
@@ -67,6 +68,11 @@ childlogdir={directory}
 """
 
 
+def _group(programs: Sequence[Program]) -> str:
+    """Programs of one group are stopped at the same time, those of different groups one after the other."""
+    return f"[group:lbadmin]\nprograms={','.join(one.name for one in programs)}\npriority=2\n"
+
+
 def _program(program: Program, *, directory: Path, working: Path) -> str:
     # The child is told to end when supervisord dies, even by kill -9: nobody else would know of it.
     command = shlex.join(["setpriv", "--pdeathsig", "TERM", "--", *program.command])
@@ -77,7 +83,7 @@ def _program(program: Program, *, directory: Path, working: Path) -> str:
         f"directory={working}",
         *([f"environment={_escape(environment)}"] if environment else []),
         *([f"user={program.user}"] if program.user else []),
-        f"priority={program.priority}",
+        f"priority={1 if program.first else 2}",
         "autorestart=true",
         "startsecs=1",
         # It waits longer after each failure, and never gives up.

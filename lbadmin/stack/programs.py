@@ -20,7 +20,7 @@ def broker_program(*, socket: Path, directory: Path, user: str | None) -> Progra
         *("--unixsocket", str(socket), "--unixsocketperm", "700"),
         *("--dir", str(directory), "--save", "", "--appendonly", "no", "--daemonize", "no"),
     ]
-    return Program(name="broker", command=command, user=user, priority=10)
+    return Program(name="broker", command=command, user=user, first=True)
 
 
 def web_program(*, bind: str, user: str | None) -> Program:
@@ -30,11 +30,18 @@ def web_program(*, bind: str, user: str | None) -> Program:
         *("--graceful-timeout", "5", "--access-logfile", "-"),
         *gunicorn_extras(),
     ]
-    return Program(name="web", command=command, user=user, priority=20)
+    return Program(name="web", command=command, user=user)
 
 
 def beat_program(*, user: str | None) -> Program:
-    return Program(name="beat", command=[sys.executable, "-m", "lbadmin.beat"], user=user, priority=40)
+    command = [
+        *(sys.executable, "-m", "celery", "--app", "lbadmin", "beat"),
+        "--loglevel",
+        "INFO",
+        "--pidfile",
+        "",
+    ]
+    return Program(name="beat", command=command, user=user)
 
 
 def worker_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:
@@ -43,7 +50,6 @@ def worker_program(*, node: str, environment: Mapping[str, str], inside: Sequenc
         name=f"worker-{node}",
         command=[*inside, sys.executable, "-m", "lbadmin.worker"],
         environment={"LBADMIN_NODE": node, **environment},
-        priority=30,
         # A job in the middle of a commit is worth waiting for.
         stop_seconds=60,
     )

@@ -52,6 +52,7 @@ class Stack:
         self._probes = tuple(probes)
         self._keep_open = tuple(keep_open)
         self._process: subprocess.Popen[bytes] | None = None
+        self._started: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         configuration = self._write_configuration()
@@ -106,6 +107,11 @@ class Stack:
         """Program -> RUNNING, STARTING, BACKOFF and so on; empty while supervisord does not answer."""
         return {one["name"]: one["statename"] for one in self._ask()}
 
+    def restarted(self) -> tuple[str, ...]:
+        """Programs that ended since the stack was ready, whether or not they run again."""
+        now = {one["name"]: one["pid"] for one in self._ask()}
+        return tuple(name for name, pid in self._started.items() if now.get(name) != pid)
+
     def _write_configuration(self) -> Path:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._directory / "supervisord.conf"
@@ -128,6 +134,7 @@ class Stack:
             self._look_for_failures(states, failing)
             running = states and all(state == "RUNNING" for state in states.values())
             if running and all(probe() for probe in self._probes):
+                self._started = {one["name"]: one["pid"] for one in self._ask()}
                 return
             if time.monotonic() > deadline:
                 raise CannotStart(

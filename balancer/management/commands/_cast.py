@@ -49,7 +49,7 @@ def create_cast() -> tuple[Cast, dict[str, str]]:
 def bring_live(
     *, cast: Cast, cluster: Cluster, title: str, service: dict[str, Any], edits: str | None = None
 ) -> Revision:
-    """Editor drafts and submits, approver approves, operator applies, workers do it. `edits` names the service."""
+    """Editor drafts and submits, approver approves, operator applies, workers do it. `edits`: its name."""
     change = open_change(actor=cast.editor, cluster=cluster, title=title)
     saved = save_draft(actor=cast.editor, cluster=cluster, data=service, change=change, original_name=edits)
     if not saved.saved:

@@ -15,8 +15,8 @@ FLAVOURS = {"lb1": "legacy", "lb2": "nft"}
 DRIVERS = {"lb1": "python-iptables", "lb2": "iptables-restore"}
 BACKENDS = ("10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80", "10.0.0.6:80")
 CONNECTIONS = 400
-CHI_SQUARE_MAX = 21.108
-"""Three degrees of freedom, p = 0.0001: a correct kernel fails one run in five thousand."""
+CHI_SQUARE_MAX = 25.902
+"""Three degrees of freedom, p = 0.00001: a correct kernel fails one run in fifty thousand."""
 ARTICLE_TIMEOUT = 0.5
 WIDTH = 27
 

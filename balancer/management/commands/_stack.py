@@ -75,7 +75,7 @@ def make_stack(
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Ctrl-C, kill and a closed terminal all end the body as KeyboardInterrupt; later ones wait for the end."""
+    """Ctrl-C, kill and a closed terminal end the body as KeyboardInterrupt; later ones are ignored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -92,9 +92,11 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def give_back_tree_state() -> None:
-    """Loading the settings as root may have made `var` in somebody's checkout: it is the checkout's owner's."""
+    """Loading the settings as root may have made `var` in somebody's checkout: it is the owner's."""
     owner = TREE.stat()
     default = TREE / "var"
+    if (default / "stack").exists():
+        return  # `serve` keeps its state there, and has settled whose it is
     for path in (default, default / "secret-key"):
         if path.exists() and not path.is_symlink() and path.stat().st_uid == 0:
             os.chown(path, owner.st_uid, owner.st_gid)

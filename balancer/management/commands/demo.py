@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import sys
 import time
 from argparse import ArgumentParser
@@ -59,8 +60,8 @@ WEIGHTED = dict(zip(measurements.BACKENDS, (198, 66, 66, 66), strict=True))
 
 class Command(BaseCommand):
     help = (
-        "Show lbadmin at work: console, broker and workers over two balancers in network namespaces, with real"
-        " traffic. Everything is removed at the end. Needs root."
+        "Show lbadmin at work: console, broker and workers over two balancers in network namespaces, with"
+        " real traffic. Everything is removed at the end. Needs root."
     )
     requires_system_checks: list[str] = []
 
@@ -121,6 +122,7 @@ class Command(BaseCommand):
             if options["once"]:
                 with Lab(prefix=f"{options['prefix']}article-") as article:
                     problems = self._measure(lab=lab, article=article, cast=cast, cluster=cluster)
+                problems += [f"The process {name} did not stay up." for name in stack.restarted()]
             else:
                 bring_live(cast=cast, cluster=cluster, title="The article's service", service=SERVICE)
                 undo.enter_context(_make_traffic(lab))
@@ -195,8 +197,15 @@ def _begin_anew(*, port: int, state_dir: Path) -> None:
     require_tools(names=PACKAGES)
     check_paths(state_dir=state_dir)
     require_disposable(state_dir=state_dir)
+    is_new = not state_dir.exists()
+    # The lock first: a demo that was killed may still be about to free its port.
     lock = lock_state(state_dir=state_dir)
-    require_free_port(host=HOST, port=port)
+    try:
+        require_free_port(host=HOST, port=port)
+    except CannotStart:
+        if is_new:
+            shutil.rmtree(state_dir)
+        raise
     empty_state(state_dir=state_dir)
     # Nothing that this shell says of another lbadmin, its database for one, may reach the demo.
     foreign = ("LBADMIN_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE", "XTABLES_LOCKFILE")
