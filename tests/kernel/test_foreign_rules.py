@@ -131,7 +131,7 @@ def _save_bytes(flavour: Flavour) -> str:
     text = save(flavour, counters=True)
     if flavour is Flavour.NFT:
         return text
-    # libiptc (__iptcc_p_del_policy) zeroes the counters of policies at every commit to a legacy table, whoever
+    # libiptc (__iptcc_p_del_policy) zeroes the counters of policies at each commit to a legacy table, whoever
     # makes it, `iptables -A` included. The counters of rules stay.
     return re.sub(r"^(:[A-Z]+ (?:ACCEPT|DROP)) \[.*\]$", r"\1", text, flags=re.M)
 

@@ -7,10 +7,12 @@ import time
 import warnings
 from pathlib import Path
 
-from balancer.kernel.base import DriverName, Flavour
-from balancer.kernel.lock import default_lock_directory, hold_writer_lock
+import pytest
+
+from balancer.kernel.base import Busy, DriverName, Flavour
+from balancer.kernel.lock import default_lock_directory, hold_writer_lock, xtables_lock_path
 from balancer.kernel.node import NodeKernel
-from tests.kernel.machine import document, own_part, ruleset, save, service
+from tests.kernel.machine import Namespace, document, held, own_part, ruleset, save, service, wait_for_waiter
 
 MOMENTS = 50 * int(os.environ.get("LBADMIN_CAMPAIGN", "1"))
 VERSIONS = (
@@ -44,6 +46,22 @@ def test_a_killed_writer_leaves_every_table_whole(
     assert seen == {("filter", 0), ("filter", 1), ("nat", 0), ("nat", 1)}, "no kill came in time, or all did"
     kernel.sync(ruleset=ruleset(*VERSIONS[0]), document=document(*VERSIONS[0]))
     assert own_part(save(kind[0])) == states[0]
+
+
+@pytest.mark.parametrize("driver", DriverName)
+def test_what_a_killed_writer_started_keeps_other_writers_out_until_it_ends(
+    namespace: Namespace, driver: DriverName
+) -> None:
+    kernel = NodeKernel(flavour=Flavour.LEGACY, driver=driver)
+    kernel.facts()  # the self-test, once, before anybody waits
+    with held(xtables_lock_path()):
+        worker = _start_sync(kernel, VERSIONS[0])
+        wait_for_waiter(xtables_lock_path())
+        _kill(worker, with_its_children=False)
+        with pytest.raises(Busy), hold_writer_lock(directory=default_lock_directory(), wait_seconds=0.1):
+            pass
+    with hold_writer_lock(directory=default_lock_directory(), wait_seconds=20):
+        pass
 
 
 def _start_sync(kernel: NodeKernel, version: tuple[dict, ...]) -> int:

@@ -128,3 +128,14 @@ def test_the_lock_stays_taken_while_a_child_of_a_killed_writer_still_writes(name
     parent.stdout.close()
     with hold_writer_lock(directory=directory, wait_seconds=5):
         pass
+
+
+def test_a_writer_that_gives_up_leaves_the_lock_to_its_child(namespace: Namespace) -> None:
+    directory = default_lock_directory()
+    with hold_writer_lock(directory=directory, wait_seconds=1) as lock:
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    with pytest.raises(Busy), hold_writer_lock(directory=directory, wait_seconds=0.1):
+        pass
+    child.communicate()
+    with hold_writer_lock(directory=directory, wait_seconds=0):
+        pass
