@@ -75,7 +75,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
     @display(description="Driver")
     def show_driver(self, row: Node) -> str:
         facts = row.facts
-        return f"{facts['driver']} ({facts['flavour']})" if facts else row.get_driver_display()
+        return f"{facts['driver']} ({facts['flavour']})" if "driver" in facts else row.get_driver_display()
 
 
 @register(Cluster)

@@ -88,7 +88,7 @@ class ServiceAdmin(ServicePages, ConsoleAdmin):
     def show_scheduler(self, row: Service) -> str:
         return row.get_scheduler_display()
 
-    @display(description="Backends and their share of new connections")
+    @display(description="Backends and shares")
     def show_backends(self, row: Service) -> SafeString:
         value = value_of(row)
         return render_shares(shares_of(value)) if value else chips.chip("Unreadable", "bad")
