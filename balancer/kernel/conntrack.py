@@ -14,8 +14,9 @@ from ipaddress import ip_address
 from balancer.domain.types import Address, Backend, BackendState, Document, Family, Protocol, Service
 from balancer.kernel.base import KernelError
 from balancer.kernel.tools import run_tool
-from balancer.ruleset.compile import MARK_BALANCED
+from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
+_MARKS_OF_BALANCED = {MARK_BALANCED, MARK_BALANCED | MARK_MASQUERADE}
 _DELETED = re.compile(r"(\d+) flow entries have been deleted")
 
 
@@ -28,8 +29,13 @@ class Flows:
     port: int
     answered_by: Address
     answered_port: int
-    balanced: bool
-    """Whether they carry our mark."""
+    mark: int
+    """Our three bits of the connection mark."""
+
+    @property
+    def is_balanced(self) -> bool:
+        """Marked as our services mark, and sent elsewhere: other programs may use one of these bits."""
+        return self.mark in _MARKS_OF_BALANCED and self.is_translated
 
     @property
     def is_translated(self) -> bool:
@@ -68,7 +74,7 @@ def find_stale(
 
     def is_stale(flow: Flows) -> bool:
         covering = [s for s in services if _covers(s, flow, local_addresses=local_addresses)]
-        if not flow.balanced:
+        if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         # The interface is not in a conntrack entry: what any service could own is left alone.
         states = {b.state for s in covering for b in s.backends if _answers(b, flow)}
@@ -83,7 +89,7 @@ def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
     """UDP: every flow. Others: those that carry our mark."""
     arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value]
     if protocol is not Protocol.UDP:
-        arguments += _mark_option()
+        arguments += ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]
     done = run_tool(arguments)
     if done.code != 0:
         raise KernelError(f"conntrack said: {done.errors.strip()}")
@@ -106,7 +112,7 @@ def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address
     if service.address is not None:
         return service.address == flow.address
     # A balanced flow was to an address of this machine when it began; the address may have gone since.
-    return flow.balanced or flow.address in local_addresses
+    return flow.is_balanced or flow.address in local_addresses
 
 
 def _answers(backend: Backend, flow: Flows) -> bool:
@@ -127,7 +133,7 @@ def _parse(line: str, *, protocol: Protocol) -> Flows | None:
             port=int(fields["dport"][0]),
             answered_by=ip_address(fields["src"][1]),
             answered_port=int(fields["sport"][1]),
-            balanced=bool(int(fields.get("mark", ["0"])[0]) & MARK_BALANCED),
+            mark=int(fields.get("mark", ["0"])[0]) & MARK_MASK,
         )
     except (KeyError, IndexError, ValueError):
         return None
@@ -139,7 +145,7 @@ def _delete(flows: Flows, *, family: Family) -> int:
             "conntrack", "-D", "-f", family.value, "-p", flows.protocol.value,
             "--orig-dst", str(flows.address), "--orig-port-dst", str(flows.port),
             "--reply-src", str(flows.answered_by), "--reply-port-src", str(flows.answered_port),
-            *(_mark_option() if flows.balanced else ()),
+            "--mark", f"{flows.mark:#x}/{MARK_MASK:#x}",
         ]
     )  # fmt: skip
     counted = _DELETED.search(done.errors)
@@ -147,7 +153,3 @@ def _delete(flows: Flows, *, family: Family) -> int:
     if counted is None:
         raise KernelError(f"conntrack said: {done.errors.strip()}")
     return int(counted[1])
-
-
-def _mark_option() -> list[str]:
-    return ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]

@@ -82,7 +82,7 @@ def order_tables(wanted: Wanted, *, document: Document) -> Wanted:
     """Filter accepts before nat redirects; the other way round when nothing is redirected any more."""
     if any(service.enabled for service in document.services):
         return wanted
-    return dict(reversed(wanted.items()))
+    return dict(reversed(list(wanted.items())))
 
 
 def want_nothing() -> Wanted:

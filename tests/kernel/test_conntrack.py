@@ -148,14 +148,21 @@ def test_a_conntrack_tool_that_fails_is_a_warning_and_the_rules_are_in(
     assert kernel.compare(ruleset=ruleset(dns("enabled"))).in_sync
 
 
-def _flow(backend: str = FIRST, *, protocol: str = "udp", port: int = 53, to: str = "198.51.100.1") -> Flows:
+def _flow(
+    backend: str = FIRST,
+    *,
+    protocol: str = "udp",
+    port: int = 53,
+    to: str = "198.51.100.1",
+    mark: int = 0x30000000,
+) -> Flows:
     return Flows(
         protocol=Protocol(protocol),
         address=IPv4Address(to),
         port=port,
         answered_by=IPv4Address(backend),
         answered_port=port,
-        balanced=True,
+        mark=mark,
     )
 
 
@@ -182,6 +189,13 @@ def test_a_tcp_flow_is_cut_only_where_every_service_that_could_own_it_has_the_ba
     flow = _flow(FIRST, protocol="tcp", port=80)
     assert _stale(flow, document(disabled))
     assert not _stale(flow, document(disabled, enabled))
+
+
+def test_a_translated_flow_without_our_mark_is_not_ours() -> None:
+    assert _stale(_flow(FIRST, mark=0x30000000), document())
+    assert not _stale(_flow(FIRST, mark=0), document())
+    assert not _stale(_flow(FIRST, mark=0x70000000), document())
+    assert not _stale(_flow(FIRST, mark=0), document(dns("enabled")))
 
 
 def test_a_service_at_one_address_owns_no_flows_to_another() -> None:
