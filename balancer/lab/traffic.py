@@ -122,9 +122,10 @@ class BackgroundTraffic:
         """`{"updated": epoch seconds, "targets": {"10.0.0.1:80": {"answered": …, "lost": …}}}`; None before
         the first half second is over."""
         try:
-            return json.loads(self._status_path.read_text())
+            status: dict[str, Any] = json.loads(self._status_path.read_text())
         except FileNotFoundError:
             return None
+        return status
 
 
 def list_sources(*, lab: Lab, count: int) -> list[str]:

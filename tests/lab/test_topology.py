@@ -178,6 +178,16 @@ def test_what_a_dead_run_left_is_cleaned_before_the_next(prefix: str, records: P
     assert own_namespaces(prefix) == []
 
 
+def test_a_lab_whose_reaper_was_killed_is_removed_by_its_owner(prefix: str, records: Path) -> None:
+    with Lab(prefix=prefix, records=records):
+        recorded = read_record(directory=records / prefix)
+        assert recorded is not None
+        assert recorded.reaper is not None
+        os.kill(recorded.reaper.pid, signal.SIGKILL)
+    assert own_namespaces(prefix) == []
+    assert not (records / prefix).exists()
+
+
 def test_the_number_of_a_dead_process_given_to_another_is_not_taken_for_it(
     prefix: str, records: Path
 ) -> None:

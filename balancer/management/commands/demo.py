@@ -156,6 +156,9 @@ class Command(BaseCommand):
         show("round-robin, 3:1:1:1", measurements.judge_exact(WEIGHTED), count=396)
         roll_back(cast=cast, revision=first)
         show(f"rolled back to revision {first.number}", measurements.judge_exact(EVENLY))
+        self._say(
+            f"\nAfter each step the kernel was compared with what is live, now {live_revision(cluster)}."
+        )
         return problems
 
     def _print(self, rows: list[measurements.Row]) -> list[str]:

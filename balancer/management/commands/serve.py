@@ -27,6 +27,7 @@ from lbadmin.stack.programs import worker_program
 from lbadmin.stack.state import lock_state
 
 FIRST_CLUSTER = "main"
+WILDCARDS = ("0.0.0.0", "::")
 WORKER_VARIABLES = ("LBADMIN_NODE", "LBADMIN_THIS_HOST")
 """What only the worker may be told."""
 
@@ -69,7 +70,6 @@ class Command(BaseCommand):
         account = find_account(asked=options["user"])
         os.umask(0o077)
         prepare_state(account=account)
-        password = create_first_administrator()
         workers = []
         if options["this_host"]:
             ensure_node(name=options["node"], cluster_name=options["cluster"])
@@ -84,6 +84,8 @@ class Command(BaseCommand):
             own_broker="LBADMIN_REDIS_URL" not in os.environ,
         )
         with stack:
+            # Not earlier: a password that was made before a start that fails would be told to nobody.
+            password = create_first_administrator()
             self._welcome(host=host, port=port, password=password, account=account)
             stack.wait()
         raise CannotStart(f"supervisord has ended, which it should not; see {STATE_DIR / 'stack'}.")
@@ -92,6 +94,8 @@ class Command(BaseCommand):
         self._say(f"The console is at http://{host}:{port}/. Logs are in {STATE_DIR / 'stack'}.")
         if password is not None:
             self._say(f"First account: administrator, password {password} (shown this once; change it).")
+        if host in WILDCARDS and "LBADMIN_HOSTS" not in os.environ:
+            self._say("It answers to localhost only until LBADMIN_HOSTS says under which names it is called.")
         if account is None:
             self._say("Console, beat and broker run as root; name an account for them with --user.")
         self._say("Ctrl-C stops it; rules that are in the kernel stay there.")
@@ -142,7 +146,7 @@ def create_first_administrator() -> str | None:
 def make_environment(*, host: str) -> dict[str, str]:
     """What every process gets; the licence to write this machine's tables is not in it."""
     environment = {name: value for name, value in os.environ.items() if name not in WORKER_VARIABLES}
-    if host not in {"0.0.0.0", "::"}:
+    if host not in WILDCARDS:
         environment.setdefault("LBADMIN_HOSTS", ",".join(dict.fromkeys((host, "127.0.0.1", "localhost"))))
     return environment
 
