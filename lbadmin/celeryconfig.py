@@ -30,7 +30,7 @@ worker_send_task_events = False
 task_send_sent_event = False
 worker_hijack_root_logger = False
 
-beat_scheduler = "lbadmin.beat:NodeScheduler"
+beat_scheduler = "lbadmin.schedule:NodeScheduler"
 
 enable_utc = True
 timezone = "UTC"

@@ -4,7 +4,9 @@ One door, so that no worker runs with another queue, another pool or more proces
 """
 
 import sys
+import warnings
 
+from celery.platforms import SecurityWarning
 from django.conf import settings
 
 from lbadmin.celery import app
@@ -16,13 +18,15 @@ def main() -> int:
     if not node:
         print("Set LBADMIN_NODE to the name of the node whose worker this is.", file=sys.stderr)
         return 2
+    # It writes the kernel's tables, so it runs as root; Celery's reason against that is pickle, which is off.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(worker_arguments(node=node))
     return 0
 
 
 def worker_arguments(*, node: str) -> list[str]:
     return [
-        "worker",
+        *("--quiet", "worker"),
         *("--hostname", f"{node}@lbadmin"),
         *("--queues", f"node.{node}"),
         *("--pool", "prefork"),

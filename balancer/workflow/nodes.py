@@ -23,7 +23,7 @@ from balancer.workflow.revisions import compile_rulesets, document_of, live_revi
 COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
 MESSAGE_GRACE = timedelta(seconds=3)
-"""A queued job younger than this has its message still on the way."""
+"""A job that was just queued has its message still on the way; the message comes first."""
 RETRY_FIRST, RETRY_MAX = timedelta(seconds=5), timedelta(minutes=5)
 
 
@@ -55,7 +55,7 @@ def reconcile_node(
         return
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).first()
     if waiting is not None:
-        if not memory.settled or waiting.queued_at <= clock() - MESSAGE_GRACE:
+        if waiting.attempts or waiting.queued_at <= clock() - MESSAGE_GRACE:
             run_job(
                 job_id=str(waiting.pk), node_name=node_name, kernel=kernel, identity=identity, clock=clock
             )

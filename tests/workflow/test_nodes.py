@@ -1,5 +1,6 @@
 """A node looks after itself: ticks, recovery, convergence, drift."""
 
+import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -94,8 +95,13 @@ def test_a_job_whose_message_was_lost_is_found(site: Site, worker: Worker) -> No
     assert deployment.jobs.get(node__name="lb1").state == "succeeded"
 
 
-def test_a_worker_that_starts_finds_its_job_at_once(site: Site, worker: Worker) -> None:
+def test_a_worker_that_starts_finds_the_job_that_its_dead_predecessor_was_at(
+    site: Site, worker: Worker
+) -> None:
     deployment = site.start(service_data("web"))
+    Job.objects.filter(node__name="lb1").update(
+        state="running", claim=uuid.uuid4(), claimed_by="another boot:1:1", attempts=1
+    )
 
     worker.tick(after=0)
 

@@ -1,0 +1,117 @@
+"""Two databases, one behaviour: what constraints, locks and triggers promise holds on both."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from balancer.kernel.base import Receipt
+from balancer.kernel.fake import FakeKernel
+from balancer.models import AuditEvent, Deployment, Job, Revision
+from balancer.workflow.deployments import apply_change
+from balancer.workflow.errors import Refused
+from balancer.workflow.revisions import live_revision
+from tests.documents import service_data
+from tests.stack.machinery import ROOT, Stack
+from tests.stack.site import make_site
+
+AT_ONCE = 6
+both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+def at_once(*deeds: Callable[[], Any]) -> list[Any]:
+    """Each in a thread with a connection of its own, all let go together; results in their order."""
+    barrier = Barrier(len(deeds))
+
+    def run(deed: Callable[[], Any]) -> Any:
+        barrier.wait()
+        try:
+            return deed()
+        except Refused as refused:
+            return refused
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(deeds)) as pool:
+        return list(pool.map(run, deeds))
+
+
+@both_databases
+def test_of_many_who_apply_at_once_one_does(stack: Stack) -> None:
+    site = make_site("lb1")
+    changes = [site.approved(service_data(f"s{i}", port=1000 + i)) for i in range(AT_ONCE)]
+
+    results = at_once(*(lambda c=c: apply_change(actor=site.operator, change=c) for c in changes))
+
+    refusals = [result.code for result in results if isinstance(result, Refused)]
+    assert refusals == ["busy"] * (AT_ONCE - 1)
+    assert Deployment.objects.filter(state="running").count() == 1
+    assert Revision.objects.filter(number__gt=0).count() == 1
+    assert AuditEvent.objects.filter(action="deployment.started.refused").count() == AT_ONCE - 1
+
+
+@both_databases
+def test_of_many_who_apply_the_same_change_at_once_one_does(stack: Stack) -> None:
+    site = make_site("lb1")
+    change = site.approved(service_data("web"))
+
+    results = at_once(*[lambda: apply_change(actor=site.operator, change=change)] * AT_ONCE)
+
+    assert sum(isinstance(result, Deployment) for result in results) == 1
+
+
+@both_databases
+def test_of_many_who_claim_a_job_at_once_one_runs_it(stack: Stack) -> None:
+    site = make_site("lb1")
+    runs: list[int] = []
+
+    class Counting(FakeKernel):
+        def sync(self, **arguments: Any) -> Receipt:
+            runs.append(1)
+            return super().sync(**arguments)
+
+    job = site.start(service_data("web")).jobs.get()
+
+    at_once(*[lambda: site.run(Job.objects.get(pk=job.pk), kernel=Counting())] * AT_ONCE)
+
+    assert len(runs) == 1
+    assert Job.objects.get().state == "succeeded"
+
+
+@both_databases
+def test_nodes_that_end_at_once_end_the_deployment_once(stack: Stack) -> None:
+    names = [f"lb{i}" for i in range(AT_ONCE)]
+    site = make_site(*names)
+    deployment = site.start(service_data("web"))
+    jobs = list(deployment.jobs.all())
+
+    at_once(*(lambda j=job: site.run(j, kernel=FakeKernel()) for job in jobs))
+
+    assert live_revision(site.cluster) == deployment.revision
+    assert AuditEvent.objects.filter(action="deployment.succeeded").count() == 1
+    assert Deployment.objects.get().state == "succeeded"
+
+
+def test_the_workflow_tests_pass_on_postgresql(stack: Stack, postgresql: str) -> None:
+    """All of tests/workflow once more: the fast tier runs them on SQLite."""
+    env = stack.env | {"DATABASE_URL": postgresql}
+    del env["LBADMIN_REDIS_URL"]  # they expect none to be there
+    command = [sys.executable, "-m", "pytest", "tests/workflow", "-q", "-p", "no:cacheprovider", "-n", "2"]
+
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "postgresql" in connection_vendor(env)
+
+
+def connection_vendor(env: dict[str, str]) -> str:
+    code = "import django; django.setup(); from django.db import connection; print(connection.vendor)"
+    env = env | {"DJANGO_SETTINGS_MODULE": "lbadmin.settings"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout
