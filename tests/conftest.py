@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.broker import no_broker  # noqa: F401 - for every test
 from tests.cast import (  # noqa: F401 - the cast is there for every test
     administrator,
     approver,

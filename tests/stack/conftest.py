@@ -7,7 +7,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import dj_database_url
-import kombu.pools
 import pytest
 import redis
 from django.conf import settings
@@ -15,9 +14,8 @@ from django.core.management import call_command
 from django.db import connection, connections
 from pytest_django import DjangoDbBlocker
 
-from lbadmin.broker import broker_settings
-from lbadmin.celery import app
 from lbadmin.settings import SQLITE_OPTIONS
+from tests.broker import using_broker
 from tests.kernel.machine import Namespace
 from tests.stack.machinery import Stack, running_broker, running_postgresql, short_directory
 
@@ -101,23 +99,3 @@ def using_database(url: str) -> Iterator[None]:
         connections["default"].close()
         connections.settings["default"] = before_settings
         connections["default"] = before
-
-
-@contextmanager
-def using_broker(url: str) -> Iterator[None]:
-    """What this process publishes goes to this broker meanwhile."""
-    asked = broker_settings(url)
-    before = {name: app.conf[name] for name in asked}
-    app.conf.update(asked)
-    forget_broker_connections()
-    try:
-        yield
-    finally:
-        app.conf.update(before)
-        forget_broker_connections()
-
-
-def forget_broker_connections() -> None:
-    kombu.pools.reset()
-    app._pool = None
-    app.amqp._producer_pool = None

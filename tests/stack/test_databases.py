@@ -100,7 +100,6 @@ def test_nodes_that_end_at_once_end_the_deployment_once(stack: Stack) -> None:
 def test_the_workflow_tests_pass_on_postgresql(stack: Stack, postgresql: str) -> None:
     """All of tests/workflow once more: the fast tier runs them on SQLite."""
     env = stack.env | {"DATABASE_URL": postgresql}
-    del env["LBADMIN_REDIS_URL"]  # they expect none to be there
     command = [sys.executable, "-m", "pytest", "tests/workflow", "-q", "-p", "no:cacheprovider", "-n", "2"]
 
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
