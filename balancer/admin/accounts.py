@@ -11,12 +11,13 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from balancer.admin.site import actor_of, list_address
+from balancer.models import AuditEvent
 from balancer.workflow import audit
 
 admin.site.unregister(User)
@@ -25,6 +26,9 @@ admin.site.unregister(Group)
 
 class Audited:
     """Puts into the audit history what Django's admin would put into its own log."""
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        return HttpResponseRedirect(list_address(AuditEvent))
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> None:
         _record(request, "created", obj)
@@ -52,11 +56,17 @@ class Trail:
         return super().changelist_view(request, {"crumbs": [(self._name(), "")], **(extra_context or {})})
 
     def changeform_view(
-        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: Any = None,
     ) -> HttpResponse:
         row = self.get_object(request, object_id) if object_id else None
         crumbs = [(self._name(), list_address(self.model)), (str(row) if row else "New", "")]
-        return super().changeform_view(request, object_id, form_url, {"crumbs": crumbs, **(extra_context or {})})
+        return super().changeform_view(
+            request, object_id, form_url, {"crumbs": crumbs, **(extra_context or {})}
+        )
 
     def _name(self) -> str:
         return "Roles" if self.model is Group else "Users"

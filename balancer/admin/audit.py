@@ -24,7 +24,10 @@ class ActionFilter(admin.SimpleListFilter):
     parameter_name = "action"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("refused", "Refused deeds"), *((str(a), words_of(str(a)).capitalize()) for a in sorted(Action))]
+        return [
+            ("refused", "Refused deeds"),
+            *((str(a), words_of(str(a)).capitalize()) for a in sorted(Action)),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
         wanted = self.value()
@@ -106,5 +109,3 @@ class AuditAdmin(ConsoleAdmin):
     @display(description="Detail")
     def show_detail(self, row: AuditEvent) -> str:
         return describe_event(row).detail
-
-

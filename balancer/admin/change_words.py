@@ -4,7 +4,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
 from balancer.domain.lifecycle import ChangeDeed, ChangeState, deeds_from
 from balancer.models import Change
-from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
+from balancer.workflow.permissions import APPROVE, DRAFT, ROLL_BACK, may
 from balancer.workflow.queries import ChangeView
 
 
@@ -25,7 +25,9 @@ def missing_buttons(*, view: ChangeView, user: AbstractBaseUser | AnonymousUser)
         hints.append("An operator or an approver applies it; your account has neither role.")
     if change.state == ChangeState.REJECTED:
         hints.append(
-            "Withdraw it to make it a draft again." if actions.withdraw else "Its author can withdraw and edit it."
+            "Withdraw it to make it a draft again."
+            if actions.withdraw
+            else "Its author can withdraw and edit it."
         )
     return tuple(hint for hint in hints if hint)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
@@ -146,7 +146,7 @@ class ChangeAdmin(ConsoleAdmin):
         )
 
     def progress_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
-        """A piece of the page, polled while a deployment runs; the whole page is loaded anew when it is over."""
+        """A piece of the page, polled while a deployment runs; afterwards the page is loaded anew."""
         change = self.find(request, str(change_id))
         deployment = _latest_deployment(change)
         if change is None or deployment is None:
@@ -191,7 +191,9 @@ class ChangeAdmin(ConsoleAdmin):
 
 
 def _latest_deployment(change: Change | None) -> Deployment | None:
-    return change.deployments.select_related("revision", "cluster").order_by("-pk").first() if change else None
+    return (
+        change.deployments.select_related("revision", "cluster").order_by("-pk").first() if change else None
+    )
 
 
 def _job_chips(progress: queries.DeploymentView | None) -> list[tuple[queries.JobView, SafeString]]:

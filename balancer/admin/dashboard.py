@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from balancer.admin import chips
 from balancer.admin.history import describe_events
 from balancer.admin.inbox import trays_of
-from balancer.admin.nodes import describe_carried
+from balancer.admin.nodes import nodes_row
 from balancer.models import AuditEvent, Cluster, Deployment
 from balancer.workflow import queries
 
@@ -39,12 +39,7 @@ def _clusters() -> list[dict[str, Any]]:
 
 def _show_cluster(cluster: Cluster) -> dict[str, Any]:
     view = queries.view_dashboard(cluster=cluster)
-    return {
-        "view": view,
-        "nodes": [
-            (n.node, chips.node_chip(n.node), chips.sync_chip(n.node), describe_carried(n.node)) for n in view.nodes
-        ],
-    }
+    return {"view": view, "nodes": [nodes_row(entry.node) for entry in view.nodes]}
 
 
 def _deployments() -> list[tuple[Deployment, Any]]:

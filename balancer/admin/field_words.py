@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from balancer.admin.shares import DASH
 from balancer.domain.diff import FieldChange
 
 _BACKEND = re.compile(r"backends\[(?P<endpoint>.+)\]\.(?P<key>\w+)")
@@ -14,7 +15,6 @@ _LABELS = {
     "access.drop_invalid": "Drop invalid packets",
     "all_down": "When all are down",
 }
-_DASH = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ def _backend_row(endpoint: str, changes: list[FieldChange]) -> FieldRow:
     values = {c.path.rpartition(".")[2]: c.after if c.before is None else c.before for c in changes}
     text = f"weight {values.get('weight')}, {values.get('state')}"
     came = changes[0].before is None
-    return FieldRow(f"Backend {endpoint}", _DASH if came else text, text if came else _DASH)
+    return FieldRow(f"Backend {endpoint}", DASH if came else text, text if came else DASH)
 
 
 def _field_rows(changes: list[FieldChange]) -> Iterator[FieldRow]:
     for change in changes:
-        yield FieldRow(_label(change.path), change.before or _DASH, change.after or _DASH)
+        yield FieldRow(_label(change.path), change.before or DASH, change.after or DASH)
 
 
 def _label(path: str) -> str:

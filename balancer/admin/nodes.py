@@ -88,7 +88,10 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
     fixed_fields = ()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Cluster]:
-        counts = {"node_count": Count("nodes", distinct=True), "service_count": Count("services", distinct=True)}
+        counts = {
+            "node_count": Count("nodes", distinct=True),
+            "service_count": Count("services", distinct=True),
+        }
         return super().get_queryset(request).select_related("live_revision").annotate(**counts)
 
     def create_machine(self, **values: Any) -> Cluster:
@@ -105,7 +108,7 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
             crumbs=[(row.name, "")],
             cluster=row,
             nodes=[
-                (node, chips.node_chip(node), chips.sync_chip(node), describe_carried(node))
+                nodes_row(node)
                 for node in row.nodes.select_related("carried_revision", "cluster__live_revision")
             ],
             services=row.services.count(),
@@ -129,8 +132,15 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
         if row.live_revision is None:
             return "Nothing yet"
         return format_html(
-            '<a class="lb-plain" href="{}">Revision {}</a>', page_address(row.live_revision), row.live_revision.number
+            '<a class="lb-plain" href="{}">Revision {}</a>',
+            page_address(row.live_revision),
+            row.live_revision.number,
         )
+
+
+def nodes_row(node: Node) -> tuple[Node, SafeString, SafeString, SafeString]:
+    """As console/nodes_table.html wants it."""
+    return node, chips.node_chip(node), chips.sync_chip(node), describe_carried(node)
 
 
 def describe_carried(node: Node) -> SafeString:
@@ -145,5 +155,6 @@ def describe_carried(node: Node) -> SafeString:
     )
     if live is None or node.carried_revision_id == live.pk:
         return link
-    return format_html('<span class="lb-chips">{}{}</span>', link, chips.chip(f"should be {live.number}", "warn"))
-
+    return format_html(
+        '<span class="lb-chips">{}{}</span>', link, chips.chip(f"should be {live.number}", "warn")
+    )

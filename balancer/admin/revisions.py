@@ -37,7 +37,9 @@ class RevisionAdmin(ConsoleAdmin):
         site = self.admin_site.admin_view
         own = [
             path("compare/", site(self.compare_view), name="balancer_revision_compare"),
-            path("<int:revision_id>/roll-back/", site(self.roll_back_view), name="balancer_revision_roll_back"),
+            path(
+                "<int:revision_id>/roll-back/", site(self.roll_back_view), name="balancer_revision_roll_back"
+            ),
         ]
         return own + super().get_urls()
 
@@ -134,5 +136,3 @@ class RevisionAdmin(ConsoleAdmin):
 def _comparable(revision: Revision, *, itself: bool = False) -> list[Revision]:
     found = Revision.objects.filter(cluster=revision.cluster).defer("document", "rulesets")
     return list((found if itself else found.exclude(pk=revision.pk)).order_by("-number")[:CHOICES])
-
-

@@ -23,7 +23,11 @@ from balancer.domain.validation import MAX_BACKENDS
 READ_ROWS = 3000
 """Rows that are read so that they can be shown again with their errors, more than may be saved."""
 
-_FIELD_OF = {"access.drop_invalid": "drop_invalid", "source_nat.mode": "source_nat", "source_nat": "source_nat"}
+_FIELD_OF = {
+    "access.drop_invalid": "drop_invalid",
+    "source_nat.mode": "source_nat",
+    "source_nat": "source_nat",
+}
 _NUMBER = {"inputmode": "numeric", "autocomplete": "off"}
 
 
@@ -44,7 +48,11 @@ def _choice(choices: list[tuple[str, str]], **kwargs: Any) -> forms.ChoiceField:
 
 
 class ServiceForm(forms.Form):
-    name = _Line(label="Name", help_text="Letters, digits, dots, underscores and hyphens.", attrs={"autocomplete": "off"})
+    name = _Line(
+        label="Name",
+        help_text="Letters, digits, dots, underscores and hyphens.",
+        attrs={"autocomplete": "off"},
+    )
     description = forms.CharField(
         label="Description",
         required=False,
@@ -81,20 +89,23 @@ class ServiceForm(forms.Form):
             (SourceNatMode.NONE, "None"),
         ],
         label="Source address",
-        help_text="Masquerade: backends see the balancer. None: they see the client and must answer through the balancer.",
+        help_text="Masquerade: backends see the balancer. None: they see the client and must answer through the"
+        " balancer.",
     )
     drop_invalid = forms.BooleanField(
         label="Drop invalid packets",
         required=False,
         initial=True,
         widget=UnfoldBooleanWidget,
-        help_text="Packets that belong to no known connection are dropped instead of reaching the balancer itself.",
+        help_text="Packets of no known connection are dropped before the balancer sees them.",
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
 class BackendForm(forms.Form):
-    address = _Line(label="Address", attrs={"aria-label": "Address of the backend", "placeholder": "10.0.0.3"})
+    address = _Line(
+        label="Address", attrs={"aria-label": "Address of the backend", "placeholder": "10.0.0.3"}
+    )
     port = _Line(label="Port", attrs={**_NUMBER, "aria-label": "Port", "placeholder": "same"})
     weight = _Line(label="Weight", attrs={**_NUMBER, "aria-label": "Weight", "placeholder": "1"})
     state = forms.ChoiceField(
@@ -125,7 +136,10 @@ class ServiceEditor:
     def __init__(self, *, data: Any = None, initial: dict[str, Any] | None = None) -> None:
         self.form = ServiceForm(data, initial=_initial_fields(initial))
         self.rows: BaseFormSet[BackendForm] = BackendFormSet(
-            data, initial=_initial_rows(initial), prefix="backends", error_messages={"too_many_forms": _TOO_MANY}
+            data,
+            initial=_initial_rows(initial),
+            prefix="backends",
+            error_messages={"too_many_forms": _TOO_MANY},
         )
         self.row_problems: list[str] = []
         """What is wrong with the list of backends as a whole."""
@@ -139,7 +153,7 @@ class ServiceEditor:
         return form and rows
 
     def to_data(self) -> dict[str, Any]:
-        """A service of the document, as JSON data. Fields that this version does not offer keep their default."""
+        """A service of the document, as JSON data. What this version does not offer keeps its default."""
         values = self.form.cleaned_data
         port = _whole_number(values["port"])
         return {

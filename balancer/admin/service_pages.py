@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.views.decorators.http import require_POST
 
 from balancer.admin.service_form import ServiceEditor
 from balancer.admin.shares import compare_shares, shares_of
@@ -67,9 +66,7 @@ class ServicePages:
         change = draft.change
         return self._edit(request, cluster=change.cluster, name=draft.service_name, change=change)
 
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: Any = None
-    ) -> HttpResponse:
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         row = self.find(request, object_id)
         if row is None:
             return self.answer_missing(request, object_id)
@@ -108,7 +105,11 @@ class ServicePages:
                 change=change,
                 original_name=request.POST.get("original_name") or None,
             )
-            context |= {"preview": preview, "shares": compare_shares(preview.shares), "rules": _own_rules(preview)}
+            context |= {
+                "preview": preview,
+                "shares": compare_shares(preview.shares),
+                "rules": _own_rules(preview),
+            }
         return TemplateResponse(request, "console/service_preview.html", context)
 
     def _edit(
@@ -165,7 +166,9 @@ class ServicePages:
         )
 
     def _refuse(self, request: HttpRequest) -> HttpResponse:
-        messages.error(request, "Your account may not draft changes. Ask an administrator for the role Editor.")
+        messages.error(
+            request, "Your account may not draft changes. Ask an administrator for the role Editor."
+        )
         return HttpResponseRedirect(reverse("admin:balancer_service_changelist"))
 
 
@@ -195,7 +198,8 @@ def _save(
     else:
         messages.success(
             request,
-            f"Saved as a draft in change #{saved.change.pk}. Nothing is live yet: submit the change when it is complete.",
+            f"Saved as a draft in change #{saved.change.pk}. Nothing is live yet: submit the change when"
+            " it is complete.",
         )
     return HttpResponseRedirect(page_address(saved.change))
 

@@ -76,8 +76,10 @@ class ServiceAdmin(ServicePages, ConsoleAdmin):
             '<div><a class="lb-plain" href="{}">{}</a>{}{}</div>',
             page_address(row),
             row.name,
-            format_html('<div class="lb-muted lb-small">{}</div>', row.description) if row.description else "",
-            format_html('<div class="lb-chips">{}</div>', marks) if marks else "",
+            format_html('<div class="lb-muted lb-small">{}</div>', row.description)
+            if row.description
+            else "",
+            _optional('<div class="lb-chips">{}</div>', marks),
         )
 
     @display(description="Listens on", ordering="address")
@@ -132,8 +134,14 @@ def render_shares(shares: tuple[Share, ...]) -> SafeString:
         ),
     )
     rest = len(shares) - SHOWN_BACKENDS
-    more = format_html('<li><span class="lb-backends__rest">and {} more</span></li>', rest) if rest > 0 else ""
+    more = (
+        format_html('<li><span class="lb-backends__rest">and {} more</span></li>', rest) if rest > 0 else ""
+    )
     return format_html('<ul class="lb-backends">{}{}</ul>', rows, more)
+
+
+def _optional(template: str, content: object) -> SafeString | str:
+    return format_html(template, content) if content else ""
 
 
 def _state_word(state: str) -> str:

@@ -8,6 +8,9 @@ from balancer.domain.types import Document, Service
 from balancer.ruleset.trace import trace_service
 from balancer.workflow.queries import ShareRow
 
+DASH = "\N{EN DASH}"
+"""Stands for what is not there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -30,12 +33,15 @@ def shares_of(service: Service) -> tuple[Share, ...]:
     """Every backend with the share that the compiled rules give it; zero where it takes no connections."""
     found = trace_service(Document(services=(service,)), service).shares if service.enabled else {}
     return tuple(
-        Share(b.endpoint, found.get(b.endpoint, Fraction(0)), str(b.state), b.weight) for b in service.backends
+        Share(b.endpoint, found.get(b.endpoint, Fraction(0)), str(b.state), b.weight)
+        for b in service.backends
     )
 
 
 def format_percent(fraction: Fraction) -> str:
     """`25 %`, `33.33 %`: two places at most, none that say nothing."""
+    if 0 < fraction < Fraction(1, 10_000):
+        return "< 0.01 %"
     return f"{float(fraction) * 100:.2f}".rstrip("0").rstrip(".") + " %"
 
 
@@ -75,4 +81,4 @@ def compare_shares(rows: Iterable[ShareRow]) -> tuple[ShareMove, ...]:
 
 
 def _shown(share: Fraction | None) -> str:
-    return "–" if share is None else describe_share(share)
+    return DASH if share is None else describe_share(share)

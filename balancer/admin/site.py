@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
+from balancer.models import AuditEvent
 from balancer.workflow.errors import Refused
 
 Crumb = tuple[str, str]
@@ -46,7 +47,13 @@ class ConsoleAdmin(ModelAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         title = str(self.opts.verbose_name_plural).capitalize()
-        return super().changelist_view(request, {"title": title, "crumbs": [(title, "")], **(extra_context or {})})
+        return super().changelist_view(
+            request, {"title": title, "crumbs": [(title, "")], **(extra_context or {})}
+        )
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """Django's own log of a row is not written here; ours is."""
+        return HttpResponseRedirect(list_address(AuditEvent))
 
     def find(self, request: HttpRequest, object_id: str) -> Any:
         """The row, or None where there is none that this person may see."""
@@ -108,7 +115,9 @@ def page_address(row: Model) -> str:
 
 def show_moment(moment: datetime) -> SafeString:
     """To the second and in UTC, as every time in the console."""
-    return format_html('<time class="lb-nowrap" datetime="{}">{}</time>', moment.isoformat(), f"{moment:%-d %b %Y, %H:%M:%S}")
+    return format_html(
+        '<time class="lb-nowrap" datetime="{}">{}</time>', moment.isoformat(), f"{moment:%-d %b %Y, %H:%M:%S}"
+    )
 
 
 register = admin.register

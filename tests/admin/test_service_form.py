@@ -89,7 +89,11 @@ def test_fields_that_the_form_does_not_offer_keep_their_default(site: Site, logi
 
     after = Draft.objects.get().after
     assert (after["backends"][0]["port"], after["backends"][0]["weight"]) == (25, 1)
-    assert (after["health"]["kind"], after["persistence"]["mode"], after["port_end"]) == ("none", "none", None)
+    assert (after["health"]["kind"], after["persistence"]["mode"], after["port_end"]) == (
+        "none",
+        "none",
+        None,
+    )
 
 
 def test_a_removed_row_and_an_empty_row_are_left_out(site: Site, web: Service, login: Login) -> None:
@@ -334,8 +338,15 @@ class TestPreview:
         assert "1/2 · 50 %" in text
 
     def test_survives_anything(self, site: Site, login: Login) -> None:
-        for fields in ({}, {"name": "x"}, new_service(backends__TOTAL_FORMS="x"), new_service(change="x" * 50)):
-            assert "lb-note" in self.post(site, login, fields) or "lb-shares" in self.post(site, login, fields)
+        for fields in (
+            {},
+            {"name": "x"},
+            new_service(backends__TOTAL_FORMS="x"),
+            new_service(change="x" * 50),
+        ):
+            assert "lb-note" in self.post(site, login, fields) or "lb-shares" in self.post(
+                site, login, fields
+            )
 
 
 def assert_can_act_on(errors: Any) -> None:
@@ -343,5 +354,3 @@ def assert_can_act_on(errors: Any) -> None:
     (message,) = errors
     assert message.endswith(".")
     assert len(message.split()) >= 4
-
-
