@@ -7,6 +7,7 @@ Entries are deleted by exact description through conntrack(8); the table is neve
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -70,10 +71,15 @@ def find_stale(
     flows: Iterable[Flows], *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> tuple[Flows, ...]:
     """The flows that the document's rules would not let be as they are."""
-    services = [s for s in document.services if s.enabled and s.family is family]
+    services: dict[tuple[Protocol, int], list[Service]] = defaultdict(list)
+    for service in document.services:
+        if service.enabled and service.family is family:
+            for port in range(service.port, service.last_port + 1):
+                services[service.protocol, port].append(service)
 
     def is_stale(flow: Flows) -> bool:
-        covering = [s for s in services if _covers(s, flow, local_addresses=local_addresses)]
+        candidates = services.get((flow.protocol, flow.port), [])
+        covering = [s for s in candidates if _covers(s, flow, local_addresses=local_addresses)]
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         # The interface is not in a conntrack entry: what any service could own is left alone.
@@ -107,8 +113,6 @@ def _protocols(document: Document) -> tuple[Protocol, ...]:
 
 
 def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address]) -> bool:
-    if service.protocol is not flow.protocol or not service.port <= flow.port <= service.last_port:
-        return False
     if service.address is not None:
         return service.address == flow.address
     # A balanced flow was to an address of this machine when it began; the address may have gone since.

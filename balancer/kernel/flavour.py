@@ -4,7 +4,6 @@ Both flavours hook the same packets of one kernel: a packet that one accepts may
 other. Reading with `iptables-<flavour>-save` and no `-t` never creates a table.
 """
 
-import re
 from dataclasses import dataclass
 
 from balancer.domain.types import Family
@@ -12,9 +11,6 @@ from balancer.kernel.base import Flavour, Rejected
 from balancer.kernel.tools import find_tool, run_tool
 from balancer.ruleset.ir import OWN_PREFIX
 from balancer.ruleset.parse import Snapshot, Unparsable, parse_save
-
-# Everything at which str.splitlines() splits.
-_SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +63,9 @@ def read_text(*, flavour: Flavour, family: Family) -> str:
 def read_snapshot(*, flavour: Flavour, family: Family) -> Snapshot:
     """What `read_text` reads, parsed. Raises Rejected when it cannot be understood."""
     try:
-        return parse_save(tidy_save_text(read_text(flavour=flavour, family=family)))
+        return parse_save(read_text(flavour=flavour, family=family))
     except Unparsable as error:
         raise Rejected(f"Reading the kernel's rules failed: {error} Nothing was changed.") from error
-
-
-def tidy_save_text(text: str) -> str:
-    """One line per rule, whatever is in the comments of others.
-
-    The save tools print a comment as it is: a line break in it would continue the rule on a line that may
-    look like one of ours. Quotes and backslashes are escaped (xtables_save_string), so the end of a quoted
-    string is certain.
-    """
-    quoted = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-    return quoted.sub(lambda found: _SEPARATORS.sub("?", found[0]), text)
 
 
 def read_other_flavour(*, flavour: Flavour, family: Family) -> Snapshot | None:

@@ -4,6 +4,7 @@ Only what `render` can write is understood; anything else in one of our chains i
 difference.
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ from balancer.ruleset.ir import (
 )
 from balancer.ruleset.render import render_rule
 
+# Everything at which str.splitlines() splits.
+_SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
 
 @dataclass(slots=True)
 class SavedTable:
@@ -69,11 +74,14 @@ class Unparsable(ValueError):
 
 
 def parse_save(text: str) -> Snapshot:
-    """Raises Unparsable where the text is cut short or holds a line of no known kind."""
+    """What a save tool printed, or `render_ruleset`.
+
+    Raises Unparsable where the text is cut short or holds a line of no known kind.
+    """
     snapshot = Snapshot()
     table: SavedTable | None = None
     rules: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in tidy_save_text(text).splitlines():
         if not line or line.startswith("#"):
             continue
         if line.startswith("*") and table is None:
@@ -131,6 +139,16 @@ def _version(rule: Rule) -> int | None:
     if isinstance(rule.target, Dnat):
         return rule.target.address.version
     return rule.destination.version if rule.destination is not None else None
+
+
+def tidy_save_text(text: str) -> str:
+    """One line per rule, whatever is in the comments of others.
+
+    The save tools print a comment as it is: a line break in it would continue the rule on a line that may
+    look like one of ours. Quotes and backslashes are escaped (xtables_save_string), so the end of a quoted
+    string is certain.
+    """
+    return _QUOTED.sub(lambda found: _SEPARATORS.sub("?", found[0]), text)
 
 
 def _read_line(line: str, table: SavedTable, rules: dict[str, list[str]]) -> None:

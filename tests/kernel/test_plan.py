@@ -1,7 +1,6 @@
 """The plan is pure: what is there and what is wanted become the fewest edits."""
 
 from balancer.domain.types import Family
-from balancer.kernel.flavour import tidy_save_text
 from balancer.kernel.plan import (
     JumpEdit,
     TablePlan,
@@ -12,7 +11,7 @@ from balancer.kernel.plan import (
     want_own_part,
 )
 from balancer.kernel.restore import render_plan
-from balancer.ruleset.parse import Snapshot, parse_save
+from balancer.ruleset.parse import Snapshot, parse_save, tidy_save_text
 
 WANTED = {
     "filter": WantedTable(
