@@ -34,14 +34,7 @@ def web_program(*, bind: str, user: str | None) -> Program:
 
 
 def beat_program(*, user: str | None) -> Program:
-    command = [
-        *(sys.executable, "-m", "celery", "--app", "lbadmin", "beat"),
-        "--loglevel",
-        "INFO",
-        "--pidfile",
-        "",
-    ]
-    return Program(name="beat", command=command, user=user)
+    return Program(name="beat", command=[sys.executable, "-m", "lbadmin.beat"], user=user)
 
 
 def worker_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:

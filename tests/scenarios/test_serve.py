@@ -63,7 +63,7 @@ def test_it_serves_this_host_and_only_the_worker_has_the_licence_to_write(place:
         name_of(pid) for pid in list_pids(name=machine) if b"LBADMIN_THIS_HOST=1" in read_environment(pid)
     }
     assert licensed == {"lbadmin.worker"}
-    assert {"gunicorn", "celery"} <= {name_of(pid) for pid in list_pids(name=machine)}
+    assert {"gunicorn", "lbadmin.beat"} <= {name_of(pid) for pid in list_pids(name=machine)}
 
     status, rest = end(run, signal.SIGTERM)
     assert status == 0, rest

@@ -31,17 +31,24 @@ def check_paths(*, state_dir: Path) -> None:
     require_usable_paths(paths=(TREE, state_dir), sockets=sockets)
 
 
-def prepare_state(*, account: Account | None) -> None:
-    """The tables, and the account's part of the state directory."""
+def prepare_state(*, account: Account | None, or_root: bool = False) -> Account | None:
+    """The tables, and the account's part of the state directory; the account that it turned out to be.
+
+    An account that cannot use the tree is an error, or root takes its place where `or_root` says so.
+    """
     call_command("migrate", verbosity=0, interactive=False)
     # Nothing may be open while the files change hands: SQLite would go on with the old owner's side files.
     connection.close()
     share_directory(directory=STATE_DIR, account=account)
-    if account is not None and not can_run(account=account, tree=TREE, directory=STATE_DIR):
+    if account is None or can_run(account=account, tree=TREE, directory=STATE_DIR):
+        return account
+    if not or_root:
         raise CannotStart(
-            f"The account {account.name} can read {TREE} or write {STATE_DIR} only in part."
-            " Put both where it can, or name another one with --user (root is possible)."
+            f"The account {account.name} cannot read all of {TREE} or cannot write in {STATE_DIR}:"
+            " put both where it can, or name another one with --user (root is possible)."
         )
+    share_directory(directory=STATE_DIR, account=None)
+    return None
 
 
 def make_stack(

@@ -102,7 +102,7 @@ class Command(BaseCommand):
         account = find_account(asked=options["user"])
         with ExitStack() as undo:
             lab = undo.enter_context(_make_lab(prefix=options["prefix"]))
-            prepare_state(account=account)
+            account = prepare_state(account=account, or_root=options["user"] is None)
             cast, passwords = create_cast()
             cluster = _create_cluster(cast)
             stack = undo.enter_context(
