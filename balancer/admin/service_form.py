@@ -97,7 +97,7 @@ class ServiceForm(forms.Form):
         required=False,
         initial=True,
         widget=UnfoldBooleanWidget,
-        help_text="Packets of no known connection are dropped before the balancer sees them.",
+        help_text="Packets of no known connection go no further.",
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
 

@@ -6,7 +6,7 @@ import pytest
 
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import tone_of, words_of
-from balancer.admin.shares import describe_share, format_percent
+from balancer.admin.shares import DASH, describe_share, format_percent
 from balancer.domain.diff import diff_services
 from balancer.workflow.audit import Action
 from tests.documents import backend_data, document, service_data
@@ -41,8 +41,8 @@ def test_a_backend_that_came_or_went_is_one_line() -> None:
 
     assert rows == [
         ("Backend 10.0.0.3:80, weight", "1", "2"),
-        ("Backend 10.0.0.4:80", "weight 1, enabled", "–"),
-        ("Backend 10.0.0.5:80", "–", "weight 1, enabled"),
+        ("Backend 10.0.0.4:80", "weight 1, enabled", DASH),
+        ("Backend 10.0.0.5:80", DASH, "weight 1, enabled"),
     ]
 
 
