@@ -4,7 +4,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.db import connection
 from balancer.kernel.base import Receipt
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Deployment, Job, Revision
+from balancer.workflow import jobs
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import live_revision
@@ -84,13 +86,24 @@ def test_of_many_who_claim_a_job_at_once_one_runs_it(stack: Stack) -> None:
 
 
 @both_databases
-def test_nodes_that_end_at_once_end_the_deployment_once(stack: Stack) -> None:
+def test_nodes_that_end_at_once_end_the_deployment_once(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalize, all_looked = jobs.finalize_deployment, Barrier(AT_ONCE)
+
+    def finalize_slowly(**arguments: Any) -> None:
+        """No one commits before all have looked at each other's jobs, unless a lock lets them in one by one."""
+        finalize(**arguments)
+        with suppress(BrokenBarrierError):
+            all_looked.wait(timeout=1)
+
+    monkeypatch.setattr(jobs, "finalize_deployment", finalize_slowly)
     names = [f"lb{i}" for i in range(AT_ONCE)]
     site = make_site(*names)
     deployment = site.start(service_data("web"))
-    jobs = list(deployment.jobs.all())
+    queued = list(deployment.jobs.all())
 
-    at_once(*(lambda j=job: site.run(j, kernel=FakeKernel()) for job in jobs))
+    at_once(*(lambda j=job: site.run(j, kernel=FakeKernel()) for job in queued))
 
     assert live_revision(site.cluster) == deployment.revision
     assert AuditEvent.objects.filter(action="deployment.succeeded").count() == 1
