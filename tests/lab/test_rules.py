@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,17 @@ def test_without_source_nat_the_backends_see_the_clients(lab: Lab, flavour: str)
         report = open_connections(lab=lab, address=BALANCER, port=80, count=8, sources=sources)
         assert report.lost_total == 0
         assert set(report.peers) == seen
+
+
+def test_the_way_back_of_the_backends_leads_through_the_balancer_that_the_lab_names(
+    prefix: str, records: Path, flavour: str
+) -> None:
+    one = weighted([1, 1], source_nat={"mode": "none"})
+    with Lab(prefix=prefix, records=records, gateway="lb2") as lab:
+        load_document(lab=lab, flavour=flavour, document=one, machine="lb2")
+        sources = list_sources(lab=lab, count=4)
+        report = open_connections(lab=lab, address="10.0.0.2", port=80, count=8, sources=sources)
+        assert (report.lost_total, set(report.peers)) == (0, set(sources))
 
 
 @pytest.mark.parametrize("state", ["no backend at all", "draining", "disabled"])
