@@ -89,8 +89,8 @@ class ServiceForm(forms.Form):
             (SourceNatMode.NONE, "None"),
         ],
         label="Source address",
-        help_text="Masquerade: backends see the balancer. None: they see the client and must answer through the"
-        " balancer.",
+        help_text="Masquerade: backends see the balancer. None: they see the client, and must answer through"
+        " the balancer.",
     )
     drop_invalid = forms.BooleanField(
         label="Drop invalid packets",

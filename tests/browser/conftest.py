@@ -1,8 +1,25 @@
-"""Debian's Chromium, as root and without a display."""
+"""Debian's Chromium, as root and without a display, and the demo: the real stack over a lab of its own."""
 
+import json
+import os
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+TREE = Path(__file__).resolve().parents[2]
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+_LOGIN = re.compile(r"^ {4}(\w+) +(\S+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -10,6 +27,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, object]) -> dic
     quiet = (
         "--disable-background-networking",
         "--disable-component-update",
+        "--disable-quic",
         "--disable-sync",
         "--no-first-run",
     )
@@ -19,3 +37,110 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, object]) -> dic
         # Its sandbox refuses to work for root, and kernel namespaces need root.
         "args": ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet],
     }
+
+
+@dataclass(frozen=True)
+class Console:
+    """A running demo."""
+
+    address: str
+    passwords: dict[str, str]
+    prefix: str
+
+    def connect(self, *, balancer: str, port: int, count: int) -> dict[str, int]:
+        """Real connections from the client's namespace, one after the other: backend -> answers."""
+        order = {"kind": "tcp", "address": balancer, "port": port, "count": count}
+        order |= {"first": 0, "sources": [""], "timeout": 2.0, "concurrency": 1}
+        inside = ["ip", "netns", "exec", f"{self.prefix}client"]
+        done = subprocess.run(
+            [*inside, sys.executable, "-m", "balancer.lab.client"],
+            input=json.dumps(order) + "\n",
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=TREE,
+        )
+        report = json.loads(done.stdout)
+        return report["answered"] | {f"lost: {why}": lost for why, lost in report["lost"].items()}
+
+
+@pytest.fixture(scope="session")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """The demo from its first line to its end, with namespaces, port and state of its own."""
+    directory = tmp_path_factory.mktemp("demo")
+    prefix, port = f"lbb{os.getpid()}-", _free_port()
+    command = [sys.executable, "-u", "manage.py", "demo", "--port", str(port), "--prefix", prefix]
+    command += ["--state-dir", str(directory / "state"), "--user", "root"]
+    output = directory / "output"
+    with output.open("w") as file:
+        demo = subprocess.Popen(command, cwd=TREE, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        text = _wait_for_welcome(demo, output)
+        yield Console(f"http://127.0.0.1:{port}", dict(_LOGIN.findall(text)), prefix)
+    finally:
+        demo.send_signal(signal.SIGTERM)
+        status = demo.wait(timeout=STOP_SECONDS)
+    assert status == 0, output.read_text()
+    left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    assert prefix not in left
+
+
+Person = Callable[..., Page]
+
+
+@pytest.fixture
+def person(browser: Browser, console: Console) -> Iterator[Person]:
+    """A browser of its own for each person, logged in by hand; its page, which fails the test on an error."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def sit_down(name: str = "", *, width: int = 1440, theme: str = "light") -> Page:
+        context = browser.new_context(
+            base_url=console.address,
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if theme == "dark" else "light",
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(f"{name}: {error}"))
+        page.on("console", lambda m: errors.append(f"{name}: {m.text}") if m.type == "error" else None)
+        page.on("request", lambda r: _note_foreign(r.url, console.address, errors))
+        if name:
+            _log_in(page, name, console.passwords[name])
+        return page
+
+    yield sit_down
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def _log_in(page: Page, name: str, password: str) -> None:
+    page.goto("/")
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Dashboard").wait_for()
+
+
+def _note_foreign(url: str, own: str, errors: list[str]) -> None:
+    """A console that works without the Internet asks nobody else for anything."""
+    if not url.startswith((own, "data:", "blob:")):
+        errors.append(f"asked another machine: {url}")
+
+
+def _wait_for_welcome(demo: subprocess.Popen[bytes], output: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and demo.poll() is None:
+        text = output.read_text()
+        if "Ctrl-C ends the demo" in text:
+            return text
+        time.sleep(0.1)
+    pytest.fail(f"The demo did not start:\n{output.read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

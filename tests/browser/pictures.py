@@ -1,0 +1,51 @@
+"""What is looked at in every picture of the console, by a program; people look at the files."""
+
+import os
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+DIRECTORY = os.environ.get("LBADMIN_PICTURES", "")
+"""Where pictures are kept; none are where it is empty."""
+
+_CLIPPED = """() => {
+  const shown = (e) => {
+    const box = e.getBoundingClientRect();
+    return box.width > 1 && box.height > 1 && getComputedStyle(e).visibility !== "hidden";
+  };
+  const hides = (e) => ["hidden", "clip"].includes(getComputedStyle(e).overflowX);
+  const inScroller = (e) => e.closest(".lb-code, .lb-scroll, [data-simplebar]");
+  return [...document.querySelectorAll("#main *, #page main *, form *")]
+    .filter((e) => shown(e) && e.textContent.trim() && hides(e) && !inScroller(e))
+    .filter((e) => !e.classList.contains("lb-hidden") && e.scrollWidth > e.clientWidth + 1)
+    .map((e) => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`);
+}"""
+_OUTSIDE = """() => [...document.querySelectorAll("#main *")]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".lb-code, [data-simplebar]"))
+  .filter((e) => !e.closest(".fixed, .lb-hidden"))
+  .slice(0, 5).map((e) => `${e.tagName}.${e.className}`)"""
+
+
+def look_at(page: Page, name: str) -> list[str]:
+    """What is wrong with the page as it stands; a picture of it is kept where that is asked for."""
+    page.wait_for_load_state("networkidle")
+    if DIRECTORY:
+        Path(DIRECTORY).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{DIRECTORY}/{name}.png", full_page=True)
+    wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    found = [f"{name}: {wider} px wider than the screen"] if wider > 0 else []
+    found += [f"{name}: cut text in {what}" for what in page.evaluate(_CLIPPED)]
+    found += [f"{name}: off the screen: {what}" for what in page.evaluate(_OUTSIDE)]
+    return found
+
+
+def find_barriers(page: Page, name: str) -> list[str]:
+    """What axe calls serious or critical."""
+    page.wait_for_load_state("networkidle")
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{name}: {found['id']}: {found['help']}: {[node['html'][:120] for node in found['nodes'][:3]]}"
+        for found in violations
+        if found["impact"] in {"serious", "critical"}
+    ]
