@@ -40,6 +40,10 @@ class Node(models.Model):
     name = models.CharField(max_length=63, unique=True, validators=[NAME_VALIDATOR])
     description = models.CharField(max_length=200, blank=True)
     driver = models.CharField(max_length=32, choices=Driver, default=Driver.AUTO)
+    enabled = models.BooleanField(
+        default=True,
+        help_text="Takes part in deployments. Switch it off for a machine that is away for long.",
+    )
     facts = models.JSONField(default=dict, blank=True, editable=False)
     """As `NodeFacts.to_data()` gives them; empty until the worker was seen."""
     facts_at = models.DateTimeField(null=True, editable=False)

@@ -50,14 +50,20 @@ def create_node(
 
 
 @deed(Action.NODE_UPDATED, target="node")
-def update_node(*, actor: Actor, node: Node, description: str, driver: str) -> Node:
-    """The name is the queue's and the worker's, so it stays. Needs ADMINISTER."""
+def update_node(
+    *, actor: Actor, node: Node, description: str, driver: str, enabled: bool | None = None
+) -> Node:
+    """The name is the queue's and the worker's, so it stays. Needs ADMINISTER.
+
+    A node that is not `enabled` takes no part in deployments; it comes back to what is live when it is.
+    """
     require(actor=actor, permission=ADMINISTER)
-    was = {"description": node.description, "driver": str(node.driver)}
+    was = {"description": node.description, "driver": str(node.driver), "enabled": node.enabled}
     node.description, node.driver = description, driver
+    node.enabled = node.enabled if enabled is None else enabled
     _require_valid(node)
-    node.save(update_fields=["description", "driver"])
-    facts = {"was": was, "driver": str(driver)}
+    node.save(update_fields=["description", "driver", "enabled"])
+    facts = {"was": was, "driver": str(driver), "enabled": node.enabled}
     audit.record(actor=actor, action=Action.NODE_UPDATED, target=node, facts=facts)
     return node
 

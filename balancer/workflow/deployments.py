@@ -21,6 +21,7 @@ from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
+from balancer.workflow.presence import is_gone
 from balancer.workflow.queue import publish_on_commit
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 
@@ -53,18 +54,18 @@ def apply_change(*, actor: Actor, change: Change) -> Deployment:
 
 @deed(Action.DEPLOYMENT_CANCELLED, target="deployment")
 def cancel_deployment(*, actor: Actor, deployment: Deployment) -> Deployment:
-    """Give up on the nodes that have not begun, an absent one for example. Needs APPLY.
+    """Give up on the nodes that have not begun, and on those whose worker is gone. Needs APPLY.
 
-    Nodes that carry the revision already are put back. Refused("nothing") where every node has begun.
+    Nodes that carry the revision already are put back. Refused("nothing") where there is none to give up on.
     """
     require(actor=actor, permission=APPLY)
     lock_cluster(deployment.cluster)
     deployment = Deployment.objects.get(pk=deployment.pk)
     if deployment.state not in DEPLOYMENT_ACTIVE:
         raise Refused("state", f"This deployment is over ({deployment.state}); there is nothing to cancel.")
-    names = cancel_queued_jobs(actor=actor, deployment=deployment)
+    names = cancel_queued_jobs(actor=actor, deployment=deployment) + _abandon_jobs(deployment)
     if not names:
-        raise Refused("nothing", "Every node has begun already; wait for the result and roll back if needed.")
+        raise Refused("nothing", "Every node is at work; wait for the result and roll back if needed.")
     audit.record(actor=actor, action=Action.DEPLOYMENT_CANCELLED, target=deployment, facts={"nodes": names})
     finalize_deployment(deployment=deployment)
     deployment.refresh_from_db()
@@ -140,9 +141,11 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused(
             "busy", f"Revision {running.revision.number} is being applied; wait until that is over."
         )
-    nodes = list(Node.objects.filter(cluster=cluster).order_by("name"))
+    nodes = list(Node.objects.filter(cluster=cluster, enabled=True).order_by("name"))
     if not nodes:
-        raise Refused("nothing", f"The cluster {cluster} has no nodes; add one first.")
+        raise Refused(
+            "nothing", f"The cluster {cluster} has no node that takes part; add or enable one first."
+        )
     for job in Job.objects.filter(node__in=nodes, state=JobState.QUEUED):
         if Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
             state=JobState.CANCELLED, finished_at=timezone.now()
@@ -155,6 +158,20 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused("busy", f"The node {busy.node} is being brought back to revision"
                               f" {busy.revision.number} just now; try again in a moment.")  # fmt: skip
     return nodes
+
+
+def _abandon_jobs(deployment: Deployment) -> list[str]:
+    """Fail the jobs whose worker is gone for good; what those kernels hold, nobody knows."""
+    names, now = [], timezone.now()
+    error = "The worker went away while it was at this job."
+    for job in Job.objects.filter(deployment=deployment, state=JobState.RUNNING).select_related("node"):
+        mine = Job.objects.filter(pk=job.pk, claim=job.claim, state=JobState.RUNNING)
+        if is_gone(job=job, now=now) and mine.update(state=JobState.FAILED, error=error, finished_at=now):
+            names.append(job.node.name)
+            Node.objects.filter(pk=job.node_id).update(carried_revision=None, in_sync=None, sync_detail=error)
+            facts = {"node": job.node.name, "error": error}
+            audit.record(actor=None, action=Action.JOB_FAILED, target=job, facts=facts)
+    return names
 
 
 def _create_deployment(*, actor: Actor, change: Change, revision: Revision) -> Deployment:

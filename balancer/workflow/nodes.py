@@ -43,9 +43,10 @@ def reconcile_node(
 ) -> None:
     """Refresh what is known of the node, then do the first of these that there is to do:
 
-    leave a living worker of this node alone; run a queued job; wait for a running deployment; bring the
-    kernel back to the live revision (where the node carries another one, or where the kernel differs when the
-    worker starts). A kernel that differs later on is reported as drift and left as it is.
+    leave a living worker of this node alone; run a queued job; wait for a running deployment, or until the
+    node takes part again; bring the kernel back to the live revision (where the node carries another one, or
+    where the kernel differs when the worker starts). A kernel that differs later on is reported as drift and
+    left as it is.
     """
     node = _greet(node_name=node_name, memory=memory, identity=identity, clock=clock)
     if node is None:
@@ -61,6 +62,8 @@ def reconcile_node(
             )
         return
     if Deployment.objects.filter(cluster=node.cluster, state__in=DEPLOYMENT_ACTIVE).exists():
+        return
+    if not node.enabled:
         return
     cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
     if cause:

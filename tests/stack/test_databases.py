@@ -92,7 +92,7 @@ def test_nodes_that_end_at_once_end_the_deployment_once(
     finalize, all_looked = jobs.finalize_deployment, Barrier(AT_ONCE)
 
     def finalize_slowly(**arguments: Any) -> None:
-        """No one commits before all have looked at each other's jobs, unless a lock lets them in one by one."""
+        """No one commits before all have looked at each other, unless a lock lets them in one by one."""
         finalize(**arguments)
         with suppress(BrokenBarrierError):
             all_looked.wait(timeout=1)

@@ -1,6 +1,7 @@
 """Apply: one revision, one job for each node, live when every node carries it, and only then."""
 
 import time
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,9 +11,9 @@ from django.utils import timezone
 from balancer.domain.codec import document_to_data, dump_document
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import KernelError, OutcomeUnknown, Rejected
-from balancer.models import AuditEvent, Backend, Change, Deployment, Job, Revision, Service
+from balancer.models import AuditEvent, Backend, Change, Deployment, Job, Node, Revision, Service
 from balancer.workflow.approvals import withdraw_change
-from balancer.workflow.clusters import create_cluster
+from balancer.workflow.clusters import create_cluster, update_node
 from balancer.workflow.deployments import apply_change, cancel_deployment, queue_job
 from balancer.workflow.documents import live_document
 from balancer.workflow.drafts import open_change, save_draft
@@ -303,12 +304,40 @@ def test_a_deployment_that_waits_for_an_absent_node_can_be_cancelled(site: Site)
 
 def test_a_deployment_that_every_node_has_begun_cannot_be_cancelled(site: Site) -> None:
     deployment = site.start(service_data("web"))
-    Job.objects.filter(deployment=deployment).update(state="running")
+    Job.objects.filter(deployment=deployment).update(state="running", claimed_at=timezone.now())
 
     with pytest.raises(Refused) as refused:
         cancel_deployment(actor=site.operator, deployment=deployment)
 
     assert refused.value.code == "nothing"
+
+
+def test_a_deployment_whose_worker_is_gone_for_good_can_be_cancelled(site: Site) -> None:
+    deployment = site.start(service_data("web"))
+    first = deployment.jobs.get(node__name="lb1")
+    site.run(deployment.jobs.get(node__name="lb2"))
+    long_ago = timezone.now() - timedelta(minutes=6)
+    Job.objects.filter(pk=first.pk).update(state="running", claimed_at=timezone.now() - timedelta(minutes=4))
+    Node.objects.filter(name="lb1").update(last_seen=long_ago)
+    with pytest.raises(Refused):
+        cancel_deployment(actor=site.operator, deployment=deployment)
+    Job.objects.filter(pk=first.pk).update(claimed_at=long_ago)
+
+    cancelled = cancel_deployment(actor=site.operator, deployment=deployment)
+
+    assert cancelled.state == "failed"
+    assert Node.objects.get(name="lb1").carried_revision is None
+    assert set(Job.objects.filter(reason="converge").values_list("node__name", flat=True)) == {"lb1", "lb2"}
+
+
+def test_a_node_that_is_switched_off_takes_no_part(site: Site) -> None:
+    node = Node.objects.get(name="lb2")
+    update_node(actor=None, node=node, description="", driver="auto", enabled=False)
+
+    site.deploy(service_data("web"))
+
+    assert set(Job.objects.values_list("node__name", flat=True)) == {"lb1"}
+    assert not site.kernels["lb2"].forwarding
 
 
 def test_a_deployment_that_is_over_cannot_be_cancelled(site: Site) -> None:

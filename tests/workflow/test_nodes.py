@@ -250,6 +250,18 @@ def test_a_worker_of_an_unknown_node_says_so_once_and_does_nothing(site: Site) -
     assert list(events.values_list("facts__code", flat=True)) == ["unknown-node"]
 
 
+def test_a_node_that_is_switched_off_comes_back_to_what_is_live(site: Site, worker: Worker) -> None:
+    Node.objects.filter(name="lb1").update(enabled=False)
+    site.deploy(service_data("web"))
+    worker.tick()
+    assert worker.node.carried_revision is None
+
+    Node.objects.filter(name="lb1").update(enabled=True)
+    worker.tick()
+
+    assert site.own_rules("lb1") == site.own_rules("lb2")
+
+
 def test_every_start_of_a_worker_is_on_record(site: Site, worker: Worker) -> None:
     worker.tick()
     worker.tick()

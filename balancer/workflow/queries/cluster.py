@@ -1,7 +1,7 @@
 """Dashboard, services at a glance, and nodes."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 
 from django.utils import timezone
@@ -10,10 +10,9 @@ from balancer.domain.lifecycle import CHANGE_IN_REVIEW, DEPLOYMENT_ACTIVE, Chang
 from balancer.domain.types import Service
 from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node, Revision
 from balancer.workflow.documents import live_document, live_services
+from balancer.workflow.presence import is_absent
 from balancer.workflow.queries.values import service_value, shares_alone
 
-ABSENT_AFTER = timedelta(seconds=30)
-"""Six ticks."""
 RECENT_EVENTS = 10
 
 
@@ -108,7 +107,3 @@ def view_node(*, node: Node, now: datetime | None = None) -> NodeView:
         desired=node.cluster.live_revision,
         job=node.jobs.select_related("revision").order_by("-queued_at").first(),
     )
-
-
-def is_absent(*, node: Node, now: datetime) -> bool:
-    return node.last_seen is None or now - node.last_seen > ABSENT_AFTER

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JobState
 from balancer.models import Deployment, Job
-from balancer.workflow.queries.cluster import is_absent
+from balancer.workflow.presence import is_absent, is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class DeploymentView:
     """Poll again while it is."""
     done: int
     can_cancel: bool
-    """There is a node that has not begun."""
+    """There is a node that has not begun, or one whose worker is gone."""
 
 
 def view_deployment(*, deployment: Deployment) -> DeploymentView:
@@ -42,8 +42,13 @@ def view_deployment(*, deployment: Deployment) -> DeploymentView:
         jobs=tuple(_view_job(job) for job in jobs),
         active=active,
         done=sum(job.state == JobState.SUCCEEDED for job in jobs),
-        can_cancel=active and any(job.state == JobState.QUEUED for job in jobs),
+        can_cancel=active and any(_can_cancel(job) for job in jobs),
     )
+
+
+def _can_cancel(job: Job) -> bool:
+    gone = job.state == JobState.RUNNING and is_gone(job=job, now=timezone.now())
+    return gone or job.state == JobState.QUEUED
 
 
 def _view_job(job: Job) -> JobView:
