@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JOB_ENDED, JobState
-from balancer.kernel.base import Kernel, KernelError, OutcomeUnknown
+from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown
 from balancer.models import Deployment, Job, Node
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
@@ -27,6 +27,9 @@ from balancer.workflow.revisions import compile_rulesets, document_of, live_revi
 
 Clock = Callable[[], datetime]
 ATTEMPTS_MAX = 5
+"""Workers that may die over one job."""
+SYNCS_MAX = 3
+"""Tries of one worker while the kernel is busy or cannot say what it holds."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,21 +132,26 @@ def _why_not_convergence(job: Job) -> str | None:
 
 
 def _act(*, job: Job, kernel: Kernel, clock: Clock) -> _Outcome:
-    """Make the kernel carry the revision; once more where it cannot say whether it does."""
+    """Make the kernel carry the revision; again where that can help."""
     _note(job, "Writing the rules into the kernel.", clock=clock)
-    try:
+    for _ in range(SYNCS_MAX - 1):
         try:
             return _sync(job=job, kernel=kernel)
-        except OutcomeUnknown as error:
+        except (Busy, OutcomeUnknown) as error:
             _note(job, f"{error} Trying once more.", clock=clock)
-            return _sync(job=job, kernel=kernel)
-    except OutcomeUnknown as error:
-        return _Outcome(error=str(error), known=False)
-    except KernelError as error:
-        return _Outcome(error=str(error))
-    except Exception as error:
-        logger.exception("Job %s failed unexpectedly.", job.pk)
-        return _Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
+        except Exception as error:  # noqa: BLE001 - whatever a driver does wrong, the job must not stay running
+            return _failure(job, error)
+    try:
+        return _sync(job=job, kernel=kernel)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failure(job, error)
+
+
+def _failure(job: Job, error: Exception) -> _Outcome:
+    if isinstance(error, KernelError):
+        return _Outcome(error=str(error), known=not isinstance(error, OutcomeUnknown))
+    logger.error("Job %s failed unexpectedly.", job.pk, exc_info=error)
+    return _Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
 
 
 def _sync(*, job: Job, kernel: Kernel) -> _Outcome:

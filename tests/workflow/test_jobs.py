@@ -13,7 +13,7 @@ from django.db import connection
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JobState
-from balancer.kernel.base import OutcomeUnknown, Receipt
+from balancer.kernel.base import Busy, KernelError, OutcomeUnknown, Receipt, Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Change, Draft, Job, Node, Revision, Vote, history
 from balancer.workflow.claims import is_alive, own_identity
@@ -196,10 +196,29 @@ def test_an_unexpected_error_fails_the_job(site: Site, job: Job) -> None:
     assert job.error == "Unexpected ZeroDivisionError: oops"
 
 
-def test_an_unknown_outcome_is_tried_once_more(site: Site, job: Job) -> None:
-    site.kernels["lb1"].fail_next = OutcomeUnknown("The read-back failed.")
+@pytest.mark.parametrize("error", [OutcomeUnknown("The read-back failed."), Busy("Somebody has the lock.")])
+def test_what_may_go_well_the_next_time_is_tried_again(site: Site, job: Job, error: KernelError) -> None:
+    site.kernels["lb1"].fail_next = error
 
     assert site.run(job) is JobState.SUCCEEDED
+
+
+def test_a_rejection_is_not_tried_again(site: Site, job: Job) -> None:
+    site.kernels["lb1"].fail_next = Rejected("The kernel said no.")
+
+    assert site.run(job) is JobState.FAILED
+
+
+def test_a_kernel_that_stays_busy_fails_the_job_and_is_known_to_be_as_before(site: Site, job: Job) -> None:
+    tries = []
+
+    class Taken:
+        def sync(self, **_: object) -> None:
+            tries.append(1)
+            raise Busy("Somebody has the lock.")
+
+    assert site.run(job, kernel=Taken()) is JobState.FAILED
+    assert (len(tries), Node.objects.get(name="lb1").sync_detail) == (3, "")
 
 
 # Death and recovery
