@@ -9,21 +9,28 @@ import os
 import select
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from balancer.lab.errors import LabError
-from balancer.lab.record import remove_lab
+from balancer.lab.record import read_record, remove_lab
 
 
 def main(*, directory: Path, owner: int) -> int:
     # A Ctrl-C or a kill of the whole group must not take away the one who cleans up.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    record = read_record(directory=directory)
+    if record is None:
+        print(f"There is no record in {directory}.", file=sys.stderr)
+        return 1
     wait_for_end(owner=owner)
     try:
-        remove_lab(directory=directory)
+        # By what was read at the start: somebody may have tidied the record away in the meantime.
+        remove_lab(directory=directory, namespaces=record.namespaces)
     except LabError as error:
-        (directory / "reaper.log").write_text(f"{error}\n")
+        with suppress(OSError):
+            (directory / "reaper.log").write_text(f"{error}\n")
         return 1
     return 0
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,11 +91,9 @@ def is_alive(process: Process) -> bool:
         return False
 
 
-def remove_lab(*, directory: Path) -> None:
-    """Everything the record names, then the record: what fails stays recorded for the next try."""
-    record = read_record(directory=directory)
-    if record is not None:
-        remove_namespaces(names=record.namespaces)
+def remove_lab(*, directory: Path, namespaces: Iterable[str]) -> None:
+    """The namespaces, then the record: what fails stays recorded for the next try."""
+    remove_namespaces(names=namespaces)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -112,7 +110,7 @@ def _clean_stale(*, directory: Path) -> None:
         if time.monotonic() > deadline:
             raise LabError(f"The lab “{directory.name}” of an earlier run is still being removed. Try again.")
         time.sleep(0.02)
-    remove_lab(directory=directory)
+    remove_lab(directory=directory, namespaces=record.namespaces if record else ())
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Lab:
         if reaper is not None:
             reaper.communicate()
         if reaper is None or reaper.returncode:
-            record.remove_lab(directory=self.directory)
+            record.remove_lab(directory=self.directory, namespaces=self.topology.namespaces)
         for listener in self._listeners:
             listener.communicate()
 

@@ -15,9 +15,13 @@ from balancer.lab.topology import Lab
 def main(*, prefix: str, records: Path, mode: str) -> None:
     with Lab(prefix=prefix, records=records) as lab:
         if mode == "process":
-            subprocess.Popen(
-                lab.command(machine="lb1", command=["sleep", "600"]), start_new_session=True, close_fds=True
+            inside = subprocess.Popen(
+                lab.command(machine="lb1", command=["sh", "-c", "echo inside; exec sleep 600"]),
+                start_new_session=True,
+                stdout=subprocess.PIPE,
             )
+            assert inside.stdout is not None
+            inside.stdout.readline()
         child = os.fork() if mode == "fork" else None
         if child != 0:
             print(child or 0, flush=True)

@@ -15,8 +15,7 @@ def load_document(*, lab: Lab, flavour: str, document: Document, machine: str = 
     Connection tracking is left alone: flushed, it would hand out source ports that are still in TIME_WAIT at
     the backends, whose answer makes the client begin again, and the connection is counted twice.
     """
-    for name in FLAVOURS:
-        restore(lab=lab, flavour=name, text=_EMPTY, machine=machine)
+    remove_rules(lab, machine=machine)
     restore(
         lab=lab,
         flavour=flavour,
@@ -24,6 +23,12 @@ def load_document(*, lab: Lab, flavour: str, document: Document, machine: str = 
         flush=False,
         machine=machine,
     )
+
+
+def remove_rules(lab: Lab, *, machine: str = "lb1") -> None:
+    """Both flavours are empty, with policies that accept."""
+    for flavour in FLAVOURS:
+        restore(lab=lab, flavour=flavour, text=_EMPTY, machine=machine)
 
 
 def restore(*, lab: Lab, flavour: str, text: str, machine: str = "lb1", flush: bool = True) -> None:

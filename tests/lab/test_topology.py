@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -45,22 +47,25 @@ def read_host() -> list[str]:
     return [subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in HOST_STATE]
 
 
-def start_owner(prefix: str, records: Path, mode: str) -> tuple[subprocess.Popen[str], int]:
+@contextmanager
+def lab_owner(prefix: str, records: Path, mode: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The owner of a standing lab, and the pid of its child (0 without)."""
     owner = subprocess.Popen(
         [sys.executable, "-m", "tests.lab.owner", prefix, str(records), mode],
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert owner.stdout is not None
-    return owner, int(owner.stdout.readline())
+    try:
+        assert owner.stdout is not None
+        yield owner, int(owner.stdout.readline())
+    finally:
+        owner.kill()
+        owner.communicate()
 
 
 def end_owner(owner: subprocess.Popen[str], number: signal.Signals) -> None:
     owner.send_signal(number)
     owner.wait()
-    assert owner.stdout is not None
-    owner.stdout.close()
 
 
 def test_a_lab_stands_within_seconds_and_nothing_of_it_is_left(prefix: str, records: Path) -> None:
@@ -121,23 +126,30 @@ def test_machines_can_have_other_interfaces_addresses_and_networks(prefix: str, 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_lab_is_gone_when_its_owner_is_killed(prefix: str, records: Path, number: signal.Signals) -> None:
-    owner, _ = start_owner(prefix, records, "process")
-    inside = [pid for name in own_namespaces(prefix) for pid in list_pids(name=name)]
-    assert len(inside) == 2  # the listeners, and the process in lb1
-    end_owner(owner, number)
-    wait_until(lambda: not own_namespaces(prefix), what="the namespaces are gone")
-    wait_until(lambda: not (records / prefix).exists(), what="the record is gone")
-    assert not any(Path(f"/proc/{pid}/ns/net").exists() for pid in inside)
+    with lab_owner(prefix, records, "process") as (owner, _):
+        inside = [pid for name in own_namespaces(prefix) for pid in list_pids(name=name)]
+        assert len(inside) == 2  # the listeners, and the process in lb1
+        end_owner(owner, number)
+        wait_until(lambda: not own_namespaces(prefix), what="the namespaces are gone")
+        wait_until(lambda: not (records / prefix).exists(), what="the record is gone")
+        assert not any(is_running(pid) for pid in inside)
 
 
 def test_a_lab_is_gone_although_a_child_of_its_owner_keeps_the_pipe_open(prefix: str, records: Path) -> None:
-    owner, child = start_owner(prefix, records, "fork")
-    try:
+    with lab_owner(prefix, records, "fork") as (owner, child):
+        try:
+            end_owner(owner, signal.SIGKILL)
+            wait_until(lambda: not own_namespaces(prefix), what="the namespaces are gone")
+            assert is_running(child)  # outside of the lab, so it lives on
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_lab_is_gone_although_somebody_tidied_its_record_away(prefix: str, records: Path) -> None:
+    with lab_owner(prefix, records, "process") as (owner, _):
+        shutil.rmtree(records)
         end_owner(owner, signal.SIGKILL)
         wait_until(lambda: not own_namespaces(prefix), what="the namespaces are gone")
-        os.kill(child, 0)  # the child lives on, outside of the lab
-    finally:
-        os.kill(child, signal.SIGKILL)
 
 
 def test_a_lab_in_use_is_refused_and_left_alone(prefix: str, records: Path) -> None:
@@ -163,13 +175,14 @@ def test_a_namespace_of_somebody_else_is_refused_and_left_alone(prefix: str, rec
 
 
 def test_what_a_dead_run_left_is_cleaned_before_the_next(prefix: str, records: Path) -> None:
-    owner, _ = start_owner(prefix, records, "process")
-    recorded = read_record(directory=records / prefix)
-    assert recorded is not None
-    assert recorded.reaper is not None
-    os.kill(recorded.reaper.pid, signal.SIGKILL)
-    wait_until(lambda: not is_running(recorded.reaper.pid), what="the reaper is dead")
-    end_owner(owner, signal.SIGKILL)
+    with lab_owner(prefix, records, "process") as (owner, _):
+        recorded = read_record(directory=records / prefix)
+        assert recorded is not None
+        reaper = recorded.reaper
+        assert reaper is not None
+        os.kill(reaper.pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(reaper.pid), what="the reaper is dead")
+        end_owner(owner, signal.SIGKILL)
     left = [pid for name in own_namespaces(prefix) for pid in list_pids(name=name)]
     assert left
     with Lab(prefix=prefix, records=records) as lab:
