@@ -1,4 +1,4 @@
-"""How the console looks: the settings of Unfold. Everything is served from here; nothing is fetched elsewhere."""
+"""How the console looks: the settings of Unfold. Nothing is fetched from elsewhere."""
 
 from typing import Any
 
