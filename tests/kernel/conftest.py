@@ -21,7 +21,6 @@ TOOLS = (
     "conntrack",
     "ip",
 )
-WITHOUT_KERNEL = "LBADMIN_WITHOUT_KERNEL"
 KINDS = (
     (Flavour.LEGACY, DriverName.PYTHON_IPTABLES),
     (Flavour.LEGACY, DriverName.IPTABLES_RESTORE),
@@ -37,9 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def machine() -> None:
-    """A machine on which kernel tests can run; a loud failure on any other, unless it was asked to skip."""
-    if os.environ.get(WITHOUT_KERNEL) == "1":
-        pytest.skip(f"{WITHOUT_KERNEL}=1: kernel tests were switched off")
+    """A machine on which kernel tests can run; a loud failure on any other."""
     lacks = ["root rights"] if os.geteuid() != 0 else []
     lacks += [
         tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
@@ -47,7 +44,7 @@ def machine() -> None:
     if lacks:
         pytest.fail(
             f"Kernel tests need {', '.join(lacks)}, which this run lacks. Run sudo script/test,"
-            f" or set {WITHOUT_KERNEL}=1 to leave them out."
+            " or leave them out with -m 'not kernel'."
         )
 
 

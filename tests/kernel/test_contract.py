@@ -54,7 +54,10 @@ class Subject:
         }
 
 
-@pytest.fixture(params=["fake", *KINDS], ids=lambda kind: kind if kind == "fake" else "-".join(kind))
+REAL = [pytest.param(kind, id="-".join(kind), marks=pytest.mark.kernel) for kind in KINDS]
+
+
+@pytest.fixture(params=["fake", *REAL])
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "fake":
         return _fake()
