@@ -7,14 +7,15 @@ rows and from the kernel.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
-from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JobState
+from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
 from balancer.kernel.base import Kernel, KernelError
 from balancer.models import Deployment, Job, Node, Revision
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
+from balancer.workflow.changes import lock_cluster
 from balancer.workflow.deployments import queue_job
 from balancer.workflow.jobs import Clock, recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
@@ -61,9 +62,7 @@ def reconcile_node(
                 job_id=str(waiting.pk), node_name=node_name, kernel=kernel, identity=identity, clock=clock
             )
         return
-    if Deployment.objects.filter(cluster=node.cluster, state__in=DEPLOYMENT_ACTIVE).exists():
-        return
-    if not node.enabled:
+    if _is_deploying(node) or not node.enabled:
         return
     cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
     if cause:
@@ -153,12 +152,14 @@ def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:
 
 
 def _converge(*, node: Node, cause: str, kernel: Kernel, identity: str, clock: Clock) -> None:
-    try:
-        with transaction.atomic():
-            job = queue_job(
-                actor=None, node=node, revision=live_revision(node.cluster), cause=cause, announce=False
-            )
-    except IntegrityError:
-        # A deployment has queued its job in this moment; it comes first.
-        return
+    with transaction.atomic():
+        # Deployments take this lock too, so none of them queues a job for the node in this moment.
+        cluster = lock_cluster(node.cluster)
+        if _is_deploying(node) or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
+            return
+        job = queue_job(actor=None, node=node, revision=live_revision(cluster), cause=cause, announce=False)
     run_job(job_id=str(job.pk), node_name=node.name, kernel=kernel, identity=identity, clock=clock)
+
+
+def _is_deploying(node: Node) -> bool:
+    return Deployment.objects.filter(cluster=node.cluster, state__in=DEPLOYMENT_ACTIVE).exists()

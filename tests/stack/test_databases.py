@@ -9,14 +9,17 @@ from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 
 from balancer.kernel.base import Receipt
 from balancer.kernel.fake import FakeKernel
-from balancer.models import AuditEvent, Deployment, Job, Revision
+from balancer.models import AuditEvent, Deployment, Job, Node, Revision
+from balancer.models.history import APPEND_ONLY_TABLES
 from balancer.workflow import jobs
+from balancer.workflow.claims import own_identity
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.revisions import live_revision
 from tests.documents import service_data
 from tests.stack.machinery import ROOT, Stack
@@ -108,6 +111,38 @@ def test_nodes_that_end_at_once_end_the_deployment_once(
     assert live_revision(site.cluster) == deployment.revision
     assert AuditEvent.objects.filter(action="deployment.succeeded").count() == 1
     assert Deployment.objects.get().state == "succeeded"
+
+
+@both_databases
+def test_nodes_that_converge_while_somebody_applies_get_in_nobodys_way(stack: Stack) -> None:
+    names = [f"lb{i}" for i in range(AT_ONCE - 1)]
+    site = make_site(*names)
+    site.kernels = {name: FakeKernel() for name in names}
+    site.deploy(service_data("web"))
+    for round_number in range(5):
+        Node.objects.update(carried_revision=None)
+        change = site.approved(service_data("web", description=str(round_number)))
+
+        results = at_once(
+            lambda change=change: apply_change(actor=site.operator, change=change),
+            *(lambda name=name: tick(name, kernel=site.kernels[name]) for name in names),
+        )
+
+        assert isinstance(results[0], Deployment) or results[0].code == "busy"
+        for deployment in Deployment.objects.filter(state="running"):
+            site.finish(deployment)
+        assert not Job.objects.filter(state__in=["queued", "running"]).exists()
+
+
+def tick(name: str, *, kernel: FakeKernel) -> None:
+    reconcile_node(node_name=name, kernel=kernel, memory=NodeMemory(), identity=own_identity())
+
+
+@pytest.mark.parametrize("table", sorted(APPEND_ONLY_TABLES))
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_truncate_does_not_get_past_the_triggers(stack: Stack, table: str) -> None:
+    with pytest.raises(IntegrityError), connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {table} CASCADE")
 
 
 def test_the_workflow_tests_pass_on_postgresql(stack: Stack, postgresql: str) -> None:

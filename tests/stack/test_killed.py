@@ -14,7 +14,7 @@ from tests.cast import Site
 from tests.documents import Data, service_data
 from tests.kernel.machine import Namespace, own_part, save
 from tests.stack.machinery import Process, Stack, eventually
-from tests.stack.site import LEGACY, NFT, carries_live, make_site, wait_for_end, wait_for_worker
+from tests.stack.site import LEGACY, NFT, carries_live, events, make_site, wait_for_end, wait_for_worker
 
 KILLS = max(int(os.environ.get("LBADMIN_CAMPAIGN") or 0), 1) * (50 if "LBADMIN_CAMPAIGN" in os.environ else 3)
 Tables = dict[str, tuple[str, ...]]
@@ -82,6 +82,9 @@ def test_a_killed_worker_leaves_whole_tables_and_the_node_converges_by_itself(
         known.append(tables(inside=namespace, flavour=flavour))
         assert_whole(observed, known)
         assert_settled(site, deployment, inside=namespace, flavour=flavour)
+    interrupted = len(events("job.requeued"))
+    print(f"{interrupted} of {KILLS} kills came in the middle of a job")
+    assert interrupted or KILLS < 50, "no kill came in time"
 
 
 def measure(site: Site) -> float:

@@ -1,11 +1,12 @@
 """History: written with the deed or not at all, and never changed afterwards."""
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import DatabaseError, connection, transaction
 
 from balancer.models import AuditEvent, Revision, Service, Vote
 from balancer.models.history import APPEND_ONLY_TABLES
+from balancer.models.roles import ROLES
 from balancer.workflow import audit
 from balancer.workflow.approvals import approve_change, submit_change
 from balancer.workflow.errors import Refused
@@ -96,6 +97,17 @@ def test_the_database_refuses_to_change_history(site: Site, table: str, statemen
     refused = pytest.raises(DatabaseError, match=r"append-only|immutable")
     with refused, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement.format(table))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("time", ["once", "twice"])
+def test_a_test_with_real_commits_leaves_triggers_and_roles_for_the_next(time: str) -> None:
+    assert Group.objects.filter(name__in=ROLES).count() == len(ROLES)
+    assert not AuditEvent.objects.exists()
+    audit.record(actor=None, action="test.done")
+
+    with pytest.raises(DatabaseError, match="append-only"):
+        AuditEvent.objects.all().delete()
 
 
 @pytest.mark.parametrize("model", [AuditEvent, Revision])
