@@ -12,11 +12,12 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from balancer.admin.site import actor_of, list_address
+from balancer.admin.site import actor_of, list_address, show_moment
 from balancer.models import AuditEvent
 from balancer.workflow import audit
 
@@ -78,7 +79,7 @@ class UserAdmin(Trail, Audited, DjangoUserAdmin, ModelAdmin):
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     actions = None
-    list_display = ("username", "first_name", "last_name", "show_roles", "is_active", "last_login")
+    list_display = ("username", "show_name", "show_roles", "show_active", "show_login")
     list_filter = ("groups", "is_active")
     readonly_fields = ("last_login", "date_joined")
     add_fieldsets = ((None, {"fields": ("username", "usable_password", "password1", "password2", "groups")}),)
@@ -103,6 +104,18 @@ class UserAdmin(Trail, Audited, DjangoUserAdmin, ModelAdmin):
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         obj.is_staff = True  # what Django asks of everybody who logs in here; the roles say what they may do
         super().save_model(request, obj, form, change)
+
+    @display(description="Name", ordering="last_name")
+    def show_name(self, row: User) -> str:
+        return row.get_full_name()
+
+    @display(description="Active", ordering="is_active", boolean=True)
+    def show_active(self, row: User) -> bool:
+        return row.is_active
+
+    @display(description="Last login", ordering="last_login")
+    def show_login(self, row: User) -> SafeString | str:
+        return show_moment(row.last_login) if row.last_login else "never"
 
     @display(description="Roles")
     def show_roles(self, row: User) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -16,9 +16,18 @@ from balancer.admin.change_words import missing_buttons
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.shares import compare_shares
-from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
+from balancer.admin.site import (
+    ConsoleAdmin,
+    actor_of,
+    count_rows,
+    page_address,
+    perform,
+    register,
+    show_moment,
+    texts_of,
+)
 from balancer.domain.problem import errors, warnings
-from balancer.models import Change, Deployment
+from balancer.models import Change, Deployment, Draft
 from balancer.workflow import approvals, deployments, drafts, queries
 from balancer.workflow.permissions import APPLY, may
 
@@ -84,8 +93,9 @@ class ChangeAdmin(ConsoleAdmin):
     ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Change]:
-        found = super().get_queryset(request).select_related("author", "cluster")
-        return found.annotate(size=Count("drafts", distinct=True))
+        related = ("base_revision", "rollback_of")
+        found = super().get_queryset(request).select_related("author", "cluster", *related)
+        return found.defer(*texts_of(*related)).annotate(size=count_rows(Draft, "change"))
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view

@@ -1,7 +1,5 @@
 """States in words and colour, the same on every page."""
 
-from datetime import datetime, timedelta
-
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -9,9 +7,7 @@ from django.utils.safestring import SafeString
 from balancer.domain.lifecycle import ChangeState
 from balancer.domain.types import BackendState
 from balancer.models import Draft, Node
-
-SEEN_WITHIN = timedelta(seconds=90)
-"""A node that was not heard of for longer is called silent; its worker reports every few seconds."""
+from balancer.workflow.presence import is_absent
 
 _CHANGE = {
     ChangeState.DRAFT: ("Draft", "idle", "edit"),
@@ -71,15 +67,15 @@ def backend_dot(state: str) -> SafeString:
     )
 
 
-def is_silent(node: Node, *, now: datetime | None = None) -> bool:
-    return node.last_seen is None or (now or timezone.now()) - node.last_seen > SEEN_WITHIN
-
-
 def node_chip(node: Node) -> SafeString:
     """Whether its worker is heard of."""
     if node.last_seen is None:
         return chip("Never seen", "idle", "help")
-    return chip("Silent", "bad", "cloud_off") if is_silent(node) else chip("Online", "ok", "check_circle")
+    return (
+        chip("Silent", "bad", "cloud_off")
+        if is_absent(node=node, now=timezone.now())
+        else chip("Online", "ok", "check_circle")
+    )
 
 
 def sync_chip(node: Node) -> SafeString:

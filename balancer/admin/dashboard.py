@@ -7,7 +7,8 @@ from django.http import HttpRequest
 from balancer.admin import chips
 from balancer.admin.history import describe_events
 from balancer.admin.inbox import trays_of
-from balancer.admin.nodes import nodes_row
+from balancer.admin.nodes import nodes_of, nodes_row
+from balancer.admin.site import texts_of
 from balancer.models import AuditEvent, Cluster, Deployment
 from balancer.workflow import queries
 
@@ -33,17 +34,18 @@ def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
 
 
 def _clusters() -> list[dict[str, Any]]:
-    found = Cluster.objects.select_related("live_revision__change").order_by("name")[:CLUSTERS]
-    return [_show_cluster(cluster) for cluster in found]
+    found = Cluster.objects.select_related("live_revision").defer(*texts_of("live_revision"))
+    return [_show_cluster(cluster) for cluster in found.order_by("name")[:CLUSTERS]]
 
 
 def _show_cluster(cluster: Cluster) -> dict[str, Any]:
     view = queries.view_dashboard(cluster=cluster)
-    return {"view": view, "nodes": [nodes_row(entry.node) for entry in view.nodes]}
+    return {"view": view, "nodes": [nodes_row(node) for node in nodes_of(cluster)]}
 
 
 def _deployments() -> list[tuple[Deployment, Any]]:
-    found = Deployment.objects.select_related("revision", "change", "cluster", "requested_by").order_by("-pk")
+    found = Deployment.objects.select_related("revision", "change", "cluster", "requested_by")
+    found = found.defer(*texts_of("revision")).order_by("-pk")
     return [(deployment, chips.work_chip(deployment.state)) for deployment in found[:RECENT_DEPLOYMENTS]]
 
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
+from balancer.admin.site import count_rows
 from balancer.domain.lifecycle import CHANGE_APPLICABLE, CHANGE_IN_REVIEW, ChangeState
-from balancer.models import Change
+from balancer.models import Change, Draft
 from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
 
 SHOWN = 6
@@ -22,7 +23,12 @@ class Tray:
 def trays_of(user: AbstractBaseUser | AnonymousUser) -> tuple[Tray, ...]:
     """Only those in which something lies."""
     trays = (
-        Tray(title, tuple(found.select_related("author", "cluster").annotate(size=Count("drafts"))[:SHOWN]))
+        Tray(
+            title,
+            tuple(
+                found.select_related("author", "cluster").annotate(size=count_rows(Draft, "change"))[:SHOWN]
+            ),
+        )
         for title, found in _waiting(user)
     )
     return tuple(tray for tray in trays if tray.changes)

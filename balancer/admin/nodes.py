@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -10,8 +10,8 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.machine_forms import MachinePages
-from balancer.admin.site import ConsoleAdmin, page_address, register
-from balancer.models import Cluster, Node
+from balancer.admin.site import ConsoleAdmin, count_rows, page_address, register, texts_of
+from balancer.models import Cluster, Node, Service
 from balancer.workflow import clusters, queries
 from balancer.workflow.permissions import ADMINISTER, may
 
@@ -30,7 +30,8 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         related = ("cluster__live_revision", "carried_revision")
-        return super().get_queryset(request).select_related(*related)
+        found = super().get_queryset(request).select_related(*related)
+        return found.defer(*texts_of(*related))
 
     def create_machine(self, **values: Any) -> Node:
         return clusters.create_node(**values)
@@ -40,7 +41,11 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
 
     def show_machine(self, request: HttpRequest, row: Node) -> HttpResponse:
         view = queries.view_node(node=row)
-        jobs = row.jobs.select_related("revision", "deployment__change").order_by("-queued_at")[:RECENT_JOBS]
+        jobs = (
+            row.jobs.select_related("revision", "deployment__change")
+            .defer(*texts_of("revision"))
+            .order_by("-queued_at")[:RECENT_JOBS]
+        )
         return self.render(
             request,
             "node.html",
@@ -52,7 +57,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             sync=chips.sync_chip(row),
             facts=row.facts,
             difference=row.sync_detail.splitlines(),
-            jobs=[(job, chips.work_chip(job.state)) for job in jobs],
+            jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
             may_administer=may(actor=request.user, permission=ADMINISTER),
         )
 
@@ -88,11 +93,10 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
     fixed_fields = ()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Cluster]:
-        counts = {
-            "node_count": Count("nodes", distinct=True),
-            "service_count": Count("services", distinct=True),
-        }
-        return super().get_queryset(request).select_related("live_revision").annotate(**counts)
+        found = super().get_queryset(request).select_related("live_revision")
+        # Two joins at once would multiply nodes by services before counting them.
+        counts = {"node_count": count_rows(Node, "cluster"), "service_count": count_rows(Service, "cluster")}
+        return found.defer(*texts_of("live_revision")).annotate(**counts)
 
     def create_machine(self, **values: Any) -> Cluster:
         return clusters.create_cluster(**values)
@@ -107,10 +111,7 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
             title=row.name,
             crumbs=[(row.name, "")],
             cluster=row,
-            nodes=[
-                nodes_row(node)
-                for node in row.nodes.select_related("carried_revision", "cluster__live_revision")
-            ],
+            nodes=[nodes_row(node) for node in nodes_of(row)],
             services=row.services.count(),
             may_administer=may(actor=request.user, permission=ADMINISTER),
         )
@@ -136,6 +137,11 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
             page_address(row.live_revision),
             row.live_revision.number,
         )
+
+
+def nodes_of(cluster: Cluster) -> QuerySet[Node]:
+    related = ("cluster__live_revision", "carried_revision")
+    return cluster.nodes.select_related(*related).defer(*texts_of(*related))
 
 
 def nodes_row(node: Node) -> tuple[Node, SafeString, SafeString, SafeString]:

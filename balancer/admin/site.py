@@ -6,7 +6,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
-from django.db.models import Model
+from django.db.models import Count, Model, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -111,6 +112,17 @@ def list_address(model: type[Model]) -> str:
 
 def page_address(row: Model) -> str:
     return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+
+
+def texts_of(*relations: str) -> list[str]:
+    """The long fields of related revisions, for `defer`: what shows a number must not load megabytes."""
+    return [f"{relation}__{field}" for relation in relations for field in ("document", "rulesets")]
+
+
+def count_rows(model: type[Model], field: str) -> Coalesce:
+    """How many rows of the model point here with the field; counted beside the list, not joined into it."""
+    inside = model._default_manager.filter(**{field: OuterRef("pk")}).order_by().values(field)
+    return Coalesce(Subquery(inside.annotate(found=Count("pk")).values("found")), 0)
 
 
 def show_moment(moment: datetime) -> SafeString:

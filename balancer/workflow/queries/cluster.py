@@ -7,13 +7,17 @@ from fractions import Fraction
 from django.utils import timezone
 
 from balancer.domain.lifecycle import CHANGE_IN_REVIEW, DEPLOYMENT_ACTIVE, ChangeState
-from balancer.domain.types import Service
+from balancer.domain.types import BackendState, Service
 from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node, Revision
-from balancer.workflow.documents import live_document, live_services
+from balancer.models import Backend as BackendRecord
+from balancer.models import Service as ServiceRecord
+from balancer.workflow.documents import live_services
 from balancer.workflow.presence import is_absent
 from balancer.workflow.queries.values import service_value, shares_alone
 
 RECENT_EVENTS = 10
+_TEXTS = ("revision__document", "revision__rulesets")
+"""Megabytes in a big cluster, and nobody reads them here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +83,23 @@ def list_services(*, cluster: Cluster, change: Change | None = None) -> tuple[Se
 
 
 def view_dashboard(*, cluster: Cluster) -> Dashboard:
-    services = live_document(cluster).services
-    backends = [backend for service in services for backend in service.backends]
-    usable = sum(len(service.usable_backends) for service in services)
+    # The live rows, not the document: counting them costs the same however many there are.
+    services = ServiceRecord.objects.filter(cluster=cluster)
+    backends = BackendRecord.objects.filter(service__cluster=cluster)
     changes = Change.objects.filter(cluster=cluster)
     running = Deployment.objects.filter(cluster=cluster, state__in=DEPLOYMENT_ACTIVE)
     return Dashboard(
         cluster=cluster,
         live=cluster.live_revision,
-        services=len(services),
-        disabled_services=sum(not service.enabled for service in services),
-        backends=len(backends),
-        idle_backends=len(backends) - usable,
+        services=services.count(),
+        disabled_services=services.filter(enabled=False).count(),
+        backends=backends.count(),
+        idle_backends=backends.exclude(state=BackendState.ENABLED).count(),
         nodes=tuple(view_node(node=node) for node in cluster.nodes.order_by("name")),
         in_review=changes.filter(state__in=CHANGE_IN_REVIEW).count(),
         approved=changes.filter(state=ChangeState.APPROVED).count(),
         failed=changes.filter(state=ChangeState.FAILED).count(),
-        deployment=running.select_related("revision", "change").first(),
+        deployment=running.select_related("revision", "change").defer(*_TEXTS).first(),
         events=tuple(AuditEvent.objects.order_by("-pk")[:RECENT_EVENTS]),
     )
 
@@ -105,5 +109,5 @@ def view_node(*, node: Node, now: datetime | None = None) -> NodeView:
         node=node,
         absent=is_absent(node=node, now=now or timezone.now()),
         desired=node.cluster.live_revision,
-        job=node.jobs.select_related("revision").order_by("-queued_at").first(),
+        job=node.jobs.select_related("revision").defer(*_TEXTS).order_by("-queued_at").first(),
     )
