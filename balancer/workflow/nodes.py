@@ -13,6 +13,7 @@ from django.utils import timezone
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
 from balancer.kernel.base import Kernel, KernelError
 from balancer.models import Deployment, Job, Node, Revision
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
@@ -37,6 +38,8 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
+    compiled: tuple[int, tuple[Ruleset, ...]] | None = None
+    """A revision's key and its rulesets: it never changes, and compiling a big one takes seconds."""
 
 
 def reconcile_node(
@@ -121,9 +124,8 @@ def _is_in_sync(
     memory.compare_due = now + COMPARE_EVERY
     found: bool | None
     try:
-        differences = [
-            kernel.compare(ruleset=ruleset) for ruleset in compile_rulesets(document_of(live)).values()
-        ]
+        rulesets = _compiled(live, memory=memory)
+        differences = [kernel.compare(ruleset=ruleset) for ruleset in rulesets]
         found = all(difference.in_sync for difference in differences)
         detail = "\n".join(line for difference in differences for line in difference.lines)
     except KernelError as error:
@@ -136,6 +138,12 @@ def _is_in_sync(
             facts = {"revision": live.number, "lines": detail.splitlines()[:20]}
             audit.record(actor=None, action=action, target=node, facts=facts)
     return found
+
+
+def _compiled(revision: Revision, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
+    if memory.compiled is None or memory.compiled[0] != revision.pk:
+        memory.compiled = revision.pk, tuple(compile_rulesets(document_of(revision)).values())
+    return memory.compiled[1]
 
 
 def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:

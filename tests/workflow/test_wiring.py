@@ -1,0 +1,59 @@
+"""From settings to kernels: which node a worker is, and which driver it uses."""
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from pytest_django import Settings
+
+from balancer import wiring
+from balancer.models import Node
+from balancer.tasks import apply_job, node_tick
+from balancer.workflow.queue import APPLY_JOB, NODE_TICK
+from lbadmin import worker
+from lbadmin.envelope import TASKS
+from tests.cast import Site
+
+
+def remember(*, flavour: str, driver: str) -> tuple[str, str]:
+    """A kernel factory that says what it was asked for."""
+    return flavour, driver
+
+
+@pytest.fixture
+def asked(settings: Settings) -> Settings:
+    settings.LBADMIN_KERNEL_FACTORY = f"{__name__}.remember"
+    return settings
+
+
+def test_the_driver_is_that_of_the_nodes_row(site: Site, asked: Settings) -> None:
+    Node.objects.filter(name="lb1").update(driver="iptables-restore")
+
+    assert wiring.kernel_of(node_name="lb1") == ("auto", "iptables-restore")
+    assert wiring.kernel_of(node_name="lb2") == ("auto", "auto")
+
+
+def test_the_environment_wins_over_the_row(site: Site, asked: Settings) -> None:
+    Node.objects.filter(name="lb1").update(driver="iptables-restore")
+    asked.LBADMIN_FLAVOUR, asked.LBADMIN_DRIVER = "legacy", "python-iptables"
+
+    assert wiring.kernel_of(node_name="lb1") == ("legacy", "python-iptables")
+
+
+def test_a_process_without_a_node_runs_no_job(settings: Settings) -> None:
+    settings.LBADMIN_NODE = ""
+
+    for task in (lambda: apply_job("00000000-0000-0000-0000-000000000000"), node_tick):
+        with pytest.raises(ImproperlyConfigured):
+            task()
+
+
+def test_a_worker_without_a_node_does_not_start(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.LBADMIN_NODE = ""
+
+    assert worker.main() == 2
+    assert "LBADMIN_NODE" in capsys.readouterr().err
+
+
+def test_the_door_knows_every_task_and_no_other() -> None:
+    assert set(TASKS) == {APPLY_JOB, NODE_TICK} == {apply_job.name, node_tick.name}
