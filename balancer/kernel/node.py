@@ -40,6 +40,9 @@ from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.render import render_ruleset
 
 DEFAULT_WAIT_SECONDS = 10.0
+COMPARE_READS = 2
+"""A difference is looked at again: iptables-nft-save 1.8.9 was seen to print a table in the middle of a commit
+that somebody else made."""
 
 
 class NodeKernel:
@@ -88,8 +91,13 @@ class NodeKernel:
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
-        snapshot = read_snapshot(flavour=self._select().flavour, family=ruleset.family)
-        lines = describe_difference(snapshot=snapshot, wanted=want_ruleset(ruleset), family=ruleset.family)
+        wanted = want_ruleset(ruleset)
+        lines: tuple[str, ...] = ()
+        for _ in range(COMPARE_READS):
+            snapshot = read_snapshot(flavour=self._select().flavour, family=ruleset.family)
+            lines = describe_difference(snapshot=snapshot, wanted=wanted, family=ruleset.family)
+            if not lines:
+                break
         return Difference(in_sync=not lines, lines=lines)
 
     def facts(self) -> NodeFacts:
