@@ -41,8 +41,8 @@ from balancer.ruleset.render import render_ruleset
 
 DEFAULT_WAIT_SECONDS = 10.0
 COMPARE_READS = 2
-"""A difference is looked at again: iptables-nft-save 1.8.9 was seen to print a table in the middle of a commit
-that somebody else made."""
+"""A difference is looked at again: iptables-nft-save 1.8.9 was seen to print a table in the middle of a
+commit that somebody else made."""
 
 
 class NodeKernel:
