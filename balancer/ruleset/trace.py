@@ -4,8 +4,9 @@ The tracer reads rules only; it knows nothing of how they were compiled. It is c
 tests/lab, not only against itself.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from ipaddress import ip_address
 
@@ -67,7 +68,7 @@ class Trace:
 
     service: str | None
     shares: dict[str, Fraction]
-    """Backend endpoint -> share."""
+    """Backend endpoint -> share, in the order of the addresses."""
     refused: Fraction
     dropped: Fraction
     unmatched: Fraction
@@ -105,7 +106,7 @@ class _Flow:
 
     share: Fraction
     mark: int = 0
-    to: str | None = None
+    to: Dnat | None = None
 
 
 @dataclass(slots=True)
@@ -126,24 +127,30 @@ class _Walk:
 
     def run(self) -> Trace:
         ends = self._enter(TableName.NAT, "PREROUTING", _Flow(Fraction(1)))
-        flows = [flow for _, flow in ends.done] + ends.passed
-        shares: dict[str, Fraction] = {}
+        backends: dict[Dnat, Fraction] = defaultdict(Fraction)
         refused = dropped = unmatched = Fraction(0)
         masqueraded = []
-        for flow in flows:
-            verdict = self._filter(flow)
+        for group in _alike([flow for _, flow in ends.done] + ends.passed):
+            share = sum((flow.share for flow in group), Fraction(0))
+            together = replace(group[0], share=share)
+            verdict = self._filter(together)
             if isinstance(verdict, Reject):
-                refused += flow.share
+                refused += share
             elif isinstance(verdict, Drop):
-                dropped += flow.share
-            elif flow.to is None:
-                unmatched += flow.share
+                dropped += share
+            elif together.to is None:
+                unmatched += share
             else:
-                shares[flow.to] = shares.get(flow.to, Fraction(0)) + flow.share
-                masqueraded.append(self._masquerades(flow))
+                masqueraded.append(self._masquerades(together))
+                for flow in group:
+                    if flow.to is not None:
+                        backends[flow.to] += flow.share
         return Trace(
             service=self._service,
-            shares=shares,
+            shares={
+                format_endpoint(address=to.address, port=to.port): backends[to]
+                for to in sorted(backends, key=lambda to: (int(to.address), to.port))
+            },
             refused=refused,
             dropped=dropped,
             unmatched=unmatched,
@@ -205,9 +212,8 @@ class _Walk:
                 ends.passed.append(hit)
             case SetConnMark(mark):
                 yield _Flow(taken, (flow.mark & ~mark.mask) ^ mark.value, flow.to)
-            case Dnat(address, port):
-                to_backend = _Flow(taken, flow.mark, format_endpoint(address=address, port=port))
-                ends.done.append((rule.target, to_backend))
+            case Dnat():
+                ends.done.append((rule.target, _Flow(taken, flow.mark, rule.target)))
             case Accept() | Drop() | Reject() | Masquerade():
                 ends.done.append((rule.target, hit))
 
@@ -234,6 +240,14 @@ class _Walk:
             and (rule.ct_state is None or (rule.ct_state == "DNAT" and flow.to is not None))
             and (rule.connmark is None or flow.mark & rule.connmark.mask == rule.connmark.value)
         )
+
+
+def _alike(flows: list[_Flow]) -> list[list[_Flow]]:
+    """Flows that the rules behind nat PREROUTING cannot tell apart: none of them looks at the backend."""
+    groups: dict[tuple[int, bool], list[_Flow]] = defaultdict(list)
+    for flow in flows:
+        groups[flow.mark, flow.to is None].append(flow)
+    return list(groups.values())
 
 
 def _is_interface(name: str, pattern: str) -> bool:
