@@ -41,11 +41,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
 
     def show_machine(self, request: HttpRequest, row: Node) -> HttpResponse:
         view = queries.view_node(node=row)
-        jobs = (
-            row.jobs.select_related("revision", "deployment__change")
-            .defer(*texts_of("revision"))
-            .order_by("-queued_at")[:RECENT_JOBS]
-        )
+        jobs = row.jobs.select_related("revision", "deployment__change").defer(*texts_of("revision"))
         return self.render(
             request,
             "node.html",
