@@ -6,11 +6,11 @@ from datetime import datetime
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
 from balancer.domain.diff import DiffLine, FieldChange, diff_lines, diff_services
-from balancer.domain.lifecycle import ChangeDeed, ChangeState, deeds_from
+from balancer.domain.lifecycle import ChangeDeed, ChangeState, DeploymentState, deeds_from
 from balancer.domain.problem import Problem
-from balancer.models import Change, Deployment, Draft, Vote
+from balancer.models import Change, Deployment, Draft, Revision, Vote
 from balancer.workflow.changes import is_involved, stale_reasons
-from balancer.workflow.documents import candidate_of, live_document
+from balancer.workflow.documents import Candidate, candidate_of, live_document
 from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
 from balancer.workflow.queries.values import (
     ShareRow,
@@ -63,8 +63,9 @@ class ChangeActions:
 class ChangeView:
     change: Change
     drafts: tuple[DraftView, ...]
-    ruleset: tuple[DiffLine, ...]
-    """The whole ruleset, live against candidate; empty where nothing differs or the candidate is invalid."""
+    ruleset: tuple[DiffLine, ...] | None
+    """The whole ruleset: live against candidate while the change is open; once it is applied, what it found
+    against what it made. Empty where nothing differs; None where invalid or given up."""
     problems: tuple[Problem, ...]
     """Errors and warnings of the configuration as it would be; only while the change is open."""
     stale: tuple[str, ...]
@@ -79,23 +80,18 @@ class ChangeView:
 def view_change(*, change: Change, user: AbstractBaseUser | AnonymousUser) -> ChangeView:
     """Everything on the page of a change, for this person. Reads and compiles; heavy for big documents."""
     opened = ChangeState(change.state) not in {ChangeState.APPLIED, ChangeState.DISCARDED}
-    live = live_document(change.cluster)
     candidate = candidate_of(change) if opened else None
-    document = candidate.document if candidate else None
-    ruleset: tuple[DiffLine, ...] = ()
-    if document is not None:
-        before, after = joined_rulesets(render_rulesets(live)), joined_rulesets(render_rulesets(document))
-        ruleset = diff_lines(before, after)
+    deployment = change.deployments.select_related("revision").order_by("-pk").first()
     drafts = Draft.objects.filter(change=change).select_related("updated_by").order_by("service_name")
     return ChangeView(
         change=change,
         drafts=tuple(_view_draft(draft) for draft in drafts),
-        ruleset=ruleset,
+        ruleset=_diff_rulesets(change=change, candidate=candidate, deployment=deployment),
         problems=candidate.problems if candidate else (),
         stale=stale_reasons(change) if opened else (),
         votes=_view_votes(change),
         contributors=tuple(sorted(user.get_username() for user in change.contributors.all())),
-        deployment=change.deployments.select_related("revision").order_by("-pk").first(),
+        deployment=deployment,
         actions=actions_for(change=change, user=user),
     )
 
@@ -124,6 +120,31 @@ def actions_for(*, change: Change, user: AbstractBaseUser | AnonymousUser) -> Ch
         discard=draft and ChangeDeed.DISCARD in deeds,
         why_not_approve=why_not,
     )
+
+
+def _diff_rulesets(
+    *, change: Change, candidate: Candidate | None, deployment: Deployment | None
+) -> tuple[DiffLine, ...] | None:
+    if candidate is not None:
+        if candidate.document is None:
+            return None
+        before, after = render_rulesets(live_document(change.cluster)), render_rulesets(candidate.document)
+    elif change.state == ChangeState.APPLIED and deployment is not None:
+        before, after = _revision_before(deployment).rulesets, deployment.revision.rulesets
+    else:
+        return None
+    return diff_lines(joined_rulesets(before), joined_rulesets(after))
+
+
+def _revision_before(deployment: Deployment) -> Revision:
+    """What was live when a deployment began; a cluster's first found the empty revision 0."""
+    earlier = Deployment.objects.filter(
+        cluster=deployment.cluster_id, state=DeploymentState.SUCCEEDED, pk__lt=deployment.pk
+    )
+    latest = earlier.select_related("revision").order_by("-pk").first()
+    if latest is not None:
+        return latest.revision
+    return Revision.objects.get(cluster=deployment.cluster_id, number=0)
 
 
 def _view_draft(draft: Draft) -> DraftView:
