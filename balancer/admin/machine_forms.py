@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
@@ -81,6 +82,9 @@ class MachinePages:
 
 def _form_class(admin: Any, request: HttpRequest, fields: list[str]) -> type[forms.ModelForm]:
     def with_widget(field: Any, **kwargs: Any) -> forms.Field | None:
-        return admin.formfield_for_dbfield(field, request, **kwargs)
+        found = admin.formfield_for_dbfield(field, request, **kwargs)
+        if isinstance(getattr(found, "widget", None), RelatedFieldWidgetWrapper):
+            found.widget = found.widget.widget  # no second way to add and edit what is chosen from
+        return found
 
     return forms.modelform_factory(admin.model, fields=fields, formfield_callback=with_widget)

@@ -155,19 +155,20 @@ class ServiceEditor:
     def to_data(self) -> dict[str, Any]:
         """A service of the document, as JSON data. What this version does not offer keeps its default."""
         values = self.form.cleaned_data
-        port = _whole_number(values["port"])
-        return {
+        data = {
             "name": values["name"],
             "description": values["description"].replace("\r\n", "\n"),
             "enabled": values["enabled"],
             "interface": values["interface"],
-            "address": values["address"] or None,
+            "address": values["address"],
             "protocol": values["protocol"],
-            "port": port,
+            "port": _whole_number(values["port"]),
             "scheduler": values["scheduler"],
+        }
+        return _without_blanks(data) | {
             "source_nat": {"mode": values["source_nat"]},
             "access": {"drop_invalid": values["drop_invalid"]},
-            "backends": [_backend_data(row.cleaned_data, port) for row in self._kept_rows()],
+            "backends": [_backend_data(row.cleaned_data) for row in self._kept_rows()],
         }
 
     def show_problems(self, problems: Iterable[Problem]) -> None:
@@ -199,13 +200,14 @@ class ServiceEditor:
 _TOO_MANY = f"A service has at most {MAX_BACKENDS} backends. Split it into several services."
 
 
-def _backend_data(values: dict[str, Any], service_port: int | str) -> dict[str, Any]:
-    data = {
-        "address": values["address"],
-        "port": _whole_number(values["port"]) if values["port"] else service_port,
-        "state": values["state"],
-    }
-    return data | ({"weight": _whole_number(values["weight"])} if values["weight"] else {})
+def _backend_data(values: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: _whole_number(values[name]) for name in ("port", "weight")}
+    return _without_blanks({"address": values["address"], "state": values["state"], **numbers})
+
+
+def _without_blanks(data: dict[str, Any]) -> dict[str, Any]:
+    """An empty field is a key that is not there: the domain knows its default, or that it has none."""
+    return {key: value for key, value in data.items() if value != ""}
 
 
 def _whole_number(text: str) -> int | str:

@@ -3,6 +3,7 @@
 Every save is a draft in a change. Nothing here touches what is live.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import messages
@@ -14,11 +15,14 @@ from balancer.admin.service_form import ServiceEditor
 from balancer.admin.shares import compare_shares, shares_of
 from balancer.admin.site import actor_of, page_address, perform
 from balancer.domain.codec import parse_service
-from balancer.domain.problem import Severity
+from balancer.domain.problem import Problem, Severity
 from balancer.models import Change, Cluster, Draft, Service
 from balancer.workflow import drafts, queries
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, may
+
+MISSING = "missing"
+"""The code of a Problem about a field that has no default."""
 
 
 class ServicePages:
@@ -109,6 +113,7 @@ class ServicePages:
                 "preview": preview,
                 "shares": compare_shares(preview.shares),
                 "rules": _own_rules(preview),
+                "missing": _missing_fields(preview.problems),
             }
         return TemplateResponse(request, "console/service_preview.html", context)
 
@@ -202,6 +207,12 @@ def _save(
             " it is complete.",
         )
     return HttpResponseRedirect(page_address(saved.change))
+
+
+def _missing_fields(problems: Iterable[Problem]) -> list[str]:
+    """What is still to be filled in, in words: somebody who is still typing has made no mistake."""
+    found = (problem.path.rpartition(".") for problem in problems if problem.code == MISSING)
+    return list(dict.fromkeys(f"{field} of a backend" if owner else field for owner, _, field in found))
 
 
 def _own_rules(preview: queries.Preview) -> str:

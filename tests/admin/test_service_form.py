@@ -329,6 +329,14 @@ class TestPreview:
 
         assert "Port must be a whole number from 1 to 65535" in text
 
+    def test_a_form_that_is_not_filled_in_yet_is_no_mistake(self, site: Site, login: Login) -> None:
+        text = self.post(
+            site, login, new_service(name="", port="", backends__0__address="", backends__0__weight="1")
+        )
+
+        assert "Still to fill in: name, port, address of a backend." in text
+        assert "lb-note--bad" not in text
+
     def test_shows_what_is_live_beside_what_would_be(self, site: Site, web: Service, login: Login) -> None:
         fields = form_of(login(site.author).get(edit_address(web))) | {"backends-0-weight": "3"}
 
@@ -338,15 +346,12 @@ class TestPreview:
         assert "1/2 · 50 %" in text
 
     def test_survives_anything(self, site: Site, login: Login) -> None:
-        for fields in (
-            {},
-            {"name": "x"},
-            new_service(backends__TOTAL_FORMS="x"),
-            new_service(change="x" * 50),
-        ):
-            assert "lb-note" in self.post(site, login, fields) or "lb-shares" in self.post(
-                site, login, fields
-            )
+        no_number = new_service(backends__TOTAL_FORMS="x")
+        wrong_name = new_service(name="w b")
+
+        for fields in ({}, {"name": "x"}, no_number, wrong_name):
+            assert "lb-note--bad" in self.post(site, login, fields)
+        assert "lb-shares" in self.post(site, login, new_service(change="x" * 50))
 
 
 def assert_can_act_on(errors: Any) -> None:

@@ -29,7 +29,7 @@ _OUTSIDE = """() => [...document.querySelectorAll("#main *")]
 
 def look_at(page: Page, name: str) -> list[str]:
     """What is wrong with the page as it stands; a picture of it is kept where that is asked for."""
-    page.wait_for_load_state("networkidle")
+    page.evaluate("document.fonts.ready.then(() => true)")  # text is as wide as it will be
     if DIRECTORY:
         Path(DIRECTORY).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=f"{DIRECTORY}/{name}.png", full_page=True)
@@ -42,7 +42,6 @@ def look_at(page: Page, name: str) -> list[str]:
 
 def find_barriers(page: Page, name: str) -> list[str]:
     """What axe calls serious or critical."""
-    page.wait_for_load_state("networkidle")
     violations = Axe().run(page).response["violations"]
     return [
         f"{name}: {found['id']}: {found['help']}: {[node['html'][:120] for node in found['nodes'][:3]]}"

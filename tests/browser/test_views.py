@@ -65,8 +65,8 @@ def look_as(page: Page, addresses: dict[str, str], what: str) -> list[str]:
     wrong = []
     for name, address in addresses.items():
         page.goto(address)
-        if name.startswith("form"):
-            page.locator("#preview .lb-code, #preview .lb-note").first.wait_for()
+        if name == "form":
+            page.locator("#preview .lb-code").wait_for()
         wrong += look_at(page, f"{name}-{what}")
         if what.startswith("1440"):
             wrong += find_barriers(page, f"{name}-{what}")
