@@ -65,9 +65,10 @@ class ServicePages:
         draft = Draft.objects.select_related("change__cluster").filter(pk=draft_id).first()
         if draft is None or not self.has_view_permission(request):
             return self.answer_missing(request, str(draft_id))
-        if not may(actor=request.user, permission=DRAFT):
-            return HttpResponseRedirect(page_address(draft.change))
         change = draft.change
+        if not queries.actions_for(change=change, user=request.user).edit:
+            messages.info(request, "This change cannot be edited now, or not by you.")
+            return HttpResponseRedirect(page_address(change))
         return self._edit(request, cluster=change.cluster, name=draft.service_name, change=change)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:

@@ -43,7 +43,7 @@ def _address_of_model(name: str) -> str:
     assert row is not None
     special = {
         "balancer_service_preview": lambda: [_newest(Cluster).pk],
-        "balancer_service_draft": lambda: [_newest(Draft).pk],
+        "balancer_service_draft": lambda: [_editable_draft().pk],
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
         "balancer_revision_compare": lambda: [],
@@ -53,6 +53,10 @@ def _address_of_model(name: str) -> str:
         return reverse(f"admin:{name}", args=special[name]()) + query
     without_row = name.endswith(("_changelist", "_add"))
     return reverse(f"admin:{name}", args=[] if without_row else [row.pk])
+
+
+def _editable_draft() -> Draft:
+    return Draft.objects.filter(change__kind="edit", change__state="draft").latest("pk")
 
 
 def _newest(model: type[Model]) -> Model:

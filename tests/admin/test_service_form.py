@@ -84,6 +84,15 @@ def test_a_new_service_is_a_draft_and_can_be_edited_before_it_is_live(site: Site
     assert not Service.objects.exists()
 
 
+def test_a_draft_in_review_has_no_form(site: Site, submitted: Change, login: Login) -> None:
+    address = reverse("admin:balancer_service_draft", args=[submitted.drafts.get().pk])
+
+    response = login(site.author).get(address, follow=True)
+
+    assert response.redirect_chain == [(reverse("admin:balancer_change_change", args=[submitted.pk]), 302)]
+    assert "cannot be edited now" in messages_of(response)
+
+
 def test_fields_that_the_form_does_not_offer_keep_their_default(site: Site, login: Login) -> None:
     login(site.author).post(ADD, new_service(backends__0__port="", backends__0__weight=""))
 
