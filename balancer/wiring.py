@@ -22,6 +22,8 @@ def run_own_job(*, job_id: str) -> None:
     """Carry out a job of the node whose worker this process is."""
     name = own_node_name()
     run_job(job_id=job_id, node_name=name, kernel=kernel_of(node_name=name), identity=own_identity())
+    # A first apply turns forwarding on: the node's page should say so at the next tick.
+    _memory.facts_due = None
 
 
 def reconcile_own_node() -> None:

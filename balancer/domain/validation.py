@@ -157,11 +157,11 @@ def _check_overlaps(services: Mapping[str, Service]) -> Iterator[Problem]:
         places[s.interface, str(s.address), s.protocol].append((s.port, s.last_port, path, s.name))
     for (interface, address, protocol), taken in places.items():
         ordered = sorted(taken)
-        for (_, end, _, name), (start, _, path, _) in pairwise(ordered):
+        for (_, end, _, other), (start, _, path, name) in pairwise(ordered):
             if start <= end:
                 where = "any address" if address == "None" else address
                 message = (
-                    f"Port {start} ({protocol}, {where}) on {interface} already belongs to service "
-                    f"{name!r}. Choose another port, address or interface."
+                    f"Port {start} ({protocol}, {where}) on {interface} is claimed by both {other!r} and "
+                    f"{name!r}. Choose another port, address or interface for one of them."
                 )
                 yield Problem(f"{path}.port" if path else "port", "overlap", message)

@@ -10,7 +10,7 @@ from balancer.domain.lifecycle import ChangeDeed, ChangeState, DeploymentState, 
 from balancer.domain.problem import Problem
 from balancer.models import Change, Deployment, Draft, Revision, Vote
 from balancer.workflow.changes import is_involved, stale_reasons
-from balancer.workflow.documents import Candidate, candidate_of, live_document
+from balancer.workflow.documents import Candidate, candidate_of
 from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
 from balancer.workflow.queries.values import (
     ShareRow,
@@ -19,7 +19,7 @@ from balancer.workflow.queries.values import (
     share_rows,
     shares_alone,
 )
-from balancer.workflow.revisions import render_rulesets
+from balancer.workflow.revisions import live_revision, render_rulesets
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _diff_rulesets(
     if candidate is not None:
         if candidate.document is None:
             return None
-        before, after = render_rulesets(live_document(change.cluster)), render_rulesets(candidate.document)
+        before, after = live_revision(change.cluster).rulesets, render_rulesets(candidate.document)
     elif change.state == ChangeState.APPLIED and deployment is not None:
         before, after = _revision_before(deployment).rulesets, deployment.revision.rulesets
     else:
