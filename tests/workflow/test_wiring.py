@@ -5,8 +5,10 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from balancer import wiring
+from balancer.kernel.fake import FakeKernel
 from balancer.models import Node
 from balancer.tasks import apply_job, node_tick
+from balancer.workflow.nodes import NodeMemory
 from balancer.workflow.queue import APPLY_JOB, NODE_TICK
 from lbadmin import worker
 from lbadmin.envelope import TASKS
@@ -57,3 +59,27 @@ def test_a_worker_without_a_node_does_not_start(
 
 def test_the_door_knows_every_task_and_no_other() -> None:
     assert set(TASKS) == {APPLY_JOB, NODE_TICK} == {apply_job.name, node_tick.name}
+
+
+def make_fake(*, flavour: str, driver: str) -> FakeKernel:
+    return FakeKernel()
+
+
+def test_the_tick_after_a_job_looks_at_the_node_again(
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first apply turns forwarding on, which the node's page should show at once."""
+    settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_NODE = f"{__name__}.make_fake", "lb1"
+    monkeypatch.setattr(wiring, "_memory", NodeMemory())
+
+    node_tick()
+    node = Node.objects.get(name="lb1")
+    node_tick()
+    assert Node.objects.get(name="lb1").facts_at == node.facts_at
+
+    apply_job("00000000-0000-0000-0000-000000000000")
+    node_tick()
+    facts_at = Node.objects.get(name="lb1").facts_at
+    assert facts_at is not None
+    assert node.facts_at is not None
+    assert facts_at > node.facts_at
