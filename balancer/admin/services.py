@@ -5,7 +5,7 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 from unfold.decorators import display
 from unfold.views import ChangeList
 
@@ -122,7 +122,7 @@ def value_of(row: Service) -> ServiceValue | None:
 def render_shares(shares: tuple[Share, ...]) -> SafeString:
     """The backends of a service in a list, the first few of them."""
     if not shares:
-        return mark_safe('<span class="lb-muted">No backends</span>')
+        return format_html('<span class="lb-muted">{}</span>', "No backends")
     rows = format_html_join(
         "",
         '<li><span class="lb-backends__name lb-mono">{}{}</span>'
