@@ -10,6 +10,7 @@ from balancer.workflow.queries import ShareRow
 
 DASH = "\N{EN DASH}"
 """Stands for what is not there."""
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,15 @@ def shares_of(service: Service) -> tuple[Share, ...]:
 
 
 def format_percent(fraction: Fraction) -> str:
-    """`25 %`, `33.33 %`: two places at most, none that say nothing."""
+    """`25 %`, `33.33 %`: two places at most, none that say nothing. A line never begins with the sign."""
     if 0 < fraction < Fraction(1, 10_000):
-        return "< 0.01 %"
-    return f"{float(fraction) * 100:.2f}".rstrip("0").rstrip(".") + " %"
+        return f"< 0.01{_PERCENT}"
+    return f"{float(fraction) * 100:.2f}".rstrip("0").rstrip(".") + _PERCENT
 
 
 def describe_share(share: Fraction) -> str:
     """`1/4 · 25 %`; `0 %` where a fraction would say no more."""
-    return f"{share} · {format_percent(share)}" if share else "0 %"
+    return f"{share} · {format_percent(share)}" if share else f"0{_PERCENT}"
 
 
 @dataclass(frozen=True, slots=True)

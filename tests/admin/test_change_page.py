@@ -133,9 +133,9 @@ def test_the_page_shows_fields_traffic_and_rules(site: Site, submitted: Change, 
     page = login(site.approver).get(page_of(submitted)).content.decode()
 
     assert "Backend 10.0.0.3:80, weight" in page
-    assert "1/4 · 25 %" in page
-    assert "1/2 · 50 %" in page
-    assert "1/6 · 16.67 %" in page
+    assert "1/4 · 25\N{NO-BREAK SPACE}%" in page
+    assert "1/2 · 50\N{NO-BREAK SPACE}%" in page
+    assert "1/6 · 16.67\N{NO-BREAK SPACE}%" in page
     assert re.search(r'lb-line--added"[^\n]*-A LB-S-web[^\n]*--every 6', page)
 
 

@@ -67,8 +67,8 @@ def test_a_service_shows_where_it_listens_and_what_each_backend_gets(
 
     assert "eth0 · any:80/tcp" in page
     assert "eth0 · 203.0.113.1:53/udp" in page
-    assert "3/4 · 75 %" in page
-    assert "1/4 · 25 %" in page
+    assert "3/4 · 75\N{NO-BREAK SPACE}%" in page
+    assert "1/4 · 25\N{NO-BREAK SPACE}%" in page
     assert page.count("draining") == 2  # once for the eye, once for the ear
     assert "Refuses all" in page
     assert "Disabled" in page

@@ -1,5 +1,6 @@
 """The form of a service: every save is a draft, every mistake is told where it was made, nothing is live."""
 
+import re
 from typing import Any
 
 import pytest
@@ -216,6 +217,14 @@ def test_an_ipv6_backend_of_an_ipv4_service_is_told_in_its_row(site: Site, login
     assert "one family" in str(response.context["editor"].rows.errors[0]["address"])
 
 
+def test_only_the_field_that_is_wrong_is_marked_in_its_row(site: Site, login: Login) -> None:
+    page = login(site.author).post(ADD, new_service(backends__0__address="999.1.1.1")).content.decode()
+
+    assert page.count("lb-errors-in") == 1
+    # Unfold paints every input red below an element of the class "errors".
+    assert not re.search(r'<tr[^>]*class="[^"]*\berrors\b', page)
+
+
 def test_a_backend_that_is_the_service_itself_is_told_in_its_row(site: Site, login: Login) -> None:
     fields = new_service(address="203.0.113.1", backends__0__address="203.0.113.1")
 
@@ -328,8 +337,8 @@ class TestPreview:
     def test_shows_shares_and_rules_and_writes_nothing(self, site: Site, login: Login) -> None:
         text = self.post(site, login, add_backends(new_service(), 3) | {"backends-0-weight": "2"})
 
-        assert "1/2 · 50 %" in text
-        assert text.count("1/4 · 25 %") == 2
+        assert "1/2 · 50\N{NO-BREAK SPACE}%" in text
+        assert text.count("1/4 · 25\N{NO-BREAK SPACE}%") == 2
         assert "--to-destination 10.1.0.1:25" in text
         assert not Change.objects.exists()
 
@@ -351,8 +360,8 @@ class TestPreview:
 
         text = self.post(site, login, fields)
 
-        assert "1/4 · 25 %" in text
-        assert "1/2 · 50 %" in text
+        assert "1/4 · 25\N{NO-BREAK SPACE}%" in text
+        assert "1/2 · 50\N{NO-BREAK SPACE}%" in text
 
     def test_survives_anything(self, site: Site, login: Login) -> None:
         no_number = new_service(backends__TOTAL_FORMS="x")

@@ -15,12 +15,12 @@ from tests.documents import backend_data, document, service_data
 @pytest.mark.parametrize(
     ("share", "text"),
     [
-        (Fraction(1, 4), "1/4 · 25 %"),
-        (Fraction(1, 3), "1/3 · 33.33 %"),
-        (Fraction(1, 8), "1/8 · 12.5 %"),
-        (Fraction(1), "1 · 100 %"),
-        (Fraction(0), "0 %"),
-        (Fraction(1, 1024), "1/1024 · 0.1 %"),
+        (Fraction(1, 4), "1/4 · 25\N{NO-BREAK SPACE}%"),
+        (Fraction(1, 3), "1/3 · 33.33\N{NO-BREAK SPACE}%"),
+        (Fraction(1, 8), "1/8 · 12.5\N{NO-BREAK SPACE}%"),
+        (Fraction(1), "1 · 100\N{NO-BREAK SPACE}%"),
+        (Fraction(0), "0\N{NO-BREAK SPACE}%"),
+        (Fraction(1, 1024), "1/1024 · 0.1\N{NO-BREAK SPACE}%"),
     ],
 )
 def test_a_share_is_a_fraction_and_a_percentage(share: Fraction, text: str) -> None:
@@ -28,7 +28,7 @@ def test_a_share_is_a_fraction_and_a_percentage(share: Fraction, text: str) -> N
 
 
 def test_a_share_that_is_not_nothing_is_never_shown_as_nothing() -> None:
-    assert format_percent(Fraction(1, 100_000)) == "< 0.01 %"
+    assert format_percent(Fraction(1, 100_000)) == "< 0.01\N{NO-BREAK SPACE}%"
 
 
 def test_a_backend_that_came_or_went_is_one_line() -> None:
