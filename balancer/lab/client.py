@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count as count_from
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,11 @@ class Flow:
 
     @property
     def port(self) -> int:
-        """A source port of its own, so that no older connection tracking entry decides for this flow."""
+        """A source port of its own, so that no older connection tracking entry decides for this flow.
+
+        Nor is one forgotten for it: a TCP port that comes back ends the old entry, whose masqueraded port is
+        then given out while a backend still has it in TIME_WAIT.
+        """
         return _FIRST_PORT + self.number % _PORTS
 
 
@@ -88,9 +93,10 @@ def run_connections(
     timeout: float,
     concurrency: int,
 ) -> Tally:
-    """`count` TCP connections, one after the other or up to `concurrency` at once."""
+    """`count` TCP connections, one after the other or up to `concurrency` at once, each from a source port
+    of its own."""
     tally, lock = Tally(), threading.Lock()
-    flows = _number_flows(first=first, count=count, sources=sources)
+    flows = islice(_number_flows(first=first, sources=sources), count)
 
     def work() -> None:
         while True:
@@ -99,7 +105,7 @@ def run_connections(
             if flow is None:
                 return
             started = time.monotonic()
-            outcome = open_connection(target=(address, port), source=flow.source, timeout=timeout)
+            outcome = open_connection(target=(address, port), flow=flow, timeout=timeout)
             with lock:
                 tally.add(outcome=outcome, seconds=time.monotonic() - started)
 
@@ -111,10 +117,11 @@ def run_connections(
     return tally
 
 
-def open_connection(*, target: tuple[str, int], source: str, timeout: float) -> bytes | OSError:
+def open_connection(*, target: tuple[str, int], flow: Flow, timeout: float) -> bytes | OSError:
     """The body of the answer, or why there is none."""
+    own = (flow.source, flow.port)
     try:
-        with socket.create_connection(target, timeout=timeout, source_address=(source, 0)) as connection:
+        with socket.create_connection(target, timeout=timeout, source_address=own) as connection:
             connection.sendall(_REQUEST)
             received = b"".join(iter(lambda: connection.recv(4096), b""))
     except OSError as error:
@@ -134,7 +141,7 @@ def run_datagrams(
 ) -> Tally:
     """`count` UDP flows of one datagram each, every one from a source port of its own."""
     tally = Tally()
-    flows = _number_flows(first=first, count=count, sources=sources)
+    flows = islice(_number_flows(first=first, sources=sources), count)
     waiting: dict[socket.socket, float] = {}
     with selectors.DefaultSelector() as selector:
         while True:
@@ -158,13 +165,13 @@ def run_background(
 ) -> None:
     """One connection at a time to each target in turn, until standard input ends."""
     tallies = {f"{address}:{port}": Tally() for address, port in targets}
+    flows = _number_flows(first=0, sources=sources)
     started = written = time.monotonic()
     number = 0
     while not _input_ended(wait=started + number / per_second - time.monotonic()):
         address, port = targets[number % len(targets)]
-        source = sources[number // len(targets) % len(sources)]
         begun = time.monotonic()
-        outcome = open_connection(target=(address, port), source=source, timeout=timeout)
+        outcome = open_connection(target=(address, port), flow=next(flows), timeout=timeout)
         tallies[f"{address}:{port}"].add(outcome=outcome, seconds=time.monotonic() - begun)
         number += 1
         # A target that hung must not be made up for with a burst.
@@ -175,11 +182,11 @@ def run_background(
     _write_status(path=Path(status), tallies=tallies)
 
 
-def _number_flows(*, first: int, count: int, sources: list[str]) -> Iterator[Flow]:
+def _number_flows(*, first: int, sources: list[str]) -> Iterator[Flow]:
     # The address moves on when the ports begin again, so that (address, port) does not come back.
     return (
         Flow(number=number, source=sources[(number + number // _PORTS) % len(sources)])
-        for number in range(first, first + count)
+        for number in count_from(first)
     )
 
 

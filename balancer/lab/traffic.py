@@ -54,7 +54,10 @@ def open_connections(
     timeout: float = 2.0,
     sources: Sequence[str] | None = None,
 ) -> Report:
-    """`count` TCP connections from the client namespace; one after the other unless told otherwise."""
+    """`count` TCP connections from the client namespace; one after the other unless told otherwise.
+
+    No two connections or flows in the life of a lab share a source address and port.
+    """
     return _run_clients(
         lab=lab, kind="tcp", address=address, port=port, count=count,
         concurrency=concurrency, timeout=timeout, sources=sources,
@@ -71,7 +74,7 @@ def send_datagrams(
     timeout: float = 1.0,
     sources: Sequence[str] | None = None,
 ) -> Report:
-    """`count` UDP flows of one datagram; no two in the life of a lab share a source address and port."""
+    """`count` UDP flows of one datagram; sources as in `open_connections`."""
     return _run_clients(
         lab=lab, kind="udp", address=address, port=port, count=count,
         concurrency=concurrency, timeout=timeout, sources=sources,
@@ -97,7 +100,8 @@ class BackgroundTraffic:
         self._order = {
             "kind": "background",
             "targets": [(str(address), port) for address, port in targets],
-            "sources": list_sources(lab=lab, count=DEFAULT_SOURCES),
+            # Not those of the counted connections, whose ports must be nobody else's.
+            "sources": list_sources(lab=lab, count=2 * DEFAULT_SOURCES)[DEFAULT_SOURCES:],
             "per_second": per_second,
             "timeout": timeout,
             "status": str(status_path),
