@@ -1,5 +1,6 @@
 """Debian's Chromium, as root and without a display, and the demo: the real stack over a lab of its own."""
 
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,9 @@ from playwright.sync_api import Browser, BrowserContext, Page
 TREE = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
+CLIENT = "198.51.100.200"
+"""One of the lab's clients that the background traffic does not use."""
+_runs = itertools.count()
 _LOGIN = re.compile(r"^ {4}(\w+) +(\S+)$", re.MULTILINE)
 
 
@@ -50,7 +54,9 @@ class Console:
     def connect(self, *, balancer: str, port: int, count: int) -> dict[str, int]:
         """Real connections from the client's namespace, one after the other: backend -> answers."""
         order = {"kind": "tcp", "address": balancer, "port": port, "count": count}
-        order |= {"first": 0, "sources": [""], "timeout": 2.0, "concurrency": 1}
+        # Source ports that nobody else uses, see docs/design/lab.md.
+        first = next(_runs) * 1000
+        order |= {"first": first, "sources": [CLIENT], "timeout": 2.0, "concurrency": 1}
         inside = ["ip", "netns", "exec", f"{self.prefix}client"]
         done = subprocess.run(
             [*inside, sys.executable, "-m", "balancer.lab.client"],
