@@ -10,17 +10,20 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import TransactionTestCase
+from django.utils import timezone
 
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.fake import FakeKernel
 from balancer.models import Change, Cluster, Deployment, Job, Revision, history
 from balancer.models.roles import install_roles
 from balancer.ruleset.parse import Snapshot
-from balancer.workflow.approvals import approve_change, submit_change
+from balancer.workflow.approvals import approve_change
 from balancer.workflow.clusters import create_cluster, create_node
 from balancer.workflow.deployments import apply_change
-from balancer.workflow.drafts import SavedDraft, open_change, save_draft
+from balancer.workflow.drafts import SavedDraft, save_draft
+from balancer.workflow.editing import open_change
 from balancer.workflow.jobs import run_job
+from balancer.workflow.submissions import submit_change
 from tests.documents import Data, service_data
 
 PASSWORD = "correct horse battery staple"
@@ -106,7 +109,9 @@ class Site:
 
     def approve(self, change: Change) -> Change:
         submitted = submit_change(actor=change.author, change=change)
-        return approve_change(actor=self.approver, change=submitted, digest=submitted.digest)
+        return approve_change(
+            actor=self.approver, change=submitted, digest=submitted.digest, password_at=timezone.now()
+        )
 
     def start(self, *services: Data) -> Deployment:
         """A deployment with its jobs queued."""

@@ -1,6 +1,5 @@
 """Changes: what is proposed, what it would do to the traffic, and the buttons that bring it forward."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.db.models import QuerySet
@@ -12,6 +11,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
+from balancer.admin.change_deeds import DEEDS
 from balancer.admin.change_words import missing_buttons
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
@@ -28,60 +28,8 @@ from balancer.admin.site import (
 )
 from balancer.domain.problem import errors, warnings
 from balancer.models import Change, Deployment, Draft
-from balancer.workflow import approvals, deployments, drafts, queries
+from balancer.workflow import deployments, queries
 from balancer.workflow.permissions import APPLY, may
-
-Deed = Callable[[HttpRequest, Change], Any]
-
-_DEEDS: dict[str, tuple[Deed, str]] = {
-    "submit": (
-        lambda r, c: approvals.submit_change(actor=actor_of(r), change=c),
-        "Submitted. Somebody else can review it now.",
-    ),
-    "withdraw": (
-        lambda r, c: approvals.withdraw_change(actor=actor_of(r), change=c),
-        "Withdrawn. It is a draft again and can be edited; earlier votes no longer count.",
-    ),
-    "rebase": (
-        lambda r, c: approvals.rebase_change(actor=actor_of(r), change=c),
-        "Updated: the drafts start from what is live now.",
-    ),
-    "approve": (
-        lambda r, c: approvals.approve_change(
-            actor=actor_of(r), change=c, digest=r.POST.get("digest", ""), reason=r.POST.get("reason", "")
-        ),
-        "Approved. It can be applied now.",
-    ),
-    "reject": (
-        lambda r, c: approvals.reject_change(
-            actor=actor_of(r), change=c, digest=r.POST.get("digest", ""), reason=r.POST.get("reason", "")
-        ),
-        "Rejected. Its author can withdraw it, put it right and submit it again.",
-    ),
-    "apply": (
-        lambda r, c: deployments.apply_change(actor=actor_of(r), change=c),
-        "Applying. Every node reports below what it does.",
-    ),
-    "discard": (
-        lambda r, c: approvals.discard_change(actor=actor_of(r), change=c),
-        "Discarded. It stays readable here.",
-    ),
-    "describe": (
-        lambda r, c: drafts.describe_change(
-            actor=actor_of(r),
-            change=c,
-            title=r.POST.get("title", ""),
-            description=r.POST.get("description", ""),
-        ),
-        "Title and description saved.",
-    ),
-    "drop-draft": (
-        lambda r, c: drafts.discard_draft(
-            actor=actor_of(r), change=c, service_name=r.POST.get("service_name", "")
-        ),
-        "The draft was taken out of the change.",
-    ),
-}
 
 
 @register(Change)
@@ -136,10 +84,12 @@ class ChangeAdmin(ConsoleAdmin):
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         change = self.find(request, str(change_id))
-        if change is None or deed not in _DEEDS:
+        if change is None or deed not in DEEDS:
             return self.answer_missing(request, str(change_id))
-        do, done = _DEEDS[deed]
-        return perform(request, lambda: do(request, change), done=done, then=page_address(change))
+        chosen = DEEDS[deed]
+        return perform(
+            request, lambda: chosen.do(request, change), done=chosen.done, then=page_address(change)
+        )
 
     def cancel_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         if request.method != "POST":

@@ -47,11 +47,16 @@ def _backend_row(endpoint: str, changes: list[FieldChange]) -> FieldRow:
 
 def _field_rows(changes: list[FieldChange]) -> Iterator[FieldRow]:
     for change in changes:
-        yield FieldRow(_label(change.path), change.before or DASH, change.after or DASH)
+        yield FieldRow(label_of(change.path), change.before or DASH, change.after or DASH)
 
 
-def _label(path: str) -> str:
+def label_of(path: str) -> str:
+    """The name of a field of the document, as the form has it."""
     match = _BACKEND.fullmatch(path)
     if match:
         return f"Backend {match['endpoint']}, {match['key']}"
+    if path.startswith("backends["):
+        return f"Backend {path.removeprefix('backends[').removesuffix(']')}"
+    if not path:
+        return "The whole service"
     return _LABELS.get(path) or path.replace(".", ", ").replace("_", " ").capitalize()

@@ -4,6 +4,7 @@ The fields check nothing themselves. What is wrong is said by the domain alone, 
 the API and the commands.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,6 +67,12 @@ class ServiceForm(forms.Form):
         widget=UnfoldBooleanWidget,
         help_text="A disabled service has no rules; its connections go on as if there were no balancer.",
     )
+    critical = forms.BooleanField(
+        label="Critical",
+        required=False,
+        widget=UnfoldBooleanWidget,
+        help_text="Changes to it need as many approvals as the cluster asks for critical services.",
+    )
     interface = _Line(
         label="Interface",
         help_text="Where connections arrive, such as eth0.",
@@ -100,6 +107,7 @@ class ServiceForm(forms.Form):
         help_text="Packets of no known connection go no further.",
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
+    """The service as the form showed it, as JSON."""
 
 
 class BackendForm(forms.Form):
@@ -159,6 +167,7 @@ class ServiceEditor:
             "name": values["name"],
             "description": values["description"].replace("\r\n", "\n"),
             "enabled": values["enabled"],
+            "critical": values["critical"],
             "interface": values["interface"],
             "address": values["address"],
             "protocol": values["protocol"],
@@ -188,6 +197,15 @@ class ServiceEditor:
                 self.form.add_error(field, problem.message)
             else:
                 self.problems.append(problem.message)
+
+    @property
+    def seen(self) -> dict[str, Any] | None:
+        """The service that the form was filled in from; None for a new one, or where that is not readable."""
+        try:
+            found = json.loads(self.form.cleaned_data["seen"])
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
 
     @property
     def has_problems(self) -> bool:
@@ -221,6 +239,7 @@ def _initial_fields(data: dict[str, Any] | None) -> dict[str, Any]:
         return {}
     plain = {name: data[name] for name in ServiceForm.base_fields if name in data}
     return plain | {
+        "seen": json.dumps(data["seen"]) if data.get("seen") else "",
         "address": data["address"] or "",
         "source_nat": data["source_nat"]["mode"],
         "drop_invalid": data["access"]["drop_invalid"],

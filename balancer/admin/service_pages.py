@@ -11,13 +11,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from balancer.admin.overtaken import describe_overtaken
 from balancer.admin.service_form import ServiceEditor
 from balancer.admin.shares import compare_shares, shares_of
 from balancer.admin.site import actor_of, page_address, perform
 from balancer.domain.codec import parse_service
 from balancer.domain.problem import Problem, Severity
 from balancer.models import Change, Cluster, Draft, Service
-from balancer.workflow import drafts, queries
+from balancer.workflow import drafts, editing, queries
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, may
 
@@ -85,7 +86,7 @@ class ServicePages:
                 then=lambda saved: page_address(saved.change),
                 back=page_address(row),
             )
-        change = drafts.find_current_change(actor=actor_of(request), cluster=row.cluster)
+        change = editing.find_current_change(actor=actor_of(request), cluster=row.cluster)
         return self.render(
             request,
             "service_delete.html",
@@ -128,17 +129,22 @@ class ServicePages:
         change: Change | None = None,
         clusters: list[Cluster] | None = None,
     ) -> HttpResponse:
-        change = change or drafts.find_current_change(actor=actor_of(request), cluster=cluster)
+        change = change or editing.find_current_change(actor=actor_of(request), cluster=cluster)
         shown = queries.service_form(cluster=cluster, name=name, change=change) if name else None
         if name and shown is None:
             messages.info(request, f"{name} is to be deleted. Take that out of the change to edit it again.")
             return HttpResponseRedirect(page_address(change) if change else reverse("admin:index"))
         editor = ServiceEditor(
             data=request.POST if request.method == "POST" else None,
-            initial=shown.data | {"seen": shown.seen} if shown else None,
+            initial=shown.data | {"seen": shown.data} if shown else None,
         )
+        overtaken = None
         if request.method == "POST" and editor.is_well_formed():
-            saved = _save(request, editor, cluster=cluster, name=name, change=change)
+            try:
+                saved = _save(request, editor, cluster=cluster, name=name, change=change)
+            except drafts.Overtaken as refusal:
+                editor, overtaken, saved = _merged_editor(refusal), describe_overtaken(refusal), None
+                name = name if refusal.now is not None else None
             if saved is not None:
                 return saved
         return self.render(
@@ -152,6 +158,7 @@ class ServicePages:
             change=change,
             draft=shown.draft if shown else None,
             original_name=name or "",
+            overtaken=overtaken,
             row=row or Service.objects.filter(cluster=cluster, name=name or "").first(),
             interfaces=_interfaces_of(cluster),
         )
@@ -181,7 +188,13 @@ class ServicePages:
 def _save(
     request: HttpRequest, editor: ServiceEditor, *, cluster: Cluster, name: str | None, change: Change | None
 ) -> HttpResponse | None:
-    """The way to the change where the draft was saved; None where the form has to be shown again."""
+    """The way to the change where the draft was saved; None where the form has to be shown again.
+
+    Raises Overtaken.
+    """
+    if name is not None and editor.seen is None:
+        editor.problems.append("The form does not say what it was filled in from. Reload the page.")
+        return None
     try:
         saved = drafts.save_draft(
             actor=actor_of(request),
@@ -189,8 +202,10 @@ def _save(
             data=editor.to_data(),
             change=change,
             original_name=name,
-            seen=editor.form.cleaned_data["seen"] or None,
+            seen=editor.seen,
         )
+    except drafts.Overtaken:
+        raise
     except Refused as refusal:
         editor.problems.append(refusal.message)
         return None
@@ -208,6 +223,12 @@ def _save(
             " it is complete.",
         )
     return HttpResponseRedirect(page_address(saved.change))
+
+
+def _merged_editor(refusal: drafts.Overtaken) -> ServiceEditor:
+    """The form with both edits in it; saving it once more overwrites nothing that was not shown."""
+    assert refusal.merge.data is not None
+    return ServiceEditor(initial=refusal.merge.data | {"seen": refusal.now})
 
 
 def _missing_fields(problems: Iterable[Problem]) -> list[str]:

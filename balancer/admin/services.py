@@ -110,7 +110,17 @@ def place_of(row: Service) -> str:
 
 def value_of(row: Service) -> ServiceValue | None:
     """The service that a live row stands for; None where this version cannot read it."""
-    plain = ("name", "description", "enabled", "interface", "address", "protocol", "port", "port_end")
+    plain = (
+        "name",
+        "description",
+        "enabled",
+        "critical",
+        "interface",
+        "address",
+        "protocol",
+        "port",
+        "port_end",
+    )
     more = ("scheduler", "persistence", "access", "health", "all_down")
     keys = ("address", "port", "weight", "state", "priority")
     data = {name: getattr(row, name) for name in (*plain, *more)}

@@ -78,6 +78,7 @@ _SERVICE: dict[str, Scalar] = {
     "name": scalars.service_name,
     "description": scalars.description,
     "enabled": scalars.boolean,
+    "critical": scalars.boolean,
     "interface": scalars.interface,
     "address": optional(scalars.service_address),
     "protocol": scalars.choice(Protocol),
@@ -86,6 +87,9 @@ _SERVICE: dict[str, Scalar] = {
     "scheduler": scalars.choice(Scheduler),
     "all_down": scalars.choice(AllDown),
 }
+_LATER: Mapping[str, object] = {"critical": False}
+"""Keys that came after the first documents, with their defaults. They are written only where they differ, so
+that every older document keeps its bytes and its digest (ADR 0010)."""
 _REQUIRED = {Service: ("name", "interface", "protocol", "port"), Backend: ("address",)}
 
 
@@ -137,7 +141,13 @@ def document_to_data(document: Document) -> dict[str, Any]:
 
 
 def service_to_data(service: Service) -> dict[str, Any]:
-    """Every key spelled out, defaults too."""
+    """Every key spelled out, defaults too, but for later keys (`_LATER`) at their default."""
+    data = spell_out_service(service)
+    return {key: value for key, value in data.items() if key not in _LATER or value != _LATER[key]}
+
+
+def spell_out_service(service: Service) -> dict[str, Any]:
+    """Every key that there is; for people, never for a digest."""
     data: dict[str, Any] = _to_data(service)
     return data
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from balancer.domain.codec import service_to_data
+from balancer.domain.codec import spell_out_service
 from balancer.domain.types import Service
 
 Kind = Literal["same", "added", "removed", "gap"]
@@ -64,7 +64,7 @@ def _gap(size: int) -> Iterator[DiffLine]:
 def _flatten(service: Service | None) -> dict[str, str]:
     if service is None:
         return {}
-    data = service_to_data(service)
+    data = spell_out_service(service)
     backends = data.pop("backends")
     found = {k: v for key, value in data.items() for k, v in _flat(key, value).items()}
     for backend, fields in zip(service.backends, backends, strict=True):
@@ -76,10 +76,11 @@ def _flatten(service: Service | None) -> dict[str, str]:
 def _flat(path: str, value: object) -> dict[str, str]:
     if isinstance(value, dict):
         return {k: v for key, item in value.items() for k, v in _flat(f"{path}.{key}", item).items()}
-    return {path: _shown(value)}
+    return {path: show_value(value)}
 
 
-def _shown(value: object) -> str:
+def show_value(value: object) -> str:
+    """A value of the document as people read it."""
     if value is None or value == [] or value == "":
         return "(none)"
     if isinstance(value, bool):

@@ -14,6 +14,7 @@ class ChangeState(StrEnum):
     SUBMITTED = "submitted"
     APPROVED = "approved"
     REJECTED = "rejected"
+    CHANGES_REQUESTED = "changes-requested"
     APPLYING = "applying"
     APPLIED = "applied"
     FAILED = "failed"
@@ -26,6 +27,9 @@ class ChangeDeed(StrEnum):
     WITHDRAW = "withdraw"
     APPROVE = "approve"
     REJECT = "reject"
+    REQUEST_CHANGES = "request-changes"
+    RECONSIDER = "reconsider"
+    """What the approvals rested on is no longer there; it has to be reviewed again."""
     APPLY = "apply"
     FINISH = "finish"
     FAIL = "fail"
@@ -63,14 +67,24 @@ CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = Mappi
         (ChangeState.SUBMITTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
         (ChangeState.SUBMITTED, ChangeDeed.APPROVE): ChangeState.APPROVED,
         (ChangeState.SUBMITTED, ChangeDeed.REJECT): ChangeState.REJECTED,
+        (ChangeState.SUBMITTED, ChangeDeed.REQUEST_CHANGES): ChangeState.CHANGES_REQUESTED,
+        (ChangeState.SUBMITTED, ChangeDeed.RECONSIDER): ChangeState.SUBMITTED,
+        (ChangeState.CHANGES_REQUESTED, ChangeDeed.EDIT): ChangeState.DRAFT,
+        (ChangeState.CHANGES_REQUESTED, ChangeDeed.SUBMIT): ChangeState.SUBMITTED,
+        (ChangeState.CHANGES_REQUESTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
         (ChangeState.APPROVED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
+        (ChangeState.APPROVED, ChangeDeed.APPROVE): ChangeState.APPROVED,
         (ChangeState.APPROVED, ChangeDeed.REJECT): ChangeState.REJECTED,
+        (ChangeState.APPROVED, ChangeDeed.REQUEST_CHANGES): ChangeState.CHANGES_REQUESTED,
+        (ChangeState.APPROVED, ChangeDeed.RECONSIDER): ChangeState.SUBMITTED,
         (ChangeState.APPROVED, ChangeDeed.APPLY): ChangeState.APPLYING,
         (ChangeState.REJECTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
         (ChangeState.APPLYING, ChangeDeed.FINISH): ChangeState.APPLIED,
         (ChangeState.APPLYING, ChangeDeed.FAIL): ChangeState.FAILED,
         (ChangeState.FAILED, ChangeDeed.APPLY): ChangeState.APPLYING,
         (ChangeState.FAILED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
+        (ChangeState.FAILED, ChangeDeed.APPROVE): ChangeState.APPROVED,
+        (ChangeState.FAILED, ChangeDeed.RECONSIDER): ChangeState.SUBMITTED,
     }
 )
 
@@ -91,12 +105,16 @@ CHANGE_OPEN = frozenset(
         ChangeState.SUBMITTED,
         ChangeState.APPROVED,
         ChangeState.REJECTED,
+        ChangeState.CHANGES_REQUESTED,
         ChangeState.APPLYING,
         ChangeState.FAILED,
     }
 )
 """Someone still has something to do."""
 CHANGE_CLOSED = frozenset({ChangeState.APPLIED, ChangeState.DISCARDED})
+CHANGE_EDITABLE = frozenset({ChangeState.DRAFT, ChangeState.CHANGES_REQUESTED})
+CHANGE_REVIEWED = frozenset({ChangeState.SUBMITTED, ChangeState.APPROVED, ChangeState.FAILED})
+"""It carries a digest that votes are bound to, and nothing runs."""
 CHANGE_IN_REVIEW = frozenset({ChangeState.SUBMITTED})
 CHANGE_APPLICABLE = frozenset({ChangeState.APPROVED, ChangeState.FAILED})
 DEPLOYMENT_ACTIVE = frozenset({DeploymentState.RUNNING})

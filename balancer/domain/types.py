@@ -120,6 +120,8 @@ class Service:
     port: int
     description: str = ""
     enabled: bool = True
+    critical: bool = False
+    """Changes to it need as many approvals as the cluster's policy asks for critical services."""
     address: Address | None = None
     """None means any address at which the node answers on the interface."""
     port_end: int | None = None

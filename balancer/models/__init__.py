@@ -1,7 +1,7 @@
 """Tables. Only `balancer.workflow` writes them."""
 
 from balancer.models.audit import AuditEvent
-from balancer.models.changes import Change, Draft, Vote
+from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Job
 from balancer.models.revisions import Revision
@@ -14,8 +14,10 @@ __all__ = [
     "Cluster",
     "Deployment",
     "Draft",
+    "EditedChange",
     "Job",
     "Node",
+    "Review",
     "Revision",
     "Service",
     "Vote",

@@ -1,5 +1,7 @@
 """Changes, the drafts in them, and the votes on them."""
 
+from typing import Any, NoReturn
+
 from django.conf import settings
 from django.db import models
 
@@ -29,7 +31,9 @@ class Change(models.Model):
         settings.AUTH_USER_MODEL, blank=True, related_name="contributed_changes"
     )
     """Everyone who ever edited a draft in it. None of them can approve it, even after the draft is gone."""
-    state = models.CharField(max_length=16, choices=choices_of(ChangeState), default=ChangeState.DRAFT)
+    invited = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="invited_to_changes")
+    """Who may edit its drafts beside the author; whoever does so becomes a contributor."""
+    state = models.CharField(max_length=24, choices=choices_of(ChangeState), default=ChangeState.DRAFT)
     base_revision = models.ForeignKey(
         Revision, null=True, blank=True, on_delete=models.PROTECT, related_name="changes_based_here"
     )
@@ -96,17 +100,45 @@ class Draft(models.Model):
         return f"{self.get_action_display()}: {self.service_name}"
 
 
+class Review(models.Model):
+    """What a reviewer was shown, for ever: fields, traffic, rules, connections at stake, warnings."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    """sha256 over the canonical JSON of the content; the audit event of a vote names it."""
+    content = models.JSONField()
+    """See `workflow.reviews.build_review`."""
+    change = models.ForeignKey(Change, on_delete=models.PROTECT, related_name="reviews")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"review {self.digest[:12]} of {self.change}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("What was reviewed never changes.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("What was reviewed is never deleted.")
+
+
 class Vote(models.Model):
     """One person's verdict on exactly the bytes that `digest` stands for. Dropped with any edit."""
 
     class Verdict(models.TextChoices):
         APPROVE = "approve", "Approved"
         REJECT = "reject", "Rejected"
+        REQUEST_CHANGES = "request-changes", "Requested changes"
 
     change = models.ForeignKey(Change, on_delete=models.CASCADE, related_name="votes")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     verdict = models.CharField(max_length=16, choices=Verdict)
     digest = models.CharField(max_length=64)
+    review = models.ForeignKey(Review, null=True, on_delete=models.PROTECT, related_name="votes")
+    """What this person was shown; null for votes of versions that did not keep it."""
     reason = models.TextField(blank=True)
     at = models.DateTimeField()
 
@@ -116,3 +148,19 @@ class Vote(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user}: {self.get_verdict_display()}"
+
+
+class EditedChange(models.Model):
+    """The change that a person's edits in a cluster go into."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="+")
+    change = models.ForeignKey(Change, on_delete=models.CASCADE, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "cluster"], name="one_edited_change_per_person"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} edits {self.change}"

@@ -1,7 +1,10 @@
 """Clusters and their nodes."""
 
-from django.core.validators import RegexValidator
+from django.contrib.auth.models import Group
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
+
+from balancer.domain.policy import APPROVALS_MAX, EXPIRY_HOURS_MAX, ApprovalPolicy
 
 NAME_VALIDATOR = RegexValidator(
     r"\A[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z",
@@ -18,6 +21,30 @@ class Cluster(models.Model):
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
     )
     """What every node should carry; set by a deployment that succeeded on every node."""
+    approvals = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MaxValueValidator(APPROVALS_MAX)],
+        help_text="People other than its authors who must approve a change. 0: one person may do it all.",
+    )
+    critical_approvals = models.PositiveSmallIntegerField(
+        default=2,
+        validators=[MaxValueValidator(APPROVALS_MAX)],
+        verbose_name="approvals for critical services",
+        help_text="The same for a change that touches a service marked as critical; never fewer than above.",
+    )
+    approver_groups = models.ManyToManyField(
+        Group,
+        blank=True,
+        related_name="+",
+        help_text="Only approvals of members of these roles count. None chosen: of everyone who may approve.",
+    )
+    approvals_expire_hours = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(EXPIRY_HOURS_MAX)],
+        verbose_name="approvals expire after hours",
+        help_text="An approval older than this does not count any more. Empty: it counts for ever.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -26,6 +53,16 @@ class Cluster(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def policy(self) -> ApprovalPolicy:
+        """As it is in the database now."""
+        return ApprovalPolicy(
+            approvals=self.approvals,
+            critical_approvals=self.critical_approvals,
+            groups=tuple(sorted(self.approver_groups.values_list("name", flat=True))),
+            expire_hours=self.approvals_expire_hours,
+        )
 
 
 class Node(models.Model):

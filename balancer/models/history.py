@@ -5,13 +5,18 @@ from typing import Any
 APPEND_ONLY_TABLES = {
     "balancer_auditevent": "audit events are append-only",
     "balancer_revision": "revisions are immutable",
+    "balancer_review": "what was reviewed is immutable",
 }
 
 
 def install(*, connection: Any) -> None:
-    """Make the triggers; those that are there already are made anew."""
+    """Make the triggers of the tables that are there; triggers that are there already are made anew."""
     uninstall(connection=connection)
+    with connection.cursor() as cursor:
+        there = set(connection.introspection.table_names(cursor))
     for table, message in APPEND_ONLY_TABLES.items():
+        if table not in there:
+            continue  # an early migration, or a late one that goes backwards
         _run(connection, _install_statements(vendor=connection.vendor, table=table, message=message))
 
 

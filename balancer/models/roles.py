@@ -17,6 +17,7 @@ VIEWED_MODELS = (
     "draft",
     "job",
     "node",
+    "review",
     "revision",
     "service",
     "vote",
@@ -48,6 +49,7 @@ def install_roles(*, apps: Any, alias: str) -> None:
     viewing = [
         _permission(apps, alias, "balancer", model, f"view_{model}", f"Can view {_words(apps, model)}")
         for model in VIEWED_MODELS
+        if model in apps.all_models["balancer"]  # an early migration knows fewer
     ]
     own = {
         codename: _permission(apps, alias, "balancer", model, codename, name)

@@ -14,6 +14,7 @@ class Service(models.Model):
     name = models.CharField(max_length=63)
     description = models.TextField(blank=True)
     enabled = models.BooleanField(default=True)
+    critical = models.BooleanField(default=False)
     interface = models.CharField(max_length=15)
     address = models.GenericIPAddressField(null=True, blank=True)
     protocol = models.CharField(max_length=8, choices=choices_of(Protocol))

@@ -1,103 +1,66 @@
-"""From draft to approved: submit, withdraw, update, approve, reject, discard."""
+"""From submitted to approved: approve, reject, request changes; and whether an approval holds."""
 
+from datetime import datetime, timedelta
+
+from django.contrib.auth.models import User
 from django.utils import timezone
 
-from balancer.domain.codec import document_to_data
 from balancer.domain.lifecycle import ChangeDeed
-from balancer.models import Change, Draft, Vote
+from balancer.models import AuditEvent, Change, Vote
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import (
-    APPROVALS_REQUIRED,
     advance,
+    approvals_required,
     digest_change,
+    involved_people,
     is_involved,
     lock_change,
     require_current,
-    require_drafter,
+    require_possible,
 )
-from balancer.workflow.documents import candidate_document, drafts_of, live_services
-from balancer.workflow.drafts import write_drafts
+from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
-from balancer.workflow.permissions import APPROVE, Actor, require
-from balancer.workflow.revisions import document_of, live_revision
+from balancer.workflow.permissions import APPROVE, Actor, may, require
+from balancer.workflow.reviews import Shown, keep_review
 
-
-@deed(Action.CHANGE_SUBMITTED, target="change")
-def submit_change(*, actor: Actor, change: Change) -> Change:
-    """Hand a draft change in for review; its digest is fixed here. Needs DRAFT (ROLL_BACK for a rollback).
-
-    Refused: "nothing" (no drafts), "stale" (live moved under them), "invalid" (not valid as a whole).
-    """
-    change = lock_change(change)
-    require_drafter(actor=actor, change=change)
-    if not Draft.objects.filter(change=change).exists():
-        raise Refused(
-            "nothing", f"{change} has no drafts, so there is nothing to submit. Edit a service first."
-        )
-    now = timezone.now()
-    advance(
-        change=change, deed=ChangeDeed.SUBMIT, submitted_at=now, base_revision=live_revision(change.cluster)
-    )
-    require_current(change)
-    candidate_document(change)
-    change.digest = digest_change(change)
-    change.save(update_fields=["digest"])
-    audit.record(actor=actor, action=Action.CHANGE_SUBMITTED, target=change, facts={"digest": change.digest})
-    return change
-
-
-@deed(Action.CHANGE_WITHDRAWN, target="change")
-def withdraw_change(*, actor: Actor, change: Change) -> Change:
-    """Back to draft, where it can be edited; votes are dropped. Needs DRAFT (ROLL_BACK for a rollback)."""
-    change = lock_change(change)
-    require_drafter(actor=actor, change=change)
-    was = change.state
-    advance(change=change, deed=ChangeDeed.WITHDRAW, digest="", submitted_at=None)
-    dropped, _ = Vote.objects.filter(change=change).delete()
-    facts = {"was": was, "votes_dropped": dropped}
-    audit.record(actor=actor, action=Action.CHANGE_WITHDRAWN, target=change, facts=facts)
-    return change
-
-
-@deed(Action.CHANGE_REBASED, target="change")
-def rebase_change(*, actor: Actor, change: Change) -> Change:
-    """Let the drafts of a draft change start from what is live now; what they propose stays.
-
-    A draft that is live already goes; a rollback is filled in again. Needs DRAFT (ROLL_BACK for a rollback).
-    """
-    change = lock_change(change)
-    require_drafter(actor=actor, change=change)
-    base = live_revision(change.cluster)
-    advance(change=change, deed=ChangeDeed.EDIT, base_revision=base)
-    live, wanted = live_services(change.cluster), drafts_of(change)
-    if change.rollback_of is not None:
-        target = {s["name"]: s for s in document_to_data(document_of(change.rollback_of))["services"]}
-        wanted = {name: target.get(name) for name in {*live, *target, *wanted}}
-    write_drafts(actor=actor, change=change, live=live, wanted=wanted)
-    audit.record(actor=actor, action=Action.CHANGE_REBASED, target=change, facts={"base": base.number})
-    return change
+PASSWORD_FRESH = timedelta(minutes=5)
+"""For so long after the password was typed, no approval asks for it again."""
 
 
 @deed(Action.CHANGE_APPROVED, target="change")
-def approve_change(*, actor: Actor, change: Change, digest: str, reason: str = "") -> Change:
+def approve_change(
+    *,
+    actor: Actor,
+    change: Change,
+    digest: str,
+    password_at: datetime | None,
+    reason: str = "",
+    shown: Shown | None = None,
+) -> Change:
     """Say yes to exactly what `digest` stands for: the change's digest on the page that was read.
 
+    `password_at` is when this person last proved with the password that it is them. `shown` is what the page
+    said beside the drafts (warnings, connections at stake); left out, it is put together now.
+
     Needs APPROVE. Refused: "own-change" for the author and everyone who ever edited a draft in it, superusers
-    included; "conflict" where the page is out of date; "stale" where the live configuration moved.
+    included; "not-eligible" by the policy of the cluster; "password" where that was too long ago; "conflict"
+    where the page is out of date; "stale" where the live configuration moved.
     """
     change = lock_change(change)
-    _require_reviewer(actor=actor, change=change, digest=digest)
+    actor = _require_reviewer(actor=actor, change=change, digest=digest)
+    require_possible(change=change, deed=ChangeDeed.APPROVE)
+    why_not = why_not_eligible(person=actor, change=change)
+    if why_not:
+        raise Refused("not-eligible", f"{why_not} Somebody else has to approve it.")
+    _require_password(password_at)
     require_current(change)
     candidate_document(change)
     if digest_change(change) != change.digest:
         raise Refused("conflict", f"{change} is not what was submitted. Withdraw it and submit it again.")
-    _vote(actor=actor, change=change, verdict=Vote.Verdict.APPROVE, reason=reason)
-    approvals = Vote.objects.filter(change=change, verdict=Vote.Verdict.APPROVE, digest=change.digest).count()
-    if approvals >= APPROVALS_REQUIRED:
+    _vote(actor=actor, change=change, verdict=Vote.Verdict.APPROVE, reason=reason, shown=shown)
+    if len(valid_approvals(change)) >= approvals_required(change):
         advance(change=change, deed=ChangeDeed.APPROVE)
-    facts = {"digest": change.digest, "reason": reason}
-    audit.record(actor=actor, action=Action.CHANGE_APPROVED, target=change, facts=facts)
     return change
 
 
@@ -105,23 +68,21 @@ def approve_change(*, actor: Actor, change: Change, digest: str, reason: str = "
 def reject_change(*, actor: Actor, change: Change, digest: str, reason: str) -> Change:
     """Say no, with a reason, to what `digest` stands for. Needs APPROVE; not for one's own change."""
     change = lock_change(change)
-    _require_reviewer(actor=actor, change=change, digest=digest)
-    if not reason.strip():
-        raise Refused("reason", "Say why you reject the change, so that its author knows what to do.")
+    actor = _require_reviewer(actor=actor, change=change, digest=digest)
+    _require_reason(reason, "Say why you reject the change, so that its author knows what to do.")
     advance(change=change, deed=ChangeDeed.REJECT)
-    _vote(actor=actor, change=change, verdict=Vote.Verdict.REJECT, reason=reason.strip())
-    facts = {"digest": change.digest, "reason": reason.strip()}
-    audit.record(actor=actor, action=Action.CHANGE_REJECTED, target=change, facts=facts)
+    _vote(actor=actor, change=change, verdict=Vote.Verdict.REJECT, reason=reason)
     return change
 
 
-@deed(Action.CHANGE_DISCARDED, target="change")
-def discard_change(*, actor: Actor, change: Change) -> Change:
-    """Close a draft change for good; its drafts stay readable. Needs DRAFT (ROLL_BACK for a rollback)."""
+@deed(Action.CHANGE_SENT_BACK, target="change")
+def request_changes(*, actor: Actor, change: Change, digest: str, reason: str) -> Change:
+    """Send it back to its author, saying what has to be different. Needs APPROVE; not for one's own."""
     change = lock_change(change)
-    require_drafter(actor=actor, change=change)
-    advance(change=change, deed=ChangeDeed.DISCARD, closed_at=timezone.now())
-    audit.record(actor=actor, action=Action.CHANGE_DISCARDED, target=change)
+    actor = _require_reviewer(actor=actor, change=change, digest=digest)
+    _require_reason(reason, "Say what has to be different, so that its author knows what to do.")
+    advance(change=change, deed=ChangeDeed.REQUEST_CHANGES)
+    _vote(actor=actor, change=change, verdict=Vote.Verdict.REQUEST_CHANGES, reason=reason)
     return change
 
 
@@ -131,19 +92,63 @@ def why_not_approved(change: Change) -> str | None:
     For apply and for the worker: they trust neither the state of the row nor each other.
     """
     if digest_change(change) != change.digest:
-        return f"{change} is not what was submitted and approved."
-    votes = list(Vote.objects.filter(change=change).select_related("user"))
+        return f"{change} is not what was submitted and approved, or the policy has changed since."
+    votes = list(Vote.objects.filter(change=change))
     if any(vote.verdict == Vote.Verdict.REJECT for vote in votes):
         return f"{change} was rejected."
-    valid = [v for v in votes if v.digest == change.digest and not is_involved(actor=v.user, change=change)]
-    if len(valid) < APPROVALS_REQUIRED:
-        return f"{change} has no valid approval by somebody who did not write it."
+    if any(vote.verdict == Vote.Verdict.REQUEST_CHANGES for vote in votes):
+        return f"{change} was sent back with a request for changes."
+    missing = approvals_required(change) - len(valid_approvals(change))
+    if missing > 0:
+        many = "one valid approval" if missing == 1 else f"{missing} valid approvals"
+        return f"{change} lacks {many} by people who did not write it."
     return None
 
 
-def _require_reviewer(*, actor: Actor, change: Change, digest: str) -> None:
+def valid_approvals(change: Change) -> list[Vote]:
+    """The approvals that count at this moment."""
+    approvals = Vote.objects.filter(change=change, verdict=Vote.Verdict.APPROVE).select_related("user")
+    return [vote for vote in approvals if why_not_counted(vote=vote, change=change) is None]
+
+
+def why_not_counted(*, vote: Vote, change: Change) -> str | None:
+    """Why an approval does not count (any more), in a sentence; None where it does."""
+    if vote.digest != change.digest:
+        return "What was seen then is no longer what is proposed."
+    if change.cluster.policy.has_expired(at=vote.at, now=timezone.now()):
+        return f"It was given on {vote.at:%-d %b, %H:%M} and has expired."
+    return why_not_eligible(person=vote.user, change=change)
+
+
+def why_not_eligible(*, person: User, change: Change) -> str | None:
+    """Why this person's approval would not count for this change, in a sentence; None where it would."""
+    if is_involved(actor=person, change=change):
+        return f"{person.get_username()} wrote {change} or a part of it."
+    if not may(actor=person, permission=APPROVE):
+        return f"{person.get_username()} may not approve changes."
+    groups = change.cluster.policy.groups
+    if groups and not person.groups.filter(name__in=groups).exists():
+        return f"In {change.cluster} approvals count from members of {' or '.join(groups)} only."
+    if _was_made_by_an_author(person=person, change=change):
+        return (
+            f"The account or a role of {person.get_username()} was changed by somebody who wrote {change},"
+            " after it was opened."
+        )
+    return None
+
+
+def _was_made_by_an_author(*, person: User, change: Change) -> bool:
+    """An author must not make the approver: neither the account, nor its password, nor what its roles may."""
+    since = AuditEvent.objects.filter(at__gte=change.created_at, actor_id__in=involved_people(change))
+    groups = [str(pk) for pk in person.groups.values_list("pk", flat=True)]
+    account = since.filter(object_type="user", object_id=str(person.pk), action__startswith="person.")
+    roles = since.filter(object_type="group", object_id__in=groups, action__startswith="role.")
+    return any(found.exclude(action__endswith=audit.REFUSED).exists() for found in (account, roles))
+
+
+def _require_reviewer(*, actor: Actor, change: Change, digest: str) -> User:
     require(actor=actor, permission=APPROVE)
-    if is_involved(actor=actor, change=change):
+    if actor is None or is_involved(actor=actor, change=change):
         raise Refused(
             "own-change",
             f"You wrote {change} or a part of it; somebody else has to review it, superuser or not.",
@@ -154,11 +159,31 @@ def _require_reviewer(*, actor: Actor, change: Change, digest: str) -> None:
         raise Refused(
             "conflict", f"{change} was changed since you opened the page. Reload and read it again."
         )
+    return actor
 
 
-def _vote(*, actor: Actor, change: Change, verdict: Vote.Verdict, reason: str) -> None:
-    Vote.objects.update_or_create(
-        change=change,
-        user=actor,
-        defaults={"verdict": verdict, "digest": change.digest, "reason": reason, "at": timezone.now()},
-    )
+def _require_password(password_at: datetime | None) -> None:
+    if password_at is None or not timedelta(0) <= timezone.now() - password_at <= PASSWORD_FRESH:
+        raise Refused("password", "Type your password once more, to show that it is you who approves.")
+
+
+def _require_reason(reason: str, message: str) -> None:
+    if not reason.strip():
+        raise Refused("reason", message)
+
+
+def _vote(
+    *, actor: User, change: Change, verdict: Vote.Verdict, reason: str, shown: Shown | None = None
+) -> None:
+    """One verdict of one person, with what they were shown; an older one of theirs makes room."""
+    reason = reason.strip()
+    review = keep_review(change=change, shown=shown)
+    values = {"verdict": verdict, "digest": change.digest, "reason": reason, "at": timezone.now()}
+    Vote.objects.update_or_create(change=change, user=actor, defaults={**values, "review": review})
+    action = {
+        Vote.Verdict.APPROVE: Action.CHANGE_APPROVED,
+        Vote.Verdict.REJECT: Action.CHANGE_REJECTED,
+        Vote.Verdict.REQUEST_CHANGES: Action.CHANGE_SENT_BACK,
+    }[verdict]
+    facts = {"digest": change.digest, "reason": reason, "review": review.digest}
+    audit.record(actor=actor, action=action, target=change, facts=facts)

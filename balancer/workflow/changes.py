@@ -3,19 +3,20 @@
 import json
 from typing import Any
 
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from balancer.domain.codec import digest_text, dump_document, parse_service
-from balancer.domain.lifecycle import ChangeDeed, ChangeState, next_state, states_before
+from balancer.domain.lifecycle import CHANGE_EDITABLE, ChangeDeed, ChangeState, next_state, states_before
+from balancer.domain.policy import is_critical
 from balancer.domain.types import Document
-from balancer.models import Change, Cluster, Draft
+from balancer.models import Change, Cluster, Draft, Vote
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow.documents import Data, candidate_of, live_services
 from balancer.workflow.errors import Refused
-from balancer.workflow.permissions import DRAFT, ROLL_BACK, Actor, require
-
-APPROVALS_REQUIRED = 1
+from balancer.workflow.permissions import ADMINISTER, DRAFT, ROLL_BACK, Actor, may, require
 
 
 def lock_change(change: Change) -> Change:
@@ -30,13 +31,7 @@ def lock_cluster(cluster: Cluster) -> Cluster:
 
 def advance(*, change: Change, deed: ChangeDeed, **fields: Any) -> None:
     """Put the change into the state that the deed leads to; Refused("state") where the table has none."""
-    state = next_state(state=ChangeState(change.state), deed=deed)
-    if state is None:
-        possible = " or ".join(sorted(states_before(deed)))
-        raise Refused(
-            "state",
-            f"{change} is {change.state}; {deed} is possible only while it is {possible}. Reload the page.",
-        )
+    state = require_possible(change=change, deed=deed)
     for name, value in fields.items():
         setattr(change, name, value)
     change.state = state
@@ -44,9 +39,51 @@ def advance(*, change: Change, deed: ChangeDeed, **fields: Any) -> None:
     change.save()
 
 
-def require_drafter(*, actor: Actor, change: Change) -> None:
-    """Editing, submitting and withdrawing: for a rollback, the right to roll back is what counts."""
+def require_possible(*, change: Change, deed: ChangeDeed) -> ChangeState:
+    """The state that the deed leads to; Refused("state") where the table has none."""
+    state = next_state(state=ChangeState(change.state), deed=deed)
+    if state is None:
+        possible = " or ".join(sorted(states_before(deed)))
+        raise Refused(
+            "state",
+            f"{change} is {change.state}; {deed} is possible only while it is {possible}. Reload the page.",
+        )
+    return state
+
+
+def begin_edit(change: Change, **fields: Any) -> None:
+    """Into the state in which drafts are edited; a change that was sent back loses its votes by that."""
+    if change.state == ChangeState.CHANGES_REQUESTED:
+        drop_votes(change)
+        fields = {"digest": "", "submitted_at": None, **fields}
+    advance(change=change, deed=ChangeDeed.EDIT, **fields)
+
+
+def drop_votes(change: Change) -> int:
+    """How many there were. What was seen and said stays in the audit history."""
+    dropped, _ = Vote.objects.filter(change=change).delete()
+    return dropped
+
+
+def require_drafter(*, actor: Actor, change: Change, or_administrator: bool = False) -> None:
+    """Editing, submitting and withdrawing: the right to draft (for a rollback: to roll back), and a part in
+    this change. `or_administrator`: somebody has to clear up after an author who has left."""
+    if or_administrator and may(actor=actor, permission=ADMINISTER):
+        return
     require(actor=actor, permission=ROLL_BACK if change.kind == Change.Kind.ROLLBACK else DRAFT)
+    if not takes_part(actor=actor, change=change):
+        raise Refused(
+            "not-invited",
+            f"{change} is the work of {change.author.get_username()}. Ask for an invitation to it, or edit in"
+            " a change of your own.",
+        )
+
+
+def takes_part(*, actor: Actor, change: Change) -> bool:
+    """Whether this person may edit its drafts: its author, and whoever was invited."""
+    if actor is None:
+        return True
+    return change.author_id == actor.pk or change.invited.filter(pk=actor.pk).exists()
 
 
 def is_involved(*, actor: Actor, change: Change) -> bool:
@@ -54,6 +91,24 @@ def is_involved(*, actor: Actor, change: Change) -> bool:
     if actor is None:
         return True
     return change.author_id == actor.pk or change.contributors.filter(pk=actor.pk).exists()
+
+
+def involved_people(change: Change) -> set[int]:
+    """The keys of all accounts of which `is_involved` is true."""
+    return {change.author_id, *change.contributors.values_list("pk", flat=True)}
+
+
+def editable_changes(*, actor: User, cluster: Cluster) -> "QuerySet[Change]":
+    """The changes into which this person could put an edit, the latest first."""
+    found = Change.objects.filter(cluster=cluster, kind=Change.Kind.EDIT, state__in=CHANGE_EDITABLE)
+    return (found.filter(author=actor) | found.filter(invited=actor)).distinct().order_by("-pk")
+
+
+def approvals_required(change: Change) -> int:
+    """By the policy of the cluster as it is now, and by what the change touches."""
+    drafts = Draft.objects.filter(change=change).values_list("before", "after")
+    critical = is_critical(side for sides in drafts for side in sides)
+    return change.cluster.policy.required(critical=critical)
 
 
 def digest_change(change: Change) -> str:
@@ -67,7 +122,7 @@ def digest_change(change: Change) -> str:
         "cluster": change.cluster.name,
         "kind": change.kind,
         "rollback_of": change.rollback_of.number if change.rollback_of else None,
-        "approvals_required": APPROVALS_REQUIRED,
+        "policy": change.cluster.policy.to_data(),
         "drafts": [_digested(draft) for draft in drafts],
     }
     return digest_text(json.dumps(seen, sort_keys=True))
@@ -91,8 +146,18 @@ def require_current(change: Change) -> None:
     reasons = stale_reasons(change)
     if reasons:
         raise Refused(
-            "stale", f"{' '.join(reasons)} Withdraw the change and update it to the live configuration."
+            "stale", f"{' '.join(reasons)} Withdraw the change and bring it up to date with what is live."
         )
+
+
+def rules_of(data: Data | None) -> str:
+    """The rules that are compiled for a service on its own; Refused("invalid") where it is not valid."""
+    if data is None:
+        return ""
+    service, problems = parse_service(data)
+    if service is None:
+        raise Refused("invalid", f"The service {data.get('name')} is not valid: {problems[0]}")
+    return render_ruleset(compile_document(Document(services=(service,)), family=service.family))
 
 
 def _digested(draft: Draft) -> dict[str, Any]:
@@ -101,17 +166,8 @@ def _digested(draft: Draft) -> dict[str, Any]:
         "action": draft.action,
         "before": draft.before,
         "after": draft.after,
-        "rules": _rules_of(draft.after),
+        "rules": rules_of(draft.after),
     }
-
-
-def _rules_of(data: Data | None) -> str:
-    if data is None:
-        return ""
-    service, problems = parse_service(data)
-    if service is None:
-        raise Refused("invalid", f"The service {data.get('name')} is not valid: {problems[0]}")
-    return render_ruleset(compile_document(Document(services=(service,)), family=service.family))
 
 
 def _moved(draft: Draft, live: Data | None) -> str | None:

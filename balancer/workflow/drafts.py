@@ -1,21 +1,22 @@
 """Editing: every edit is a draft in somebody's change; nothing here is live."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from django.utils import timezone
 
-from balancer.domain.codec import digest_text, parse_service, service_to_data
-from balancer.domain.lifecycle import ChangeDeed, ChangeState
+from balancer.domain.codec import parse_service, service_to_data
+from balancer.domain.merge import Merge, merge_service
 from balancer.domain.problem import Problem, Severity, errors
 from balancer.models import Change, Cluster, Draft
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
-from balancer.workflow.changes import advance, lock_change, require_drafter
+from balancer.workflow.changes import begin_edit, lock_change, require_drafter
 from balancer.workflow.documents import Candidate, Data, drafts_of, live_services, overlay
+from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, Actor, require
-from balancer.workflow.revisions import live_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,51 +36,22 @@ class SavedDraft:
         return not errors(self.problems)
 
 
-@deed(Action.CHANGE_OPENED, target="cluster")
-def open_change(*, actor: Actor, cluster: Cluster, title: str, description: str = "") -> Change:
-    """A new, empty change of this author. Needs DRAFT."""
-    require(actor=actor, permission=DRAFT)
-    if actor is None:
-        raise Refused("forbidden", "A change needs an author; the system proposes none.")
-    now = timezone.now()
-    change = Change.objects.create(
-        cluster=cluster,
-        title=title.strip()[:200] or "Changes",
-        description=description,
-        author=actor,
-        base_revision=live_revision(cluster),
-        created_at=now,
-        updated_at=now,
-    )
-    audit.record(actor=actor, action=Action.CHANGE_OPENED, target=change, facts={"cluster": cluster.name})
-    return change
+class Overtaken(Refused):
+    """Somebody else has changed the service while it was being edited. Nothing was saved."""
 
-
-def find_current_change(*, actor: Actor, cluster: Cluster) -> Change | None:
-    """The author's newest change in this cluster that is still a draft and an edit."""
-    own = Change.objects.filter(author=actor, cluster=cluster, state=ChangeState.DRAFT, kind=Change.Kind.EDIT)
-    return own.order_by("-pk").first()
-
-
-def current_change(*, actor: Actor, cluster: Cluster) -> Change:
-    """The change that the author's next edit goes into, opened where there is none. Needs DRAFT."""
-    found = find_current_change(actor=actor, cluster=cluster)
-    if found is not None:
-        return found
-    name = "" if actor is None else actor.get_username()
-    return open_change(actor=actor, cluster=cluster, title=f"Changes by {name}")
-
-
-@deed(Action.CHANGE_DESCRIBED, target="change")
-def describe_change(*, actor: Actor, change: Change, title: str, description: str) -> Change:
-    """Give a draft change its title and description. Needs DRAFT (ROLL_BACK for a rollback)."""
-    change = lock_change(change)
-    require_drafter(actor=actor, change=change)
-    if not title.strip():
-        raise Refused("reason", "A change needs a title.")
-    advance(change=change, deed=ChangeDeed.EDIT, title=title.strip()[:200], description=description)
-    audit.record(actor=actor, action=Action.CHANGE_DESCRIBED, target=change, facts={"title": change.title})
-    return change
+    def __init__(
+        self, *, name: str, by: str, at: datetime | None, seen: Data, now: Data | None, merge: Merge
+    ) -> None:
+        what = "changed" if now is not None else "taken out"
+        when = f" on {at:%-d %b, %H:%M}" if at else ""
+        super().__init__("conflict", f"{by} {what} {name}{when} while you were editing it.")
+        self.by = by
+        self.seen = seen
+        """The service as the form showed it."""
+        self.now = now
+        """The service as it is now; None where it is gone."""
+        self.merge = merge
+        """Both edits brought together; where they clash, with what was typed here."""
 
 
 @deed(Action.DRAFT_SAVED, target="change")
@@ -90,36 +62,43 @@ def save_draft(
     data: Data,
     change: Change | None = None,
     original_name: str | None = None,
-    seen: str | None = None,
+    seen: Data | None = None,
 ) -> SavedDraft:
     """Propose a new service (`original_name` None), or another content or name for one that is there.
 
     `data` is a service of the document as JSON data. It goes into `change`, or into the author's current one.
-    Invalid input saves nothing and comes back as problems. `seen` is the token of the service as the form
-    showed it (`service_token`); where the service has changed since, Refused("conflict"). Needs DRAFT.
+    Invalid input saves nothing and comes back as problems. `seen` is the service as the form showed it; where
+    somebody has changed it since, `Overtaken` says who, and what both edits make together. Needs DRAFT, and
+    an invitation to somebody else's change.
     """
-    require(actor=actor, permission=DRAFT)
-    change = _editable(cluster=cluster, change=change or find_current_change(actor=actor, cluster=cluster))
-    live, drafts = live_services(cluster), drafts_of(change) if change else {}
+    change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
     now = overlay(base=live, drafts=drafts)
     shown = {**live, **drafts}
-    _require_seen(shown=shown, name=original_name, seen=seen)
     service, problems = parse_service(data)
     if service is None:
         return SavedDraft(change=change, draft=None, problems=problems)
-    name = service.name
+    name, mine = service.name, service_to_data(service)
+    if original_name is not None:
+        _require_seen(
+            change=change,
+            cluster=cluster,
+            now=shown.get(original_name),
+            name=original_name,
+            seen=seen,
+            mine=mine,
+        )
     if name != original_name and shown.get(name) is not None:
         taken = Problem("name", "taken", f"There is a service named {name} already; choose another name.")
         return SavedDraft(change=change, draft=None, problems=(taken,))
-    proposed = drafts | {name: service_to_data(service)}
+    proposed = drafts | {name: mine}
     if original_name not in (None, name):
         proposed[str(original_name)] = None
     problems = _own_problems(name=name, before=now, after=overlay(base=live, drafts=proposed))
     if errors(problems):
         return SavedDraft(change=change, draft=None, problems=problems)
     change = change or current_change(actor=actor, cluster=cluster)
-    for touched in {name, original_name or name}:
-        _write(actor=actor, change=change, name=touched, before=live.get(touched), after=proposed[touched])
+    touched = {one: proposed[one] for one in {name, original_name or name}}
+    write_drafts(actor=actor, change=change, live=live, wanted=touched)
     draft = Draft.objects.filter(change=change, service_name=name).first()
     return SavedDraft(change=change, draft=draft, problems=problems)
 
@@ -127,13 +106,11 @@ def save_draft(
 @deed(Action.DRAFT_SAVED, target="change")
 def delete_service(*, actor: Actor, cluster: Cluster, name: str, change: Change | None = None) -> SavedDraft:
     """Propose that a service goes; one that is only a draft is simply dropped. Needs DRAFT."""
-    require(actor=actor, permission=DRAFT)
-    change = _editable(cluster=cluster, change=change or find_current_change(actor=actor, cluster=cluster))
-    live, drafts = live_services(cluster), drafts_of(change) if change else {}
+    change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
     if drafts.get(name, live.get(name)) is None:
         raise Refused("conflict", f"There is no service named {name} any more. Reload the page.")
     change = change or current_change(actor=actor, cluster=cluster)
-    _write(actor=actor, change=change, name=name, before=live.get(name), after=None)
+    write_drafts(actor=actor, change=change, live=live, wanted={name: None})
     draft = Draft.objects.filter(change=change, service_name=name).first()
     return SavedDraft(change=change, draft=draft, problems=())
 
@@ -142,32 +119,43 @@ def delete_service(*, actor: Actor, cluster: Cluster, name: str, change: Change 
 def discard_draft(*, actor: Actor, change: Change, service_name: str) -> None:
     """Take one draft out of a change. Needs DRAFT."""
     require(actor=actor, permission=DRAFT)
-    change = _editable(cluster=change.cluster, change=change) or change
+    change = require_editable(actor=actor, cluster=change.cluster, change=change)
     if not Draft.objects.filter(change=change, service_name=service_name).exists():
         raise Refused(
             "conflict", f"There is no draft of {service_name} in {change} any more. Reload the page."
         )
-    before = live_services(change.cluster).get(service_name)
-    _write(actor=actor, change=change, name=service_name, before=before, after=before)
+    live = live_services(change.cluster)
+    write_drafts(actor=actor, change=change, live=live, wanted={service_name: live.get(service_name)})
 
 
-def service_token(data: Data | None) -> str:
-    """Stands for the content of a service that a form shows, for `save_draft(seen=...)`."""
-    return digest_text(json.dumps(data, sort_keys=True))
+def propose(
+    *, actor: Actor, cluster: Cluster, change: Change | None, wanted: Mapping[str, Data | None]
+) -> tuple[Change | None, tuple[Problem, ...]]:
+    """Several services at once, as one deed: all of them become drafts, or none and the problems say why.
+
+    Paths are those of the whole document that would come of it. The caller is a deed with the right to draft.
+    """
+    change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
+    candidate = overlay(base=live, drafts={**drafts, **wanted})
+    if errors(candidate.problems):
+        return change, tuple(_named(problem, candidate) for problem in candidate.problems)
+    change = change or current_change(actor=actor, cluster=cluster)
+    write_drafts(actor=actor, change=change, live=live, wanted=wanted)
+    return change, candidate.problems
 
 
 def write_drafts(
-    *, actor: Actor, change: Change, live: dict[str, Data], wanted: dict[str, Data | None]
+    *, actor: Actor, change: Change, live: dict[str, Data], wanted: Mapping[str, Data | None]
 ) -> None:
     """Make the change's drafts lead from `live` to `wanted` for the services named there."""
-    for name, after in wanted.items():
+    for name, after in sorted(wanted.items()):
         _write(actor=actor, change=change, name=name, before=live.get(name), after=after)
 
 
-def _editable(*, cluster: Cluster, change: Change | None) -> Change | None:
-    if change is None:
-        return None
+def require_editable(*, actor: Actor, cluster: Cluster, change: Change) -> Change:
+    """The change, locked and in the state in which it is edited."""
     change = lock_change(change)
+    require_drafter(actor=actor, change=change)
     if change.cluster_id != cluster.pk:
         raise Refused("conflict", f"{change} belongs to the cluster {change.cluster}, not to {cluster}.")
     if change.kind == Change.Kind.ROLLBACK:
@@ -175,20 +163,47 @@ def _editable(*, cluster: Cluster, change: Change | None) -> Change | None:
             "rollback",
             f"{change} brings back a revision as it was and cannot be edited. Discard it and edit.",
         )
-    advance(change=change, deed=ChangeDeed.EDIT)
+    begin_edit(change)
     return change
 
 
-def _require_seen(*, shown: dict[str, Data | None], name: str | None, seen: str | None) -> None:
-    if name is None:
-        return
-    if shown.get(name) is None:
+def _open_desk(
+    *, actor: Actor, cluster: Cluster, change: Change | None
+) -> tuple[Change | None, dict[str, Data], dict[str, Data | None]]:
+    """The change to edit (None: one is still to be opened), what is live, and the drafts on top of it."""
+    require(actor=actor, permission=DRAFT)
+    change = change or find_current_change(actor=actor, cluster=cluster)
+    if change is not None:
+        change = require_editable(actor=actor, cluster=cluster, change=change)
+    return change, live_services(cluster), drafts_of(change) if change else {}
+
+
+def _require_seen(
+    *,
+    change: Change | None,
+    cluster: Cluster,
+    now: Data | None,
+    name: str,
+    seen: Data | None,
+    mine: Data,
+) -> None:
+    """Raises Overtaken where the service is not what the form showed any more."""
+    if seen is None and now is None:
         raise Refused("conflict", f"There is no service named {name} any more. Reload the page.")
-    if seen is not None and seen != service_token(shown[name]):
-        raise Refused(
-            "conflict",
-            f"The service {name} was changed while you were editing it. Reload the page and edit again.",
-        )
+    if seen is None or seen == now:
+        return
+    by, at = _who_changed(change=change, cluster=cluster, name=name)
+    merge = merge_service(base=seen, theirs=now, mine=mine)
+    raise Overtaken(name=name, by=by, at=at, seen=seen, now=now, merge=merge)
+
+
+def _who_changed(*, change: Change | None, cluster: Cluster, name: str) -> tuple[str, datetime | None]:
+    """Whose work the content is that a form would show now, and since when."""
+    draft = Draft.objects.filter(change=change, service_name=name).select_related("updated_by").first()
+    if draft is not None:
+        return draft.updated_by.get_username(), draft.updated_at
+    live = cluster.live_revision
+    return (live.author_name, live.created_at) if live else ("Somebody", None)
 
 
 def _own_problems(*, name: str, before: Candidate, after: Candidate) -> tuple[Problem, ...]:
@@ -201,6 +216,15 @@ def _own_problems(*, name: str, before: Candidate, after: Candidate) -> tuple[Pr
         elif problem.severity is Severity.ERROR and problem.message not in known:
             found.append(replace(problem, path=""))
     return tuple(found)
+
+
+def _named(problem: Problem, candidate: Candidate) -> Problem:
+    """The same with the name of the service in its path: `services[web].port`."""
+    head, dot, rest = problem.path.partition(".")
+    index = head.removeprefix("services[").removesuffix("]")
+    if not index.isdigit():
+        return problem
+    return replace(problem, path=f"services[{candidate.names[int(index)]}]{dot}{rest}")
 
 
 def _write(*, actor: Actor, change: Change, name: str, before: Data | None, after: Data | None) -> None:

@@ -39,4 +39,5 @@ def _write_service(*, cluster: Cluster, service: ServiceValue) -> None:
 def _columns(data: dict[str, Any]) -> dict[str, Any]:
     columns = {key: value for key, value in data.items() if key not in {"name", "backends", "source_nat"}}
     nat = data["source_nat"]
+    columns["critical"] = data.get("critical", False)
     return columns | {"source_nat_mode": nat["mode"], "source_nat_address": nat["address"]}

@@ -5,7 +5,9 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from balancer.models.roles import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK
 from balancer.workflow.errors import Refused
 
-__all__ = ["ADMINISTER", "APPLY", "APPROVE", "DRAFT", "ROLL_BACK", "Actor", "may", "require"]
+__all__ = ["ADMINISTER", "APPLY", "APPROVE", "DRAFT", "ROLL_BACK", "VIEW", "Actor", "may", "require"]
+
+VIEW = "balancer.view_change"
 
 Actor = User | None
 """None is the system itself, which may do everything that is not a matter of four eyes."""
@@ -16,6 +18,7 @@ _DEEDS = {
     APPLY: "apply changes",
     ROLL_BACK: "ask for a rollback",
     ADMINISTER: "administer clusters and nodes",
+    VIEW: "see changes",
 }
 _ROLES = {
     DRAFT: "Editor",
@@ -23,6 +26,7 @@ _ROLES = {
     APPLY: "Operator or Approver",
     ROLL_BACK: "Editor or Operator",
     ADMINISTER: "Administrator",
+    VIEW: "Viewer",
 }
 
 

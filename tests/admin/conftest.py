@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from balancer.models import Change, Service
-from balancer.workflow.approvals import submit_change
+from balancer.workflow.submissions import submit_change
 from tests.cast import Site
 from tests.documents import service_data
 

@@ -5,13 +5,15 @@ import re
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
+from django.utils import timezone
 
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import Rejected
 from balancer.models import AuditEvent, Change, Draft, Revision, Service
-from balancer.workflow.approvals import approve_change, submit_change
+from balancer.workflow.approvals import approve_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import save_draft
+from balancer.workflow.submissions import submit_change
 from tests.admin.conftest import Login, heavier, messages_of
 from tests.cast import Site, make_person
 from tests.documents import service_data
@@ -37,7 +39,9 @@ def in_state(site: Site, state: str) -> Change:
     change = submit_change(actor=site.author, change=change)
     if state == "submitted":
         return change
-    change = approve_change(actor=site.approver, change=change, digest=change.digest)
+    change = approve_change(
+        actor=site.approver, change=change, digest=change.digest, password_at=timezone.now()
+    )
     if state == "approved":
         return change
     apply_change(actor=site.operator, change=change)

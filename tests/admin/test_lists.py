@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from balancer.models import AuditEvent, Backend, Change, Cluster, Service
-from balancer.workflow.approvals import submit_change
+from balancer.workflow.submissions import submit_change
 from tests.admin.conftest import Login, heavier
 from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data

@@ -11,8 +11,8 @@ import pytest
 
 from balancer.kernel.base import Flavour
 from balancer.models import AuditEvent, Deployment, Job, Node
-from balancer.workflow.approvals import submit_change
 from balancer.workflow.revisions import live_revision
+from balancer.workflow.submissions import submit_change
 from lbadmin.celery import app
 from lbadmin.envelope import Hint, write_envelope
 from tests.cast import Site

@@ -2,22 +2,16 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from balancer.models import AuditEvent, Change, Draft, Vote
-from balancer.workflow.approvals import (
-    approve_change,
-    discard_change,
-    rebase_change,
-    reject_change,
-    submit_change,
-    why_not_approved,
-    withdraw_change,
-)
+from balancer.workflow.approvals import approve_change, reject_change, why_not_approved
 from balancer.workflow.changes import digest_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.drafts import discard_draft, save_draft
 from balancer.workflow.errors import Refused
+from balancer.workflow.submissions import discard_change, rebase_change, submit_change, withdraw_change
 from tests.cast import Site, make_person
 from tests.documents import service_data
 
@@ -32,7 +26,9 @@ def submitted(site: Site) -> Change:
 
 
 def test_somebody_else_approves(site: Site, submitted: Change) -> None:
-    change = approve_change(actor=site.approver, change=submitted, digest=submitted.digest)
+    change = approve_change(
+        actor=site.approver, change=submitted, digest=submitted.digest, password_at=timezone.now()
+    )
 
     assert change.state == "approved"
     assert why_not_approved(change) is None
@@ -48,7 +44,7 @@ def test_the_author_never_approves(site: Site, superuser: bool) -> None:
     change = submit_change(actor=person, change=site.change(service_data("web")))
 
     with pytest.raises(Refused) as refused:
-        approve_change(actor=person, change=change, digest=change.digest)
+        approve_change(actor=person, change=change, digest=change.digest, password_at=timezone.now())
 
     assert code_of(refused) == "own-change"
     assert not Vote.objects.exists()
@@ -66,18 +62,23 @@ def test_whoever_once_edited_a_draft_never_approves_even_when_nothing_of_it_is_l
     submitted = submit_change(actor=site.author, change=change)
 
     with pytest.raises(Refused) as refused:
-        approve_change(actor=helper, change=submitted, digest=submitted.digest)
+        approve_change(actor=helper, change=submitted, digest=submitted.digest, password_at=timezone.now())
 
     assert code_of(refused) == "own-change"
 
 
 def test_a_superuser_who_did_not_write_it_approves(superuser: User, submitted: Change) -> None:
-    assert approve_change(actor=superuser, change=submitted, digest=submitted.digest).state == "approved"
+    assert (
+        approve_change(
+            actor=superuser, change=submitted, digest=submitted.digest, password_at=timezone.now()
+        ).state
+        == "approved"
+    )
 
 
 def test_the_system_cannot_approve(submitted: Change) -> None:
     with pytest.raises(Refused) as refused:
-        approve_change(actor=None, change=submitted, digest=submitted.digest)
+        approve_change(actor=None, change=submitted, digest=submitted.digest, password_at=timezone.now())
 
     assert code_of(refused) == "own-change"
 
@@ -89,7 +90,7 @@ def test_only_an_approver_approves_and_rejects(
     person = request.getfixturevalue(name)
 
     with pytest.raises(Refused) as approving:
-        approve_change(actor=person, change=submitted, digest=submitted.digest)
+        approve_change(actor=person, change=submitted, digest=submitted.digest, password_at=timezone.now())
     with pytest.raises(Refused) as rejecting:
         reject_change(actor=person, change=submitted, digest=submitted.digest, reason="no")
 
@@ -98,7 +99,7 @@ def test_only_an_approver_approves_and_rejects(
 
 def test_an_approval_of_another_page_is_refused(site: Site, submitted: Change) -> None:
     with pytest.raises(Refused) as refused:
-        approve_change(actor=site.approver, change=submitted, digest="0" * 64)
+        approve_change(actor=site.approver, change=submitted, digest="0" * 64, password_at=timezone.now())
 
     assert code_of(refused) == "conflict"
 

@@ -3,13 +3,15 @@
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from balancer.models import AuditEvent, Revision, Service, Vote
 from balancer.models.history import APPEND_ONLY_TABLES
 from balancer.models.roles import ROLES
 from balancer.workflow import audit
-from balancer.workflow.approvals import approve_change, submit_change
+from balancer.workflow.approvals import approve_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.submissions import submit_change
 from tests.cast import Site
 from tests.documents import service_data
 
@@ -41,7 +43,7 @@ def test_a_deed_whose_event_cannot_be_written_is_not_done(
 
     monkeypatch.setattr(audit, "record", fail)
     with pytest.raises(DatabaseError):
-        approve_change(actor=site.approver, change=change, digest=change.digest)
+        approve_change(actor=site.approver, change=change, digest=change.digest, password_at=timezone.now())
 
     change.refresh_from_db()
     assert (change.state, Vote.objects.count()) == ("submitted", 0)

@@ -4,17 +4,11 @@ import pytest
 from django.contrib.auth.models import User
 
 from balancer.models import AuditEvent, Change, Draft, Service
-from balancer.workflow.approvals import submit_change
 from balancer.workflow.documents import candidate_document, live_services
-from balancer.workflow.drafts import (
-    current_change,
-    delete_service,
-    discard_draft,
-    find_current_change,
-    save_draft,
-    service_token,
-)
+from balancer.workflow.drafts import delete_service, discard_draft, save_draft, service_token
+from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.submissions import submit_change
 from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data
 

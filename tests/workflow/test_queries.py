@@ -6,7 +6,6 @@ import pytest
 from django.contrib.auth.models import User
 
 from balancer.models import Job, Revision
-from balancer.workflow.approvals import submit_change
 from balancer.workflow.drafts import save_draft
 from balancer.workflow.queries import (
     actions_for,
@@ -19,6 +18,7 @@ from balancer.workflow.queries import (
     view_deployment,
     view_revision,
 )
+from balancer.workflow.submissions import submit_change
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 

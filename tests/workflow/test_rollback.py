@@ -2,14 +2,16 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from balancer.models import Revision
-from balancer.workflow.approvals import approve_change, rebase_change, submit_change, withdraw_change
+from balancer.workflow.approvals import approve_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import save_draft
 from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import live_revision
 from balancer.workflow.rollback import roll_back_to
+from balancer.workflow.submissions import rebase_change, submit_change, withdraw_change
 from tests.cast import Site
 from tests.documents import service_data
 
@@ -45,7 +47,7 @@ def test_whoever_asks_for_a_rollback_does_not_approve_it(site: Site) -> None:
     change = submit_change(actor=both, change=roll_back_to(actor=both, revision=old))
 
     with pytest.raises(Refused) as refused:
-        approve_change(actor=both, change=change, digest=change.digest)
+        approve_change(actor=both, change=change, digest=change.digest, password_at=timezone.now())
 
     assert refused.value.code == "own-change"
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, DeploymentState
 from balancer.models import Change, Cluster, Deployment, Job, Node, Revision
-from balancer.workflow.approvals import approve_change, submit_change
+from balancer.workflow.approvals import approve_change
 from balancer.workflow.clusters import create_person
 from balancer.workflow.deployments import apply_change
-from balancer.workflow.drafts import describe_change, open_change, save_draft
+from balancer.workflow.drafts import save_draft
+from balancer.workflow.editing import describe_change, open_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.rollback import roll_back_to
+from balancer.workflow.submissions import submit_change
 
 ROLES = ("viewer", "editor", "approver", "operator", "administrator")
 BUSY_SECONDS = 20.0
@@ -82,7 +85,9 @@ def wait_for_nodes(*, names: tuple[str, ...], is_alive: Callable[[], bool]) -> d
 
 def _review_and_apply(*, cast: Cast, change: Change) -> Revision:
     change = submit_change(actor=cast.editor, change=change)
-    change = approve_change(actor=cast.approver, change=change, digest=change.digest)
+    change = approve_change(
+        actor=cast.approver, change=change, digest=change.digest, password_at=timezone.now()
+    )
     deployment = _apply_when_free(cast=cast, change=change)
     _wait_for_deployment(deployment)
     return deployment.revision

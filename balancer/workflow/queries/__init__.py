@@ -1,10 +1,13 @@
 """What the console and the API show, as plain values. Nothing here writes."""
 
 from balancer.workflow.queries.changes import (
+    ApprovalsView,
     ChangeActions,
     ChangeView,
     DraftView,
+    Move,
     ShareRow,
+    VoteView,
     actions_for,
     view_change,
 )
@@ -25,22 +28,28 @@ from balancer.workflow.queries.revisions import (
     diff_revisions,
     view_revision,
 )
+from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
 
 __all__ = [
+    "ApprovalsView",
     "ChangeActions",
     "ChangeView",
     "Dashboard",
     "DeploymentView",
     "DraftView",
     "JobView",
+    "Move",
     "NodeView",
     "Preview",
     "RevisionDiff",
     "RevisionView",
+    "RulesetDiff",
     "ServiceDiff",
     "ServiceForm",
     "ServiceRow",
     "ShareRow",
+    "TableDiff",
+    "VoteView",
     "actions_for",
     "diff_revisions",
     "list_services",

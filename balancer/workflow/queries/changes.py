@@ -1,29 +1,37 @@
 """A change as its page shows it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
-from balancer.domain.diff import DiffLine, FieldChange, diff_lines, diff_services
-from balancer.domain.lifecycle import ChangeDeed, ChangeState, DeploymentState, deeds_from
+from balancer.domain.diff import FieldChange, diff_services
+from balancer.domain.lifecycle import CHANGE_CLOSED, ChangeDeed, ChangeState, deeds_from
+from balancer.domain.merge import Clash
+from balancer.domain.policy import describe_policy
 from balancer.domain.problem import Problem
-from balancer.models import Change, Deployment, Draft, Revision, Vote
-from balancer.workflow.changes import is_involved, stale_reasons
-from balancer.workflow.documents import Candidate, candidate_of
-from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
-from balancer.workflow.queries.values import (
-    ShareRow,
-    joined_rulesets,
-    service_value,
-    share_rows,
-    shares_alone,
+from balancer.models import Change, Deployment, Draft, Vote
+from balancer.workflow.approvals import (
+    valid_approvals,
+    why_not_approved,
+    why_not_counted,
+    why_not_eligible,
 )
-from balancer.workflow.revisions import live_revision, render_rulesets
+from balancer.workflow.changes import approvals_required, is_involved, stale_reasons, takes_part
+from balancer.workflow.documents import candidate_of, live_services
+from balancer.workflow.editing import find_current_change
+from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, VIEW, may
+from balancer.workflow.queries.rulesets import RulesetDiff, diff_change
+from balancer.workflow.submissions import merge_drafts
+from balancer.workflow.traffic import ShareRow, service_value, share_rows, shares_alone
+
+Person = AbstractBaseUser | AnonymousUser
 
 
 @dataclass(frozen=True, slots=True)
 class DraftView:
+    key: int
     service_name: str
     action: str
     """create, modify or delete."""
@@ -39,8 +47,34 @@ class VoteView:
     verdict: str
     reason: str
     at: datetime
-    valid: bool
-    """Whether it is about what the change is now."""
+    review: int | None
+    """The key of what this person was shown."""
+    why_not_counted: str
+    """Why an approval does not count any more; empty where it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalsView:
+    """How far the approval of a change is."""
+
+    required: int
+    given: int
+    """Those that count."""
+    policy: str
+    """In a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A service that moved in the live configuration since it was drafted, seen from three sides."""
+
+    service_name: str
+    live: tuple[FieldChange, ...]
+    """What became live since, against what the draft started from."""
+    clashes: tuple[Clash, ...]
+    """What both changed: a person has to decide."""
+    result: tuple[FieldChange, ...]
+    """What the draft would propose afterwards, against what is live now (where they clash: with its own)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +82,18 @@ class ChangeActions:
     """What this person can do with the change now; why not, where a button is expected and not there."""
 
     edit: bool
+    choose: bool
+    """Edit it, but for that it has to be chosen first."""
     submit: bool
     withdraw: bool
     rebase: bool
     approve: bool
     reject: bool
+    request_changes: bool
     apply: bool
     discard: bool
+    invite: bool
+    comment: bool
     why_not_approve: str
     """One sentence, empty where approving is possible or not the question."""
 
@@ -63,94 +102,117 @@ class ChangeActions:
 class ChangeView:
     change: Change
     drafts: tuple[DraftView, ...]
-    ruleset: tuple[DiffLine, ...] | None
-    """The whole ruleset: live against candidate while the change is open; once it is applied, what it found
-    against what it made. Empty where nothing differs; None where invalid or given up."""
+    rulesets: tuple[RulesetDiff, ...] | None
+    """For each group of nodes in the same case, see `diff_change`."""
     problems: tuple[Problem, ...]
     """Errors and warnings of the configuration as it would be; only while the change is open."""
     stale: tuple[str, ...]
     """Sentences saying what has moved in the live configuration; only while the change is open."""
+    moves: tuple[Move, ...]
+    """The same field by field; only while the change is open."""
     votes: tuple[VoteView, ...]
+    approvals: ApprovalsView
     contributors: tuple[str, ...]
+    invited: tuple[str, ...]
     deployment: Deployment | None
     """The latest attempt."""
     actions: ChangeActions
 
 
-def view_change(*, change: Change, user: AbstractBaseUser | AnonymousUser) -> ChangeView:
+def view_change(*, change: Change, user: Person) -> ChangeView:
     """Everything on the page of a change, for this person. Reads and compiles; heavy for big documents."""
-    opened = ChangeState(change.state) not in {ChangeState.APPLIED, ChangeState.DISCARDED}
+    opened = ChangeState(change.state) not in CHANGE_CLOSED
     candidate = candidate_of(change) if opened else None
     deployment = change.deployments.select_related("revision").order_by("-pk").first()
     drafts = Draft.objects.filter(change=change).select_related("updated_by").order_by("service_name")
+    stale = stale_reasons(change) if opened else ()
     return ChangeView(
         change=change,
         drafts=tuple(_view_draft(draft) for draft in drafts),
-        ruleset=_diff_rulesets(change=change, candidate=candidate, deployment=deployment),
+        rulesets=diff_change(change=change, candidate=candidate, deployment=deployment),
         problems=candidate.problems if candidate else (),
-        stale=stale_reasons(change) if opened else (),
+        stale=stale,
+        moves=view_moves(change) if stale else (),
         votes=_view_votes(change),
-        contributors=tuple(sorted(user.get_username() for user in change.contributors.all())),
+        approvals=_view_approvals(change),
+        contributors=_names(change.contributors.all()),
+        invited=_names(change.invited.all()),
         deployment=deployment,
         actions=actions_for(change=change, user=user),
     )
 
 
-def actions_for(*, change: Change, user: AbstractBaseUser | AnonymousUser) -> ChangeActions:
+def view_moves(change: Change) -> tuple[Move, ...]:
+    """The services that moved under the drafts of a change. A rollback is filled in anew and has none."""
+    if change.rollback_of_id is not None:
+        return ()
+    live = live_services(change.cluster)
+    merges = merge_drafts(change, live=live)
+    moved = [d for d in change.drafts.order_by("service_name") if live.get(d.service_name) != d.before]
+    return tuple(
+        Move(
+            service_name=draft.service_name,
+            live=diff_services(service_value(draft.before), service_value(live.get(draft.service_name))),
+            clashes=merges[draft.service_name].clashes,
+            result=diff_services(
+                service_value(live.get(draft.service_name)), service_value(merges[draft.service_name].data)
+            ),
+        )
+        for draft in moved
+    )
+
+
+def actions_for(*, change: Change, user: Person) -> ChangeActions:
     """Which buttons to show. Workflow asks everything again when one is pressed."""
     deeds = deeds_from(ChangeState(change.state))
     rollback = change.kind == Change.Kind.ROLLBACK
-    draft = may(actor=user, permission=ROLL_BACK if rollback else DRAFT)
-    reviewer = may(actor=user, permission=APPROVE)
-    involved = isinstance(user, User) and is_involved(actor=user, change=change)
-    in_review = ChangeDeed.APPROVE in deeds
-    why_not = ""
-    if in_review and involved:
-        why_not = "You wrote this change or a part of it; somebody else has to review it."
-    elif in_review and not reviewer:
-        why_not = "Your account has no role that may approve changes."
+    person = user if isinstance(user, User) else None
+    part = person is not None and takes_part(actor=person, change=change)
+    draft = part and may(actor=user, permission=ROLL_BACK if rollback else DRAFT)
+    clears_up = draft or may(actor=user, permission=ADMINISTER)
+    reviews = may(actor=user, permission=APPROVE) and not (
+        person is not None and is_involved(actor=person, change=change)
+    )
+    edit = draft and not rollback and ChangeDeed.EDIT in deeds
+    why_not = _why_not_approve(change=change, person=person, deeds=deeds)
     return ChangeActions(
-        edit=draft and not rollback and ChangeDeed.EDIT in deeds,
+        edit=edit,
+        choose=edit and find_current_change(actor=person, cluster=change.cluster) != change,
         submit=draft and ChangeDeed.SUBMIT in deeds and change.drafts.exists(),
-        withdraw=draft and ChangeDeed.WITHDRAW in deeds,
+        withdraw=clears_up and ChangeDeed.WITHDRAW in deeds,
         rebase=draft and ChangeDeed.EDIT in deeds and bool(stale_reasons(change)),
-        approve=reviewer and not involved and in_review,
-        reject=reviewer and not involved and ChangeDeed.REJECT in deeds,
+        approve=why_not is None and ChangeDeed.APPROVE in deeds,
+        reject=reviews and ChangeDeed.REJECT in deeds,
+        request_changes=reviews and ChangeDeed.REQUEST_CHANGES in deeds,
         apply=may(actor=user, permission=APPLY) and ChangeDeed.APPLY in deeds,
-        discard=draft and ChangeDeed.DISCARD in deeds,
-        why_not_approve=why_not,
-    )
+        discard=clears_up and ChangeDeed.DISCARD in deeds,
+        invite=draft and not rollback and person is not None and person.pk == change.author_id
+        and ChangeState(change.state) not in CHANGE_CLOSED,
+        comment=may(actor=user, permission=VIEW),
+        why_not_approve=why_not or "",
+    )  # fmt: skip
 
 
-def _diff_rulesets(
-    *, change: Change, candidate: Candidate | None, deployment: Deployment | None
-) -> tuple[DiffLine, ...] | None:
-    if candidate is not None:
-        if candidate.document is None:
-            return None
-        before, after = live_revision(change.cluster).rulesets, render_rulesets(candidate.document)
-    elif change.state == ChangeState.APPLIED and deployment is not None:
-        before, after = _revision_before(deployment).rulesets, deployment.revision.rulesets
-    else:
-        return None
-    return diff_lines(joined_rulesets(before), joined_rulesets(after))
-
-
-def _revision_before(deployment: Deployment) -> Revision:
-    """What was live when a deployment began; a cluster's first found the empty revision 0."""
-    earlier = Deployment.objects.filter(
-        cluster=deployment.cluster_id, state=DeploymentState.SUCCEEDED, pk__lt=deployment.pk
-    )
-    latest = earlier.select_related("revision").order_by("-pk").first()
-    if latest is not None:
-        return latest.revision
-    return Revision.objects.get(cluster=deployment.cluster_id, number=0)
+def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[ChangeDeed]) -> str | None:
+    """None where the button belongs on the page; an empty sentence where nobody expects it."""
+    if ChangeDeed.APPROVE not in deeds or person is None:
+        return ""
+    if change.state != ChangeState.SUBMITTED and why_not_approved(change) is None:
+        return ""
+    if any(vote.user_id == person.pk for vote in valid_approvals(change)):
+        return "You have approved this; it needs somebody else's approval too."
+    if is_involved(actor=person, change=change):
+        return "You wrote this change or a part of it; somebody else has to review it."
+    if not may(actor=person, permission=APPROVE):
+        return "Your account has no role that may approve changes."
+    return why_not_eligible(person=person, change=change)
 
 
 def _view_draft(draft: Draft) -> DraftView:
     """Shares are those of the service on its own: a neighbour's draft does not move them."""
     before, after = service_value(draft.before), service_value(draft.after)
     return DraftView(
+        key=draft.pk,
         service_name=draft.service_name,
         action=draft.action,
         fields=diff_services(before, after),
@@ -162,13 +224,27 @@ def _view_draft(draft: Draft) -> DraftView:
 
 def _view_votes(change: Change) -> tuple[VoteView, ...]:
     votes = Vote.objects.filter(change=change).select_related("user").order_by("pk")
+    closed = ChangeState(change.state) in CHANGE_CLOSED
     return tuple(
         VoteView(
             user=vote.user.get_username(),
             verdict=vote.verdict,
             reason=vote.reason,
             at=vote.at,
-            valid=vote.digest == change.digest,
+            review=vote.review_id,
+            why_not_counted="" if closed else why_not_counted(vote=vote, change=change) or "",
         )
         for vote in votes
     )
+
+
+def _view_approvals(change: Change) -> ApprovalsView:
+    return ApprovalsView(
+        required=approvals_required(change),
+        given=len(valid_approvals(change)) if change.digest else 0,
+        policy=describe_policy(change.cluster.policy),
+    )
+
+
+def _names(people: Iterable[User]) -> tuple[str, ...]:
+    return tuple(sorted(person.get_username() for person in people))

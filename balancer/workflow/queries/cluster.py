@@ -13,7 +13,7 @@ from balancer.models import Backend as BackendRecord
 from balancer.models import Service as ServiceRecord
 from balancer.workflow.documents import live_services
 from balancer.workflow.presence import is_absent
-from balancer.workflow.queries.values import service_value, shares_alone
+from balancer.workflow.traffic import service_value, shares_alone
 
 RECENT_EVENTS = 10
 _TEXTS = ("revision__document", "revision__rulesets")

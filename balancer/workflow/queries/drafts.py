@@ -9,8 +9,7 @@ from balancer.models import Change, Cluster, Draft
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow.documents import Data, drafts_of, live_services, overlay
-from balancer.workflow.drafts import service_token
-from balancer.workflow.queries.values import ShareRow, share_rows, shares_alone
+from balancer.workflow.traffic import ShareRow, share_rows, shares_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,6 @@ class ServiceForm:
     """A service as the form shows it."""
 
     data: Data
-    seen: str
     """Hand it back with the form: `save_draft(seen=...)` notices when the service has changed meanwhile."""
     draft: Draft | None
     """The draft that the content comes from; None where it is what is live."""
@@ -43,7 +41,7 @@ def service_form(*, cluster: Cluster, name: str, change: Change | None = None) -
     if data is None:
         return None
     draft = Draft.objects.filter(change=change, service_name=name).first() if change else None
-    return ServiceForm(data=data, seen=service_token(data), draft=draft)
+    return ServiceForm(data=data, draft=draft)
 
 
 def preview_service(

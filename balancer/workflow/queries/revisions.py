@@ -6,7 +6,7 @@ from typing import Any
 
 from balancer.domain.diff import DiffLine, FieldChange, diff_lines, diff_services
 from balancer.models import Deployment, Revision
-from balancer.workflow.queries.values import joined_rulesets, service_value
+from balancer.workflow.traffic import joined_rulesets, service_value
 
 
 @dataclass(frozen=True, slots=True)

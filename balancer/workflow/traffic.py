@@ -1,4 +1,4 @@
-"""Pieces that several views are made of."""
+"""Shares of new connections, traced through the compiled rules."""
 
 from dataclasses import dataclass
 from fractions import Fraction
