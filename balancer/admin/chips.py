@@ -14,6 +14,7 @@ _CHANGE = {
     ChangeState.SUBMITTED: ("In review", "info", "rate_review"),
     ChangeState.APPROVED: ("Approved", "ok", "verified"),
     ChangeState.REJECTED: ("Rejected", "bad", "block"),
+    ChangeState.CHANGES_REQUESTED: ("Changes requested", "warn", "assignment_return"),
     ChangeState.APPLYING: ("Applying", "info busy", "progress_activity"),
     ChangeState.APPLIED: ("Applied", "ok", "check_circle"),
     ChangeState.FAILED: ("Failed", "bad", "error"),
@@ -91,3 +92,8 @@ def live_chip() -> SafeString:
 
 def _symbol(name: str) -> SafeString:
     return format_html('<span class="material-symbols-outlined" aria-hidden="true">{}</span>', name)
+
+
+def link(address: str, text: str) -> SafeString:
+    """The link of a list's first column."""
+    return format_html('<a class="lb-plain lb-mono" href="{}">{}</a>', address, text)
