@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, reverse
 
-from balancer.models import AuditEvent, Change, Cluster, Deployment, Draft, Node, Revision, Service
+from balancer.models import AuditEvent, Change, Cluster, Deployment, Draft, Node, Review, Revision, Service
 
 LEAVE = {"logout", "jsi18n", "autocomplete", "view_on_site"}
 """Not pages of the console: the way out, a catalogue of texts, and two that answer nothing here."""
@@ -16,6 +16,7 @@ _MODELS: dict[str, type[Model]] = {
     "change": Change,
     "cluster": Cluster,
     "node": Node,
+    "review": Review,
     "revision": Revision,
     "service": Service,
     "user": User,

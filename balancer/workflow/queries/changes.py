@@ -92,6 +92,7 @@ class ChangeActions:
     request_changes: bool
     apply: bool
     discard: bool
+    describe: bool
     invite: bool
     comment: bool
     why_not_approve: str
@@ -186,6 +187,7 @@ def actions_for(*, change: Change, user: Person) -> ChangeActions:
         request_changes=reviews and ChangeDeed.REQUEST_CHANGES in deeds,
         apply=may(actor=user, permission=APPLY) and ChangeDeed.APPLY in deeds,
         discard=clears_up and ChangeDeed.DISCARD in deeds,
+        describe=draft and ChangeDeed.EDIT in deeds,
         invite=draft and not rollback and person is not None and person.pk == change.author_id
         and ChangeState(change.state) not in CHANGE_CLOSED,
         comment=may(actor=user, permission=VIEW),
