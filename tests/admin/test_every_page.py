@@ -33,6 +33,8 @@ FORMS_OF = {
     "balancer_node_edit": {"administrator"},
 }
 """Forms, and who gets them; everybody else is sent away with a sentence."""
+OF_ITS_AUTHORS = {"balancer_service_draft": {"superuser"}}
+"""Forms of somebody's own work, to which no right of one's own leads but an invitation."""
 NEVER = {
     f"balancer_{model}_{page}"
     for model in ("change", "revision", "review", "auditevent")
@@ -84,7 +86,7 @@ def expected_status(name: str, person: str) -> set[int]:
     if name in NEVER:
         return {403}
     if name in FORMS_OF:
-        allowed = FORMS_OF[name] | {"superuser"}
+        allowed = FORMS_OF[name] | ({"superuser"} - OF_ITS_AUTHORS.get(name, set()))
         return {200} if person in allowed else {302}
     if person == "stranger":
         return {302, 403, 404}  # told that it is not there, as of a row that was never there

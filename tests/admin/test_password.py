@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from balancer.admin.change_deeds import TRIES_MAX
-from balancer.models import AuditEvent, Change, Vote
+from balancer.models import AuditEvent, Change
 from balancer.workflow.approvals import PASSWORD_FRESH
 from tests.admin.conftest import messages_of
 from tests.cast import PASSWORD, Site
@@ -35,7 +35,7 @@ def test_an_approval_without_the_password_is_refused(reviewer: Client, submitted
     response = approve(reviewer, submitted)
 
     assert "Type your password once more" in messages_of(response)
-    assert not Vote.objects.exists()
+    assert not submitted.votes.exists()
     assert AuditEvent.objects.get(action="change.approved.refused").facts["code"] == "password"
 
 
@@ -47,7 +47,7 @@ def test_a_wrong_password_is_refused_on_record_and_what_was_typed_stays(
     assert "not your password" in messages_of(response)
     assert "Looks right to me" in response.content.decode()
     assert "guess" not in response.content.decode()
-    assert not Vote.objects.exists()
+    assert not submitted.votes.exists()
     assert AuditEvent.objects.get(action="password.proved.refused").actor_name == "approver"
 
 
@@ -72,7 +72,7 @@ def test_somebody_who_guesses_is_logged_out(reviewer: Client, submitted: Change)
         approve(reviewer, submitted, password="guess")
 
     assert "_auth_user_id" not in reviewer.session
-    assert not Vote.objects.exists()
+    assert not submitted.votes.exists()
 
 
 def test_somebody_elses_password_does_not_count(reviewer: Client, site: Site, submitted: Change) -> None:
