@@ -25,6 +25,7 @@ from balancer.workflow.queries.revisions import (
     diff_revisions,
     view_revision,
 )
+from balancer.workflow.queries.stakes import Stake, advice_for, stakes_of
 
 __all__ = [
     "ChangeActions",
@@ -41,11 +42,14 @@ __all__ = [
     "ServiceForm",
     "ServiceRow",
     "ShareRow",
+    "Stake",
     "actions_for",
+    "advice_for",
     "diff_revisions",
     "list_services",
     "preview_service",
     "service_form",
+    "stakes_of",
     "view_change",
     "view_dashboard",
     "view_deployment",
