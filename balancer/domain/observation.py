@@ -65,6 +65,12 @@ class Listener:
             return False
         return self._is_at(service)
 
+    @property
+    def place(self) -> str:
+        """`198.51.100.1:443`, `*:22`, `0.0.0.0:67 on eth1`."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}" + (f" on {self.interface}" if self.interface else "")
+
     def _is_at(self, service: Service) -> bool:
         if self.address == ANY_OF_BOTH_FAMILIES:
             return True
