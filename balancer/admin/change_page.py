@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from balancer.admin import chips
@@ -13,32 +12,30 @@ from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.overtaken import describe_clashes
 from balancer.admin.shares import compare_shares
+from balancer.admin.stakes import describe_stakes
 from balancer.domain.lifecycle import CHANGE_CLOSED
-from balancer.domain.problem import errors, warnings
 from balancer.models import Change
 from balancer.workflow import queries
-from balancer.workflow.reviews import Shown
 
 
 def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
     view = queries.view_change(change=change, user=request.user)
     progress = queries.view_deployment(deployment=view.deployment) if view.deployment else None
-    warned = [problem.message for problem in warnings(view.problems)]
-    shown = Shown(warnings=tuple(warned), read_at=timezone.now().isoformat())
     return {
         "change": change,
         "view": view,
         "state": chips.change_chip(change.state),
         "drafts": [_show_draft(draft) for draft in view.drafts],
         "moves": [_show_move(move) for move in view.moves],
-        "errors": errors(view.problems),
-        "warnings": warned,
+        "errors": view.problems,
+        "warnings": view.shown.warnings,
+        "stakes": describe_stakes(view.shown.stakes),
         "hints": missing_buttons(view=view, user=request.user),
         "closed": change.state in CHANGE_CLOSED,
         "progress": progress,
         "jobs": job_chips(progress),
         "password_needed": password_needed(request),
-        "shown": sign_shown(shown) if view.actions.approve else "",
+        "shown": sign_shown(view.shown) if view.actions.approve else "",
         "events": events_about(change=change),
     }
 

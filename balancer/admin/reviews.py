@@ -10,6 +10,7 @@ from balancer.admin import chips
 from balancer.admin.field_words import describe_fields
 from balancer.admin.shares import compare_shares
 from balancer.admin.site import ConsoleAdmin, page_address, register
+from balancer.admin.stakes import describe_stakes
 from balancer.domain.diff import FieldChange
 from balancer.domain.policy import ApprovalPolicy, describe_policy
 from balancer.models import Review
@@ -40,6 +41,7 @@ class ReviewAdmin(ConsoleAdmin):
             content=review.content,
             policy=describe_policy(_policy_of(review.content["policy"])),
             services=[_show_service(service) for service in review.content["services"]],
+            stakes=describe_stakes(review.content["stakes"]),
             votes=votes,
         )
 

@@ -23,6 +23,11 @@ class Candidate:
     names: tuple[str, ...]
     """The services of the candidate in that order."""
 
+    def name_at(self, path: str) -> str:
+        """The service that a path is about; empty where it is about none."""
+        index = path.partition(".")[0].removeprefix("services[").removesuffix("]")
+        return self.names[int(index)] if index.isdigit() else ""
+
     def path_of(self, name: str) -> str:
         """The beginning of every path that is about the service."""
         return f"services[{self.names.index(name)}]" if name in self.names else ""

@@ -220,11 +220,9 @@ def _own_problems(*, name: str, before: Candidate, after: Candidate) -> tuple[Pr
 
 def _named(problem: Problem, candidate: Candidate) -> Problem:
     """The same with the name of the service in its path: `services[web].port`."""
-    head, dot, rest = problem.path.partition(".")
-    index = head.removeprefix("services[").removesuffix("]")
-    if not index.isdigit():
-        return problem
-    return replace(problem, path=f"services[{candidate.names[int(index)]}]{dot}{rest}")
+    name = candidate.name_at(problem.path)
+    _, dot, rest = problem.path.partition(".")
+    return replace(problem, path=f"services[{name}]{dot}{rest}") if name else problem
 
 
 def _write(*, actor: Actor, change: Change, name: str, before: Data | None, after: Data | None) -> None:
