@@ -5,6 +5,7 @@ Every save is a draft in a change. Nothing here touches what is live.
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -161,6 +162,7 @@ class ServicePages:
             overtaken=overtaken,
             row=row or Service.objects.filter(cluster=cluster, name=name or "").first(),
             interfaces=_interfaces_of(cluster),
+            origin=_origin_address(row),
         )
 
     def _show(self, request: HttpRequest, row: Service) -> HttpResponse:
@@ -176,6 +178,7 @@ class ServicePages:
             service=value,
             shares=shares_of(value) if value else (),
             rules=_own_rules(preview) if preview else "",
+            origin=_origin_address(row),
         )
 
     def _refuse(self, request: HttpRequest) -> HttpResponse:
@@ -240,6 +243,14 @@ def _missing_fields(problems: Iterable[Problem]) -> list[str]:
 def _own_rules(preview: queries.Preview) -> str:
     """The rules that choose the backend, without what every ruleset has."""
     return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith("-A LB-S"))
+
+
+def _origin_address(row: Service | None) -> str:
+    """Where it says who let the service through as it is live; empty for one that is not live."""
+    if row is None or row.cluster.live_revision_id is None:
+        return ""
+    address = reverse("admin:balancer_revision_origin", args=[row.cluster.live_revision_id])
+    return f"{address}?{urlencode({'service': row.name})}"
 
 
 def _interfaces_of(cluster: Cluster) -> list[str]:
