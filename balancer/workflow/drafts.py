@@ -13,7 +13,7 @@ from balancer.models import Change, Cluster, Draft
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import begin_edit, lock_change, require_drafter
-from balancer.workflow.documents import Candidate, Data, drafts_of, live_services, overlay
+from balancer.workflow.documents import Candidate, Data, drafts_of, live_document, live_services, overlay
 from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, Actor, require
@@ -72,7 +72,7 @@ def save_draft(
     an invitation to somebody else's change.
     """
     change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
-    now = overlay(base=live, drafts=drafts)
+    base = live_document(cluster)
     shown = {**live, **drafts}
     service, problems = parse_service(data)
     if service is None:
@@ -93,7 +93,9 @@ def save_draft(
     proposed = drafts | {name: mine}
     if original_name not in (None, name):
         proposed[str(original_name)] = None
-    problems = _own_problems(name=name, before=now, after=overlay(base=live, drafts=proposed))
+    problems = _own_problems(
+        name=name, before=overlay(base=base, drafts=drafts), after=overlay(base=base, drafts=proposed)
+    )
     if errors(problems):
         return SavedDraft(change=change, draft=None, problems=problems)
     change = change or current_change(actor=actor, cluster=cluster)
@@ -136,7 +138,7 @@ def propose(
     Paths are those of the whole document that would come of it. The caller is a deed with the right to draft.
     """
     change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
-    candidate = overlay(base=live, drafts={**drafts, **wanted})
+    candidate = overlay(base=live_document(cluster), drafts={**drafts, **wanted})
     if errors(candidate.problems):
         return change, tuple(_named(problem, candidate) for problem in candidate.problems)
     change = change or current_change(actor=actor, cluster=cluster)
