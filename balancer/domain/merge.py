@@ -6,12 +6,12 @@ decides. Backends are told apart by their endpoint, so that the order of rows me
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any
 
-from balancer.domain.types import format_endpoint
+from balancer.domain.types import Service, format_endpoint
 
 Data = dict[str, Any]
 _MISSING = object()
@@ -60,7 +60,7 @@ def merge_service(
     for section in _SECTIONS:
         merged[section] = merger.merge_fields(f"{section}.", base[section], theirs[section], mine[section])
     merged["backends"] = merger.merge_backends(base["backends"], theirs["backends"], mine["backends"])
-    return Merge(data=_in_order(merged, like=(base, theirs, mine)), clashes=tuple(merger.clashes))
+    return Merge(data=_in_order(merged), clashes=tuple(merger.clashes))
 
 
 def endpoint_of(backend: Data) -> str:
@@ -118,7 +118,6 @@ def _shown(value: Any) -> Any:
     return None if value is _MISSING else value
 
 
-def _in_order(merged: Data, *, like: Iterable[Data]) -> Data:
+def _in_order(merged: Data) -> Data:
     """Keys in the order in which services spell them, so that equal content has equal JSON text too."""
-    order = dict.fromkeys(key for data in like for key in data)
-    return {key: merged[key] for key in order if key in merged}
+    return {field.name: merged[field.name] for field in fields(Service) if field.name in merged}

@@ -7,9 +7,10 @@ from datetime import datetime
 from django.utils import timezone
 
 from balancer.domain.codec import parse_service, service_to_data
+from balancer.domain.lifecycle import ChangeState
 from balancer.domain.merge import Merge, merge_service
 from balancer.domain.problem import Problem, Severity, errors
-from balancer.models import Change, Cluster, Draft
+from balancer.models import AuditEvent, Change, Cluster, Draft
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import begin_edit, lock_change, require_drafter
@@ -126,8 +127,7 @@ def discard_draft(*, actor: Actor, change: Change, service_name: str) -> None:
         raise Refused(
             "conflict", f"There is no draft of {service_name} in {change} any more. Reload the page."
         )
-    live = live_services(change.cluster)
-    write_drafts(actor=actor, change=change, live=live, wanted={service_name: live.get(service_name)})
+    _write(actor=actor, change=change, name=service_name, before=None, after=None)
 
 
 def propose(
@@ -149,7 +149,21 @@ def propose(
 def write_drafts(
     *, actor: Actor, change: Change, live: dict[str, Data], wanted: Mapping[str, Data | None]
 ) -> None:
-    """Make the change's drafts lead from `live` to `wanted` for the services named there."""
+    """Make the change's drafts lead to `wanted` for the services named there.
+
+    A draft that is there already goes on from what it started from, though something else be live by now: it
+    is the rebase that brings both together, and a save must not undo in passing what others made live.
+    """
+    bases = {**live, **dict(Draft.objects.filter(change=change).values_list("service_name", "before"))}
+    for name, after in sorted(wanted.items()):
+        before = after if after == live.get(name) else bases.get(name)
+        _write(actor=actor, change=change, name=name, before=before, after=after)
+
+
+def rebase_drafts(
+    *, actor: Actor, change: Change, live: dict[str, Data], wanted: Mapping[str, Data | None]
+) -> None:
+    """Make the change's drafts lead from what is live now to `wanted`."""
     for name, after in sorted(wanted.items()):
         _write(actor=actor, change=change, name=name, before=live.get(name), after=after)
 
@@ -204,8 +218,26 @@ def _who_changed(*, change: Change | None, cluster: Cluster, name: str) -> tuple
     draft = Draft.objects.filter(change=change, service_name=name).select_related("updated_by").first()
     if draft is not None:
         return draft.updated_by.get_username(), draft.updated_at
-    live = cluster.live_revision
-    return (live.author_name, live.created_at) if live else ("Somebody", None)
+    found = [moment for moment in (_who_took_out(change, name), _who_made_live(cluster, name)) if moment]
+    at, by = max(found, default=(None, "Somebody"))
+    return by, at
+
+
+def _who_took_out(change: Change | None, name: str) -> tuple[datetime, str] | None:
+    """When a draft of the service was last taken out of the change, and by whom."""
+    if change is None:
+        return None
+    events = AuditEvent.objects.filter(object_type="change", object_id=str(change.pk), facts__service=name)
+    return events.filter(action=Action.DRAFT_DISCARDED).order_by("-pk").values_list("at", "actor_name").first()
+
+
+def _who_made_live(cluster: Cluster, name: str) -> tuple[datetime, str] | None:
+    """When an edit of the service last became live, and whose it was."""
+    applied = Draft.objects.filter(
+        service_name=name, change__cluster=cluster, change__state=ChangeState.APPLIED
+    )
+    latest = applied.order_by("-change__closed_at")
+    return latest.values_list("change__closed_at", "updated_by__username").first()
 
 
 def _own_problems(*, name: str, before: Candidate, after: Candidate) -> tuple[Problem, ...]:

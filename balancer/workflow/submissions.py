@@ -23,7 +23,7 @@ from balancer.workflow.changes import (
     require_drafter,
 )
 from balancer.workflow.documents import Data, candidate_document, drafts_of, live_services
-from balancer.workflow.drafts import write_drafts
+from balancer.workflow.drafts import rebase_drafts
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
 from balancer.workflow.revisions import document_of, live_revision
@@ -103,7 +103,7 @@ def rebase_change(*, actor: Actor, change: Change, choices: Choices | None = Non
         wanted = {name: target.get(name) for name in {*live, *target, *drafts_of(change)}}
     else:
         wanted = _decided(merge_drafts(change, live=live, choices=choices))
-    write_drafts(actor=actor, change=change, live=live, wanted=wanted)
+    rebase_drafts(actor=actor, change=change, live=live, wanted=wanted)
     facts = {"base": base.number, "choices": _choices_data(choices)}
     audit.record(actor=actor, action=Action.CHANGE_REBASED, target=change, facts=facts)
     return change

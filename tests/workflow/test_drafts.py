@@ -5,8 +5,8 @@ from django.contrib.auth.models import User
 
 from balancer.models import AuditEvent, Change, Draft, Service
 from balancer.workflow.documents import candidate_document, live_services
-from balancer.workflow.drafts import delete_service, discard_draft, save_draft, service_token
-from balancer.workflow.editing import current_change, find_current_change
+from balancer.workflow.drafts import Overtaken, delete_service, discard_draft, save_draft
+from balancer.workflow.editing import current_change, find_current_change, invite_person
 from balancer.workflow.errors import Refused
 from balancer.workflow.submissions import submit_change
 from tests.cast import Site, make_person
@@ -112,10 +112,10 @@ def test_discarding_a_draft_brings_back_what_is_live(site: Site) -> None:
 
 def test_a_form_that_was_opened_on_something_else_is_refused(site: Site) -> None:
     site.deploy(service_data("web"))
-    seen = service_token(live_services(site.cluster)["web"])
+    seen = live_services(site.cluster)["web"]
     site.save("web", original="web", port=81)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Overtaken) as refused:
         save_draft(
             actor=site.author,
             cluster=site.cluster,
@@ -131,6 +131,7 @@ def test_a_form_that_was_opened_on_something_else_is_refused(site: Site) -> None
 def test_everyone_who_edits_is_a_contributor_and_stays_one(site: Site) -> None:
     saved = site.save("web")
     helper = make_person("helper", "Editor")
+    invite_person(actor=site.author, change=saved.change, username="helper")
     save_draft(actor=helper, cluster=site.cluster, change=saved.change, data=service_data("mail", port=25))
     discard_draft(actor=site.author, change=saved.change, service_name="mail")
 

@@ -4,7 +4,9 @@ import pytest
 
 from balancer.domain.lifecycle import (
     CHANGE_CLOSED,
+    CHANGE_EDITABLE,
     CHANGE_OPEN,
+    CHANGE_REVIEWED,
     CHANGE_TRANSITIONS,
     JOB_ACTIVE,
     JOB_ENDED,
@@ -24,6 +26,12 @@ PATH_TO_LIVE = [
     (ChangeState.APPROVED, ChangeDeed.APPLY, ChangeState.APPLYING),
     (ChangeState.APPLYING, ChangeDeed.FINISH, ChangeState.APPLIED),
 ]
+LATE_WAYS = {
+    ChangeDeed.SUBMIT: {ChangeState.CHANGES_REQUESTED},
+    ChangeDeed.APPROVE: {ChangeState.APPROVED, ChangeState.FAILED},
+    ChangeDeed.APPLY: {ChangeState.FAILED},
+}
+"""A change that was sent back or failed takes a step again, and an approval that expired is given again."""
 
 
 @pytest.mark.parametrize(("state", "deed", "after"), PATH_TO_LIVE)
@@ -31,11 +39,18 @@ def test_a_change_goes_from_draft_to_applied_one_step_at_a_time(
     state: ChangeState, deed: ChangeDeed, after: ChangeState
 ) -> None:
     assert next_state(state=state, deed=deed) is after
-    assert states_before(deed) - {ChangeState.FAILED} == {state}
+    assert states_before(deed) - LATE_WAYS.get(deed, frozenset()) == {state}
 
 
-def test_only_a_draft_can_be_edited() -> None:
-    assert states_before(ChangeDeed.EDIT) == {ChangeState.DRAFT}
+def test_only_a_draft_and_what_was_sent_back_can_be_edited_and_are_drafts_afterwards() -> None:
+    assert states_before(ChangeDeed.EDIT) == {ChangeState.DRAFT, ChangeState.CHANGES_REQUESTED}
+    assert {next_state(state=s, deed=ChangeDeed.EDIT) for s in CHANGE_EDITABLE} == {ChangeState.DRAFT}
+
+
+def test_what_has_to_be_reviewed_again_is_neither_approved_nor_applied() -> None:
+    assert {
+        (start, after) for (start, deed), after in CHANGE_TRANSITIONS.items() if deed is ChangeDeed.RECONSIDER
+    } == {(state, ChangeState.SUBMITTED) for state in CHANGE_REVIEWED}
 
 
 def test_nothing_leads_out_of_a_closed_change() -> None:

@@ -1,0 +1,76 @@
+"""Short ways to say who does what, for the tests beside this file."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from balancer.domain.merge import Side
+from balancer.models import AuditEvent, Change
+from balancer.workflow.approvals import approve_change
+from balancer.workflow.deployments import apply_change
+from balancer.workflow.drafts import SavedDraft, save_draft
+from balancer.workflow.editing import invite_person, open_change
+from balancer.workflow.errors import Refused
+from balancer.workflow.submissions import submit_change
+from tests.cast import Site
+from tests.documents import service_data
+
+Choices = Mapping[str, Mapping[str, Side]]
+
+
+def refusal_of(deed: Callable[[], Any]) -> Refused:
+    """Why the deed was not done; it must be refused."""
+    with pytest.raises(Refused) as refused:
+        deed()
+    return refused.value
+
+
+def approve(person: User, change: Change) -> Change:
+    """Says yes to what the change is now, having just typed the password."""
+    change.refresh_from_db()
+    return approve_change(actor=person, change=change, digest=change.digest, password_at=timezone.now())
+
+
+def open_by(person: User, site: Site, title: str = "A change") -> Change:
+    return open_change(actor=person, cluster=site.cluster, title=title)
+
+
+def edit(
+    person: User, site: Site, change: Change | None = None, name: str = "web", **fields: Any
+) -> SavedDraft:
+    """Saves a service that is live or drafted (else a new one) with these fields; it must be possible."""
+    options = {} if change is None else {"change": change}
+    known = {"seen", "original_name"}
+    options |= {key: fields.pop(key) for key in known & set(fields)}
+    there = site.cluster.services.filter(name=name).exists() or (
+        change is not None and change.drafts.filter(service_name=name, after__isnull=False).exists()
+    )
+    options.setdefault("original_name", name if there else None)
+    saved = save_draft(actor=person, cluster=site.cluster, data=service_data(name, **fields), **options)
+    assert saved.saved, saved.problems
+    return saved
+
+
+def submitted_by(person: User, site: Site, name: str = "web", **fields: Any) -> Change:
+    change = open_by(person, site)
+    edit(person, site, change, name, **fields)
+    return submit_change(actor=person, change=change)
+
+
+def invited(person: User, *, to: Change) -> User:
+    invite_person(actor=to.author, change=to, username=person.get_username())
+    return person
+
+
+def go_live(site: Site, change: Change) -> None:
+    """From a draft to live on every node, by the usual people."""
+    site.finish(apply_change(actor=site.operator, change=site.approve(change)))
+
+
+def actions_on(change: Change) -> list[str]:
+    """What is on the record of a change, in order."""
+    found = AuditEvent.objects.filter(object_type="change", object_id=str(change.pk)).order_by("pk")
+    return list(found.values_list("action", flat=True))
