@@ -15,7 +15,7 @@ from balancer.kernel.base import Difference, KernelError, NodeFacts, Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Job, Node
 from balancer.workflow.clusters import create_node
-from balancer.workflow.drafts import open_change
+from balancer.workflow.editing import open_change
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.observations import observation_of
 from balancer.workflow.queries import view_node
