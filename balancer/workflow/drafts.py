@@ -133,15 +133,23 @@ def propose(
 ) -> tuple[Change | None, tuple[Problem, ...]]:
     """Several services at once, as one deed: all of them become drafts, or none and the problems say why.
 
-    Paths are those of the whole document that would come of it. The caller is a deed with the right to draft.
+    Problems are those of `problems_together`. The caller is a deed with the right to draft.
     """
     change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
-    candidate = overlay(base=live, drafts={**drafts, **wanted})
-    if errors(candidate.problems):
-        return change, tuple(_named(problem, candidate) for problem in candidate.problems)
+    problems = problems_together(live=live, drafts=drafts, wanted=wanted)
+    if errors(problems):
+        return change, problems
     change = change or current_change(actor=actor, cluster=cluster)
     write_drafts(actor=actor, change=change, live=live, wanted=wanted)
-    return change, candidate.problems
+    return change, problems
+
+
+def problems_together(
+    *, live: dict[str, Data], drafts: Mapping[str, Data | None], wanted: Mapping[str, Data | None]
+) -> tuple[Problem, ...]:
+    """What is wrong with the document that would come of it; paths name services, `services[web].port`."""
+    candidate = overlay(base=live, drafts={**drafts, **wanted})
+    return tuple(_named(problem, candidate) for problem in candidate.problems)
 
 
 def write_drafts(
