@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 
 from django.utils import timezone
 
@@ -17,6 +18,8 @@ from balancer.workflow.documents import Candidate, Data, drafts_of, live_service
 from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, Actor, require
+
+NAME_MAX = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,14 @@ def problems_together(
     """What is wrong with the document that would come of it; paths name services, `services[web].port`."""
     candidate = overlay(base=live, drafts={**drafts, **wanted})
     return tuple(_named(problem, candidate) for problem in candidate.problems)
+
+
+def free_name(name: str, *, cluster: Cluster, change: Change | None) -> str:
+    """A name for a copy: `web-copy`, `web-copy-2`, …, that nothing live and no draft of the change has."""
+    taken = {*live_services(cluster), *(drafts_of(change) if change else ())}
+    ends = (f"-copy-{number}" if number > 1 else "-copy" for number in count(1))
+    names = (f"{name[: NAME_MAX - len(end)]}{end}" for end in ends)
+    return next(found for found in names if found not in taken)
 
 
 def write_drafts(
