@@ -86,6 +86,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "balancer.admin.banner.add_banner",
             ],
         },
     },
@@ -135,6 +136,9 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 # A service may have 1,024 backends, each with a handful of form fields.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
+# A document of 2 MB in a text field comes back with two characters for every end of a line; what is a little
+# too long shall meet the form, which says so in a sentence.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"

@@ -59,6 +59,10 @@ def enabled_chip(enabled: bool) -> SafeString:
     return chip("Enabled", "ok") if enabled else chip("Disabled", "idle")
 
 
+def critical_chip() -> SafeString:
+    return chip("Critical", "warn", "priority_high")
+
+
 def backend_dot(state: str) -> SafeString:
     """A dot in the colour of the state; the state in words for those who cannot see it."""
     return format_html(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 
 from django.utils import timezone
 
@@ -18,6 +19,8 @@ from balancer.workflow.documents import Candidate, Data, drafts_of, live_documen
 from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, Actor, require
+
+NAME_MAX = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +138,31 @@ def propose(
 ) -> tuple[Change | None, tuple[Problem, ...]]:
     """Several services at once, as one deed: all of them become drafts, or none and the problems say why.
 
-    Paths are those of the whole document that would come of it. The caller is a deed with the right to draft.
+    Problems are those of `problems_together`. The caller is a deed with the right to draft.
     """
     change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
-    candidate = overlay(base=live_document(cluster), drafts={**drafts, **wanted})
-    if errors(candidate.problems):
-        return change, tuple(_named(problem, candidate) for problem in candidate.problems)
+    problems = problems_together(cluster=cluster, drafts=drafts, wanted=wanted)
+    if errors(problems):
+        return change, problems
     change = change or current_change(actor=actor, cluster=cluster)
     write_drafts(actor=actor, change=change, live=live, wanted=wanted)
-    return change, candidate.problems
+    return change, problems
+
+
+def problems_together(
+    *, cluster: Cluster, drafts: Mapping[str, Data | None], wanted: Mapping[str, Data | None]
+) -> tuple[Problem, ...]:
+    """What is wrong with the document that would come of it; paths name services, `services[web].port`."""
+    candidate = overlay(base=live_document(cluster), drafts={**drafts, **wanted})
+    return tuple(_named(problem, candidate) for problem in candidate.problems)
+
+
+def free_name(name: str, *, cluster: Cluster, change: Change | None) -> str:
+    """A name for a copy: `web-copy`, `web-copy-2`, …, that nothing live and no draft of the change has."""
+    taken = {*live_services(cluster), *(drafts_of(change) if change else ())}
+    ends = (f"-copy-{number}" if number > 1 else "-copy" for number in count(1))
+    names = (f"{name[: NAME_MAX - len(end)]}{end}" for end in ends)
+    return next(found for found in names if found not in taken)
 
 
 def write_drafts(
@@ -228,7 +247,9 @@ def _who_took_out(change: Change | None, name: str) -> tuple[datetime, str] | No
     if change is None:
         return None
     events = AuditEvent.objects.filter(object_type="change", object_id=str(change.pk), facts__service=name)
-    return events.filter(action=Action.DRAFT_DISCARDED).order_by("-pk").values_list("at", "actor_name").first()
+    return (
+        events.filter(action=Action.DRAFT_DISCARDED).order_by("-pk").values_list("at", "actor_name").first()
+    )
 
 
 def _who_made_live(cluster: Cluster, name: str) -> tuple[datetime, str] | None:

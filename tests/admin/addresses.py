@@ -24,6 +24,9 @@ _MODELS: dict[str, type[Model]] = {
 }
 
 
+_QUERIES = {"balancer_revision_compare": "?from={0}&to={0}", "balancer_service_bulk": "?id={0}"}
+
+
 def names() -> list[str]:
     """The names of all addresses that have one."""
     return sorted({pattern.name for pattern in _patterns(admin.site.urls[0]) if pattern.name} - LEAVE)
@@ -48,9 +51,15 @@ def _address_of_model(name: str) -> str:
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
         "balancer_revision_compare": lambda: [],
+        "balancer_service_bulk": lambda: [],
+        "balancer_service_editing": lambda: [],
+        "balancer_service_import": lambda: [],
+        "balancer_service_export": lambda: [],
+        "balancer_service_leave_change": lambda: [_newest(Cluster).pk],
+        "auth_user_delete": lambda: [User.objects.get(username="viewer").pk],
     }
     if name in special:
-        query = f"?from={row.pk}&to={row.pk}" if name == "balancer_revision_compare" else ""
+        query = _QUERIES.get(name, "").format(row.pk)
         return reverse(f"admin:{name}", args=special[name]()) + query
     without_row = name.endswith(("_changelist", "_add"))
     return reverse(f"admin:{name}", args=[] if without_row else [row.pk])

@@ -22,12 +22,17 @@ POST_ONLY = {
     "balancer_change_do",
     "balancer_change_cancel",
     "balancer_revision_roll_back",
+    "balancer_service_leave_change",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},
     "balancer_service_delete": {"author", "administrator"},
     "balancer_service_draft": {"author"},
+    "balancer_service_bulk": {"author", "administrator"},
+    "balancer_service_editing": {"author", "administrator"},
+    "balancer_service_import": {"author", "administrator"},
     "balancer_cluster_add": {"administrator"},
+    "balancer_cluster_policy": {"administrator"},
     "balancer_cluster_edit": {"administrator"},
     "balancer_node_add": {"administrator"},
     "balancer_node_edit": {"administrator"},
@@ -128,6 +133,7 @@ DEEDS = (
 )
 WHOLE_DEEDS = {
     "balancer_service_delete",
+    "balancer_service_leave_change",
     "balancer_change_do",
     "balancer_change_cancel",
     "balancer_revision_roll_back",

@@ -20,7 +20,13 @@ from balancer.workflow.queries.cluster import (
     view_node,
 )
 from balancer.workflow.queries.deployments import DeploymentView, JobView, view_deployment
-from balancer.workflow.queries.drafts import Preview, ServiceForm, preview_service, service_form
+from balancer.workflow.queries.drafts import (
+    Preview,
+    ServiceForm,
+    candidate_text,
+    preview_service,
+    service_form,
+)
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
@@ -54,6 +60,7 @@ __all__ = [
     "TableDiff",
     "VoteView",
     "actions_for",
+    "candidate_text",
     "diff_revisions",
     "find_origin",
     "list_services",
