@@ -18,7 +18,7 @@ from tests.browser.steps import (
     submit,
 )
 
-PORT = 8080
+PORT = 8085
 """Every backend of the demo answers on 80; the service listens where the background traffic does not go."""
 
 
@@ -68,7 +68,7 @@ def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(
 
     approver.goto(address)
     approver.get_by_role("button", name="Reject").click()
-    expect(approver.get_by_text("Say why you reject the change")).to_be_visible()
+    expect(approver.get_by_text("Say why you reject the change").first).to_be_visible()
     approver.get_by_label("Comment").first.fill("We have one of these.")
     approver.get_by_role("button", name="Reject").click()
 
@@ -92,7 +92,7 @@ def test_a_wrong_password_approves_nothing_and_keeps_the_comment(
     approver.get_by_label("Your password, to approve").fill("not this one")
     approver.get_by_role("button", name="Approve").click()
 
-    expect(approver.get_by_text("That is not your password.")).to_be_visible()
+    expect(approver.get_by_text("That is not your password.").first).to_be_visible()
     expect(approver.get_by_label("Comment").first).to_have_value("Fine with me.")
     assert look_at(approver, "wrong-password-1440-light") == []
     approver.get_by_label("Your password, to approve").fill(console.passwords["approver"])
