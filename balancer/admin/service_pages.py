@@ -140,7 +140,7 @@ class ServicePages:
         """The form: of the service `name`, or of a new one, filled in from `original` where that is given."""
         change = change or editing.find_current_change(actor=actor_of(request), cluster=cluster)
         shown = queries.service_form(cluster=cluster, name=name, change=change) if name else None
-        if name and shown is None:
+        if name and shown is None and request.method != "POST":  # what was typed is not thrown away
             messages.info(request, f"{name} is to be deleted. Take that out of the change to edit it again.")
             return HttpResponseRedirect(page_address(change) if change else reverse("admin:index"))
         editor = ServiceEditor(

@@ -46,7 +46,7 @@ class Overtaken(Refused):
     def __init__(
         self, *, name: str, by: str, at: datetime | None, seen: Data, now: Data | None, merge: Merge
     ) -> None:
-        what = "changed" if now is not None else "taken out"
+        what = "changed" if now is not None else "took out"
         when = f" on {at:%-d %b, %H:%M}" if at else ""
         super().__init__("conflict", f"{by} {what} {name}{when} while you were editing it.")
         self.by = by
