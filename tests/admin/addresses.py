@@ -47,6 +47,8 @@ def _address_of_model(name: str) -> str:
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
         "balancer_revision_compare": lambda: [],
+        "balancer_auditevent_export_csv": lambda: [],
+        "balancer_auditevent_export_jsonl": lambda: [],
     }
     if name in special:
         query = f"?from={row.pk}&to={row.pk}" if name == "balancer_revision_compare" else ""
