@@ -14,6 +14,8 @@ from balancer.workflow.audit import EVENT_FIELDS
 COLUMNS = ("id", *EVENT_FIELDS)
 """Of an export, in this order."""
 _CHUNK = 2_000
+_CONVERSION_ERRORS = (ValueError, TypeError, AttributeError, DataError)
+"""What Django and the database raise at a text that is no time or no JSON; SQLite takes any text."""
 
 
 def verify_history(*, heads: Collection[Head] = ()) -> Verdict:
@@ -29,11 +31,17 @@ def first_hash() -> str:
 def read_events(events: QuerySet[AuditEvent]) -> Iterator[Event]:
     """In order of their numbers. Raises Unreadable at a row that the workflow cannot have written."""
     rows = events.order_by("number", "pk").values_list(*COLUMNS)
+    seen = 0
     try:
-        yield from map(_event, rows.iterator(chunk_size=_CHUNK))
-    except (ValueError, TypeError, AttributeError, DataError) as error:
-        # What Django's converters raise at a text that is no time or no JSON; SQLite takes any text.
-        raise Unreadable(str(error)) from error
+        for row in rows.iterator(chunk_size=_CHUNK):
+            yield _event(row)
+            seen += 1
+    except _CONVERSION_ERRORS:
+        # Somewhere in the rows that were fetched together. One by one they tell which it is.
+        try:
+            yield from map(_event, rows[seen:].iterator(chunk_size=1))
+        except _CONVERSION_ERRORS as error:
+            raise Unreadable(str(error)) from error
 
 
 def export_data(event: Event) -> dict[str, Any]:
