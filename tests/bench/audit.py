@@ -1,7 +1,7 @@
 """How long audit_verify takes: `script/bench audit [EVENTS]`.
 
-In a database of its own: SQLite in a temporary directory, or the empty one that DATABASE_URL names. Events are
-as big as those of a deployment. The figures are this machine's.
+In a database of its own: SQLite in a temporary directory, or the empty one that DATABASE_URL names. Events
+are as big as those of a deployment. The figures are this machine's.
 """
 
 import os
@@ -43,10 +43,8 @@ def run(count: int) -> None:
     print(f"{count} audit events on {connection.vendor}")
     together = timed(lambda: record_events(count))
     print(f"  recorded in one transaction   {together:8.2f} s   {together / count * 1000:6.2f} ms an event")
-    times = [timed(verify) for _ in range(ROUNDS)]
-    print(
-        f"  verified, median of {ROUNDS}         {median(times):8.2f} s   {count / median(times):6,.0f} events/s"
-    )
+    taken = median(timed(verify) for _ in range(ROUNDS))
+    print(f"  verified, median of {ROUNDS}         {taken:8.2f} s   {count / taken:6,.0f} events/s")
 
 
 def timed(deed: Callable[[], None]) -> float:

@@ -16,6 +16,7 @@ from balancer.workflow import audit
 from balancer.workflow.clusters import create_cluster
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import open_change
+from balancer.workflow.errors import Refused
 from balancer.workflow.history import verify_history
 from tests.cast import make_person
 from tests.documents import service_data
@@ -54,7 +55,7 @@ def test_events_that_are_recorded_at_once_are_one_chain(stack: Stack) -> None:
 
 @both_databases
 def test_accounts_that_are_deleted_while_they_act_lead_to_no_deadlock(stack: Stack) -> None:
-    """Django's admin locks the account's row, a deed of that person refers to it, and both record an event."""
+    """Django's admin locks the account's row, a deed of that person refers to it; both record an event."""
     site = make_site("lb1")
     administrator = make_person("adm", "Administrator")
     people = [make_person(f"p{i}", "Editor") for i in range(AT_ONCE)]
@@ -88,7 +89,7 @@ def open_change_if_there(person: User, cluster: Any) -> bool:
     """False where the account was deleted before."""
     try:
         open_change(actor=person, cluster=cluster, title="Mine")
-    except IntegrityError:
+    except (IntegrityError, Refused):
         return False
     return True
 
@@ -117,12 +118,8 @@ TAMPERING = {
         "Event 9 of ",
     ),
 }
-ON_BOTH = [
-    (name, url)
-    for name in TAMPERING
-    for url in ("sqlite", "postgresql")
-    if (name, url) != ("truncated", "sqlite")
-]
+ON_BOTH = [(name, url) for name in TAMPERING for url in ("sqlite", "postgresql")]
+ON_BOTH.remove(("truncated", "sqlite"))  # which has no TRUNCATE
 
 
 @pytest.mark.parametrize(("name", "database_url"), ON_BOTH, indirect=["database_url"])
