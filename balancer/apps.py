@@ -1,9 +1,16 @@
 """The application as Django knows it."""
 
 from django.apps import AppConfig
+from django.core.checks import register
 
 
 class BalancerConfig(AppConfig):
     name = "balancer"
     verbose_name = "Load balancing"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # Here, not above: it reads the settings.
+        from lbadmin.syslog import check_syslog
+
+        register(check_syslog)

@@ -47,6 +47,11 @@ LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22")
 LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
 """Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
 
+LBADMIN_TRUSTED_PROXIES = env_list("LBADMIN_TRUSTED_PROXIES", "")
+"""Addresses and networks of proxies whose X-Forwarded-For is believed; `unix` for one on a unix socket."""
+LBADMIN_SYSLOG = os.environ.get("LBADMIN_SYSLOG") or "/dev/log"
+"""The unix datagram socket that heads of the audit chain are sent to."""
+
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
@@ -64,6 +69,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "lbadmin.source.SourceMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -154,9 +160,13 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "heads": {"class": "lbadmin.syslog.HeadHandler", "address": LBADMIN_SYSLOG},
+    },
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
+        "lbadmin.audit": {"handlers": ["heads"], "level": "INFO", "propagate": False},
         # INFO would print one line for every tick of every node.
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},

@@ -16,6 +16,7 @@ from tests.cast import (  # noqa: F401 - the cast is there for every test
     superuser,
     viewer,
 )
+from tests.syslog import no_syslog  # noqa: F401 - for every test
 
 TESTS = Path(__file__).parent
 TIER_FOLDERS = ("stack", "browser")

@@ -4,6 +4,9 @@ The one place where the console writes rows by Django's own means: these tables 
 leaves its event in the audit history, in the transaction that Django's admin opens for it.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
 from typing import Any
 
 from django.contrib import admin, messages
@@ -11,10 +14,11 @@ from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.decorators import method_decorator
 from django.utils.safestring import SafeString
+from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -30,10 +34,29 @@ admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
+def _recorded(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A view of Django's admin whose POST is one transaction that takes the lock of the audit chain first."""
+
+    @wraps(view)
+    def run(self: Any, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with audit.writing() if request.method == "POST" else nullcontext():
+            return view(self, request, *args, **kwargs)
+
+    return run
+
+
 class Audited:
     """Puts into the audit history what Django's admin would put into its own log."""
 
     deleted: Action
+
+    @_recorded
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().changeform_view(request, *args, **kwargs)
+
+    @_recorded
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().delete_view(request, *args, **kwargs)
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         return HttpResponseRedirect(list_address(AuditEvent))
@@ -102,6 +125,11 @@ class UserAdmin(Trail, Audited, DjangoUserAdmin, ModelAdmin):
         allowed = obj is None or not obj.is_superuser or request.user.is_superuser
         return allowed and super().has_delete_permission(request, obj)
 
+    @method_decorator(sensitive_post_parameters())
+    @_recorded
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        return super().user_change_password(request, id, form_url)
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         obj.is_staff = True  # what Django asks of everybody who logs in here; the roles say what they may do
         form.standing_before = policies.standing_of(obj) if change else None
@@ -123,10 +151,6 @@ class UserAdmin(Trail, Audited, DjangoUserAdmin, ModelAdmin):
         if match is not None and match.url_name == PASSWORD_PAGE:
             standing = policies.standing_of(obj)
             policies.record_person(actor=actor_of(request), person=obj, was=standing, changed=["password"])
-
-    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
-        with transaction.atomic():
-            return super().user_change_password(request, id, form_url)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Who wrote anything stays in the history; such an account is switched off instead."""

@@ -1,20 +1,34 @@
-"""The audit history, to read, filter and search."""
+"""The audit history, to read, filter, search and take away."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
+from django.http.response import StreamingHttpResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
+from balancer.admin.audit_export import WRITERS, file_name
 from balancer.admin.history import address_of, describe_event, tone_of, words_of
-from balancer.admin.site import ConsoleAdmin, page_address, register, show_moment
+from balancer.admin.site import ConsoleAdmin, list_address, page_address, register, show_moment
 from balancer.models import AuditEvent
 from balancer.workflow.audit import Action
+from balancer.workflow.history import read_events
 
 _CHIP_TONE = {"ok": "ok", "bad": "bad", "info": "info"}
 
@@ -60,13 +74,70 @@ class ObjectFilter(admin.SimpleListFilter):
         return queryset.filter(object_type=self.value()) if self.value() else queryset
 
 
+class TimeFilter(admin.SimpleListFilter):
+    title = "time"
+    parameter_name = "since"
+    periods = {
+        "hour": ("Last hour", timedelta(hours=1)),
+        "day": ("Last 24 hours", timedelta(days=1)),
+        "week": ("Last 7 days", timedelta(days=7)),
+        "month": ("Last 30 days", timedelta(days=30)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, words) for name, (words, _) in self.periods.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+        _, period = self.periods.get(self.value() or "", ("", None))
+        return queryset if period is None else queryset.filter(at__gte=timezone.now() - period)
+
+
 @register(AuditEvent)
 class AuditAdmin(ConsoleAdmin):
     list_display = ("show_time", "show_actor", "show_action", "show_object", "show_detail")
-    list_filter = (ActionFilter, ActorFilter, ObjectFilter)
-    search_fields = ("actor_name", "action", "object_label")
-    search_help_text = "Actor, action or object"
+    list_filter = (TimeFilter, ActionFilter, ActorFilter, ObjectFilter)
+    list_before_template = "console/export.html"
+    search_fields = ("actor_name", "action", "object_label", "source")
+    search_help_text = "Actor, action, object or source address"
     ordering = ("-pk",)
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                f"export.{kind}",
+                self.admin_site.admin_view(self.export_view),
+                {"kind": kind},
+                name=f"balancer_auditevent_export_{kind}",
+            )
+            for kind in WRITERS
+        ]
+        return own + super().get_urls()
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        asked = request.GET.copy()
+        asked.pop("p", None)  # the page: an export has them all
+        context = {"export_query": asked.urlencode(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def export_view(self, request: HttpRequest, kind: str) -> HttpResponseBase:
+        """What the list shows under the same query, all pages of it, oldest first."""
+        if request.method not in {"GET", "HEAD"}:
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            chosen = self.get_changelist_instance(request).get_queryset(request)
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(list_address(AuditEvent))
+        content_type, write = WRITERS[kind]
+        name = file_name(kind=kind, now=timezone.now())
+        return StreamingHttpResponse(
+            write(read_events(chosen)),
+            content_type=content_type,
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
+        )
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -80,7 +151,7 @@ class AuditAdmin(ConsoleAdmin):
             request,
             "event.html",
             title=event.action,
-            crumbs=[(f"Event {event.pk}", "")],
+            crumbs=[(f"Event {event.number}", "")],
             event=event,
             line=describe_event(event),
             facts=json.dumps(event.facts, indent=2, sort_keys=True, ensure_ascii=False),

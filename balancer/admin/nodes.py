@@ -1,4 +1,4 @@
-"""Clusters and nodes: what each machine is, what it carries, and whether its kernel agrees."""
+"""Nodes: what each machine is, what it carries, and whether its kernel agrees."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.machine_forms import MachinePages
-from balancer.admin.site import ConsoleAdmin, count_rows, page_address, register, texts_of
-from balancer.models import Cluster, Node, Service
+from balancer.admin.site import ConsoleAdmin, page_address, register, texts_of
+from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
 from balancer.workflow.observations import observation_of
 from balancer.workflow.permissions import ADMINISTER, may
@@ -83,62 +83,6 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
     def show_driver(self, row: Node) -> str:
         facts = row.facts
         return f"{facts['driver']} ({facts['flavour']})" if "driver" in facts else row.get_driver_display()
-
-
-@register(Cluster)
-class ClusterAdmin(MachinePages, ConsoleAdmin):
-    list_display = ("show_name", "description", "show_nodes", "show_services", "show_live")
-    search_fields = ("name", "description")
-    search_help_text = "Name or description"
-    ordering = ("name",)
-    machine_fields = ("name", "description")
-    fixed_fields = ()
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Cluster]:
-        found = super().get_queryset(request).select_related("live_revision")
-        # Two joins at once would multiply nodes by services before counting them.
-        counts = {"node_count": count_rows(Node, "cluster"), "service_count": count_rows(Service, "cluster")}
-        return found.defer(*texts_of("live_revision")).annotate(**counts)
-
-    def create_machine(self, **values: Any) -> Cluster:
-        return clusters.create_cluster(**values)
-
-    def update_machine(self, row: Cluster, **values: Any) -> Cluster:
-        return clusters.update_cluster(cluster=row, **values)
-
-    def show_machine(self, request: HttpRequest, row: Cluster) -> HttpResponse:
-        return self.render(
-            request,
-            "cluster.html",
-            title=row.name,
-            crumbs=[(row.name, "")],
-            cluster=row,
-            nodes=[nodes_row(node) for node in nodes_of(row)],
-            services=row.services.count(),
-            may_administer=may(actor=request.user, permission=ADMINISTER),
-        )
-
-    @display(description="Cluster", ordering="name")
-    def show_name(self, row: Cluster) -> SafeString:
-        return format_html('<a class="lb-plain" href="{}">{}</a>', page_address(row), row.name)
-
-    @display(description="Nodes")
-    def show_nodes(self, row: Any) -> int:
-        return row.node_count
-
-    @display(description="Services")
-    def show_services(self, row: Any) -> int:
-        return row.service_count
-
-    @display(description="Live")
-    def show_live(self, row: Cluster) -> SafeString | str:
-        if row.live_revision is None:
-            return "Nothing yet"
-        return format_html(
-            '<a class="lb-plain" href="{}">Revision {}</a>',
-            page_address(row.live_revision),
-            row.live_revision.number,
-        )
 
 
 def nodes_of(cluster: Cluster) -> QuerySet[Node]:

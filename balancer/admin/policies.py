@@ -1,16 +1,13 @@
 """The approval policy of a cluster: in words on its page and in the list, and its form for administrators."""
 
-from typing import Any
-
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
 
-from balancer.admin.nodes import ClusterAdmin
 from balancer.admin.site import actor_of, page_address
 from balancer.domain.policy import describe_policy
 from balancer.models import Cluster
@@ -39,26 +36,13 @@ class PolicyForm(forms.ModelForm):
         }
 
 
-admin.site.unregister(Cluster)
-
-
-@admin.register(Cluster)
-class PolicedClusterAdmin(ClusterAdmin):
-    """The pages of clusters, with what an approval needs there."""
-
-    list_display = (*ClusterAdmin.list_display, "show_policy")
+class PolicyPages:
+    """Mixed into the admin of clusters."""
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.policy_view)
         own = path("<int:cluster_id>/policy/", view, name="balancer_cluster_policy")
         return [own, *super().get_urls()]
-
-    def render(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
-        cluster = context.get("cluster")
-        if isinstance(cluster, Cluster):
-            words = {"policy": describe_policy(cluster.policy), "alone": alone_in(cluster)}
-            context = {**words, **context}
-        return super().render(request, template, **context)
 
     def policy_view(self, request: HttpRequest, cluster_id: int) -> HttpResponse:
         cluster = self.find(request, str(cluster_id))
@@ -79,6 +63,8 @@ class PolicedClusterAdmin(ClusterAdmin):
             crumbs=[(cluster.name, page_address(cluster)), ("Approval policy", "")],
             cluster=cluster,
             form=form,
+            policy=describe_policy(cluster.policy),
+            alone=alone_in(cluster),
             back=page_address(cluster),
         )
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0004_node_enabled'),
+        ('balancer', '0005_audit_chain'),
     ]
 
     operations = [

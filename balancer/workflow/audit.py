@@ -1,14 +1,25 @@
-"""The one place where audit events are written, and the list of what they can be."""
+"""The one place where audit events are written, and the list of what they can be.
 
-from collections.abc import Callable
+Events are a chain, so they are written one after the other. Every transaction that records any takes the lock
+of the chain before it locks a row: two transactions can then never wait for each other in a ring.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.utils import timezone
 
+from balancer.domain.chain import GENESIS, Event, Head, hash_event
+from balancer.domain.facts import plain_facts, plain_text
+from balancer.domain.heads import head_line
 from balancer.models import AuditEvent
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
@@ -18,7 +29,27 @@ R = TypeVar("R")
 
 SYSTEM = "system"
 REFUSED = ".refused"
-_LABEL_MAX = 250
+EVENT_FIELDS = (
+    "number",
+    "at",
+    "actor_id",
+    "actor_name",
+    "source",
+    "action",
+    "object_type",
+    "object_id",
+    "object_label",
+    "facts",
+    "previous",
+    "hash",
+)
+"""The columns of an event; names in `domain.chain.Event` and in `models.AuditEvent` alike."""
+CHAIN_LOCK = 0x6C6261646D696E
+"""Of pg_advisory_xact_lock, in the whole database: "lbadmin" in ASCII."""
+
+logger = logging.getLogger("lbadmin.audit")
+"""Where heads go; the settings lead it to syslog."""
+_source: ContextVar[str] = ContextVar("audit_source", default="")
 
 
 class Action(StrEnum):
@@ -75,6 +106,24 @@ class Action(StrEnum):
     MESSAGE_REFUSED = "message.refused"
 
 
+@contextmanager
+def writing() -> Iterator[None]:
+    """A transaction that may record events: it takes the lock of the chain first."""
+    with transaction.atomic():
+        _lock_chain()
+        yield
+
+
+@contextmanager
+def from_source(address: str) -> Iterator[None]:
+    """Events that this thread records inside came from this address."""
+    token = _source.set(address)
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
 def record(
     *,
     actor: Actor,
@@ -83,17 +132,29 @@ def record(
     facts: dict[str, Any] | None = None,
     at: datetime | None = None,
 ) -> AuditEvent:
-    """Add an event in the transaction of the caller: both are kept, or neither."""
-    return AuditEvent.objects.create(
+    """Add an event in the transaction of the caller: both are kept, or neither.
+
+    The caller's transaction is `writing()` (or a `deed`); without any this raises. Facts are kept as
+    `domain.facts.plain_facts` spells them.
+    """
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("An audit event is recorded inside audit.writing().")
+    _lock_chain()
+    last = AuditEvent.objects.order_by("-number").values_list("number", "hash").first() or (0, GENESIS)
+    event = Event(
+        number=last[0] + 1,
         at=at or timezone.now(),
         actor_id=None if actor is None else actor.pk,
-        actor_name=SYSTEM if actor is None else actor.get_username(),
-        action=str(action),
-        object_type="" if target is None else str(target._meta.model_name),
-        object_id="" if target is None else str(target.pk),
-        object_label="" if target is None else str(target)[:_LABEL_MAX],
-        facts=facts or {},
+        actor_name=_fit("actor_name", SYSTEM if actor is None else actor.get_username()),
+        source=_fit("source", _source.get()),
+        action=_fit("action", str(action)),
+        object_type=_fit("object_type", "" if target is None else str(target._meta.model_name)),
+        object_id=_fit("object_id", "" if target is None else str(target.pk)),
+        object_label=_fit("object_label", "" if target is None else str(target)),
+        facts=plain_facts(facts or {}),
+        previous=last[1],
     )
+    return _append(replace(event, hash=hash_event(event)))
 
 
 def deed(action: Action, *, target: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -107,7 +168,7 @@ def deed(action: Action, *, target: str = "") -> Callable[[Callable[P, R]], Call
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                with transaction.atomic():
+                with writing():
                     return function(*args, **kwargs)
             except Refused as refusal:
                 _record_refusal(action=action, refusal=refusal, target=target, kwargs=kwargs)
@@ -119,10 +180,36 @@ def deed(action: Action, *, target: str = "") -> Callable[[Callable[P, R]], Call
 
 
 def _record_refusal(*, action: Action, refusal: Refused, target: str, kwargs: dict[str, Any]) -> None:
-    with transaction.atomic():
+    with writing():
         record(
             actor=kwargs["actor"],
             action=f"{action}{REFUSED}",
             target=kwargs.get(target),
             facts={"code": refusal.code, "message": refusal.message},
         )
+
+
+def _append(event: Event) -> AuditEvent:
+    fields = {name: getattr(event, name) for name in EVENT_FIELDS}
+    row = AuditEvent.objects.create(**fields)
+    first = AuditEvent.objects.filter(number=1).values_list("hash", flat=True).first() or GENESIS
+    head = Head(event.number, event.hash)
+    line = head_line(first_hash=first, head=head, action=event.action, actor=event.actor_name)
+    # Only what is committed may be said outside; robust, as the deed is done whatever becomes of the line.
+    transaction.on_commit(partial(logger.info, "%s", line), robust=True)
+    return row
+
+
+def _lock_chain() -> None:
+    """Held until the end of the transaction; taken again it is there already.
+
+    On SQLite every transaction holds the only write lock from its first statement on.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CHAIN_LOCK])
+
+
+def _fit(name: str, text: str) -> str:
+    """Text that the column takes on both databases: an event is rather shortened than lost."""
+    return plain_text(text)[: AuditEvent._meta.get_field(name).max_length]

@@ -9,7 +9,6 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from django.db import transaction
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JOB_ENDED, JobState
@@ -78,7 +77,7 @@ def recover_jobs(*, node: Node, identity: str, clock: Clock = timezone.now) -> b
 
 
 def _claim(*, job_id: str, node_name: str, identity: str, clock: Clock) -> Job | None:
-    with transaction.atomic():
+    with audit.writing():
         job = _find(job_id)
         code, why_not = _why_not_claimable(job, node_name=node_name)
         token = uuid.uuid4()
@@ -167,7 +166,7 @@ def _sync(*, job: Job, kernel: Kernel) -> _Outcome:
 
 def _record(*, job: Job, outcome: _Outcome, clock: Clock) -> JobState | None:
     """Write down the end of a job, by the token of its claim, and end the deployment with the last one."""
-    with transaction.atomic():
+    with audit.writing():
         lock_cluster(job.node.cluster)
         state = JobState.FAILED if outcome.error else JobState.SUCCEEDED
         texts = [*outcome.steps, outcome.error or "Read back and verified."]
@@ -210,7 +209,7 @@ def _record_events(*, job: Job, outcome: _Outcome, state: JobState) -> None:
 
 
 def _requeue(job: Job) -> None:
-    with transaction.atomic():
+    with audit.writing():
         freed = Job.objects.filter(pk=job.pk, claim=job.claim, state=JobState.RUNNING).update(
             state=JobState.QUEUED, claim=None, claimed_by="", steps=[]
         )

@@ -20,7 +20,8 @@ def record_refused_message(*, queue: str, code: str, message: str, raw: bytes) -
         "sha256": hashlib.sha256(raw).hexdigest(),
         "excerpt": ascii(raw[:_EXCERPT]),
     }
-    audit.record(actor=None, action=Action.MESSAGE_REFUSED, facts=facts)
+    with audit.writing():
+        audit.record(actor=None, action=Action.MESSAGE_REFUSED, facts=facts)
 
 
 def record_refused_job(*, node: str, code: str, message: str, job: Job | None, **facts: Any) -> None:

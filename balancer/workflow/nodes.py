@@ -7,7 +7,6 @@ rows and from the kernel.
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db import transaction
 from django.utils import timezone
 
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
@@ -78,16 +77,21 @@ def reconcile_node(
 def _greet(*, node_name: str, memory: NodeMemory, identity: str, clock: Clock) -> Node | None:
     found = Node.objects.select_related("cluster", "carried_revision").defer("observation")
     node = found.filter(name=node_name).first()
-    if node is None:
-        if not memory.announced:
-            message = "There is no node of this name in the console; add it there."
-            record_refused_job(node=node_name, code="unknown-node", message=message, job=None)
-    else:
+    if node is not None:
         Node.objects.filter(pk=node.pk).update(last_seen=clock())
-        if not memory.announced:
-            audit.record(actor=None, action=Action.WORKER_STARTED, target=node, facts={"identity": identity})
+    if not memory.announced:
+        _announce(node, node_name=node_name, identity=identity)
     memory.announced = True
     return node
+
+
+def _announce(node: Node | None, *, node_name: str, identity: str) -> None:
+    with audit.writing():
+        if node is None:
+            message = "There is no node of this name in the console; add it there."
+            record_refused_job(node=node_name, code="unknown-node", message=message, job=None)
+        else:
+            audit.record(actor=None, action=Action.WORKER_STARTED, target=node, facts={"identity": identity})
 
 
 def _refresh_facts(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datetime) -> None:
@@ -135,7 +139,7 @@ def _is_in_sync(
     except KernelError as error:
         found, detail = None, str(error)
     memory.settled = memory.settled or found is True
-    with transaction.atomic():
+    with audit.writing():
         Node.objects.filter(pk=node.pk).update(in_sync=found, sync_detail=detail, checked_at=now)
         if found is not None and found != node.in_sync:
             action = Action.NODE_IN_SYNC if found else Action.NODE_DRIFTED
@@ -164,7 +168,7 @@ def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:
 
 
 def _converge(*, node: Node, cause: str, kernel: Kernel, identity: str, clock: Clock) -> None:
-    with transaction.atomic():
+    with audit.writing():
         # Deployments take this lock too, so none of them queues a job for the node in this moment.
         cluster = lock_cluster(node.cluster)
         if _is_deploying(node) or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():

@@ -117,6 +117,7 @@ def test_everybody_gets_what_the_role_allows_and_reading_changes_nothing(
 
 def test_the_table_of_pages_is_the_consoles_own() -> None:
     assert {"balancer_service_changelist", "balancer_change_do", "balancer_revision_compare"} <= set(names())
+    assert {"balancer_auditevent_export_csv", "balancer_auditevent_export_jsonl"} <= set(names())
     assert set(FORMS_OF) | NEVER | POST_ONLY | ALWAYS_OPEN <= set(names())
 
 
@@ -209,6 +210,10 @@ NOWHERE = (
     "/balancer/service/?p=999",
     "/balancer/service/?o=999.x",
     "/balancer/auditevent/?action=nothing.such",
+    "/balancer/auditevent/?since=yesteryear",
+    "/balancer/auditevent/export.csv?action=nothing.such&q=%00&p=999&o=99.x",
+    "/balancer/auditevent/export.jsonl?nonsense=1",
+    "/balancer/auditevent/export.xls",
     "/balancer/service/add/?cluster=999",
 )
 

@@ -81,6 +81,7 @@ def environment(*, directory: Path, database_url: str, broker_url: str) -> dict[
         "DATABASE_URL": database_url,
         "LBADMIN_REDIS_URL": broker_url,
         "LBADMIN_SECRET_KEY": settings.SECRET_KEY,
+        "LBADMIN_SYSLOG": str(directory / "log"),
     }
 
 

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError
 from typing import Any
@@ -16,34 +14,13 @@ from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Deployment, Job, Node, Revision
 from balancer.models.history import APPEND_ONLY_TABLES
 from balancer.workflow import jobs
-from balancer.workflow.claims import own_identity
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
-from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.revisions import live_revision
 from tests.documents import service_data
 from tests.stack.machinery import ROOT, Stack
 from tests.stack.site import make_site
-
-AT_ONCE = 6
-both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
-
-
-def at_once(*deeds: Callable[[], Any]) -> list[Any]:
-    """Each in a thread with a connection of its own, all let go together; results in their order."""
-    barrier = Barrier(len(deeds))
-
-    def run(deed: Callable[[], Any]) -> Any:
-        barrier.wait()
-        try:
-            return deed()
-        except Refused as refused:
-            return refused
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(deeds)) as pool:
-        return list(pool.map(run, deeds))
+from tests.stack.together import AT_ONCE, at_once, both_databases, tick
 
 
 @both_databases
@@ -132,10 +109,6 @@ def test_nodes_that_converge_while_somebody_applies_get_in_nobodys_way(stack: St
         for deployment in Deployment.objects.filter(state="running"):
             site.finish(deployment)
         assert not Job.objects.filter(state__in=["queued", "running"]).exists()
-
-
-def tick(name: str, *, kernel: FakeKernel) -> None:
-    reconcile_node(node_name=name, kernel=kernel, memory=NodeMemory(), identity=own_identity())
 
 
 @pytest.mark.parametrize("table", sorted(APPEND_ONLY_TABLES))
