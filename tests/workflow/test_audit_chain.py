@@ -1,6 +1,6 @@
 """The audit history is a chain: what the workflow writes verifies, and what it did not write is refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -274,42 +274,3 @@ def test_the_head_is_said_after_the_commit_once_for_each_event(
     assert caplog.messages == [
         f"audit chain={chain} head={event.number}:{event.hash} test.done by system" for event in events
     ]
-
-
-# The migration
-
-
-@pytest.mark.django_db(transaction=True)
-def test_events_from_before_the_chain_are_chained_in_their_order(
-    migrate: Callable[[str], Any],
-) -> None:
-    old = migrate("0004_node_enabled").get_model("balancer", "AuditEvent")
-    for n in range(3):
-        old.objects.create(at="2026-01-01T00:00:00Z", actor_name="ann", action=f"test.{n}", facts={"n": n})
-    with pytest.raises(IntegrityError):
-        old.objects.filter(action="test.1").update(action="test.9")
-
-    migrate("0005_audit_chain")
-
-    assert list(AuditEvent.objects.order_by("number").values_list("number", "action", "source")) == [
-        (1, "test.0", ""),
-        (2, "test.1", ""),
-        (3, "test.2", ""),
-    ]
-    assert verify_history().fault is None
-    with pytest.raises(IntegrityError):
-        AuditEvent.objects.update(action="test.9")
-
-
-@pytest.fixture
-def migrate(transactional_db: None) -> Any:
-    """Goes to a migration of balancer and returns its models; afterwards the newest one is back."""
-    from django.core.management import call_command
-    from django.db.migrations.executor import MigrationExecutor
-
-    def go(name: str) -> Any:
-        MigrationExecutor(connection).migrate([("balancer", name)])
-        return MigrationExecutor(connection).loader.project_state([("balancer", name)]).apps
-
-    yield go
-    call_command("migrate", verbosity=0)

@@ -44,7 +44,7 @@ def log_line(event: AuditEvent, first_hash: str) -> str:
 
 def verify(*arguments: object) -> str:
     output = StringIO()
-    call_command("audit_verify", *map(str, arguments), stdout=output)
+    call_command("audit_verify", *map(str, arguments), stdout=output, stderr=output)
     return output.getvalue()
 
 

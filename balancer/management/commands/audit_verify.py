@@ -47,7 +47,7 @@ class Command(BaseCommand):
             logged = _count(len(findings.heads), "head")
             self.stdout.write(f"It fits {logged} in syslog, the newest of event {newest.number}.")
         elif not given:
-            self.stdout.write(_unproven(findings))
+            self.stderr.write(_unproven(findings))
 
     def _say(self, verdict: Verdict) -> None:
         if verdict.fault is not None:
