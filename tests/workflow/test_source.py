@@ -11,7 +11,7 @@ from pytest_django import Settings
 from balancer.models import AuditEvent, Change
 from balancer.workflow.submissions import submit_change
 from lbadmin.source import Proxies
-from tests.cast import Site
+from tests.cast import PASSWORD, Site
 from tests.documents import service_data
 
 PROXIES = Proxies(["127.0.0.1", "10.1.0.0/16", "2001:db8:1::/48", "unix"])
@@ -72,9 +72,12 @@ def test_a_deed_in_the_console_carries_the_address_it_came_from(
     settings.LBADMIN_TRUSTED_PROXIES = ["127.0.0.1"]
     change = submit_change(actor=site.author, change=site.change(service_data("web")))
     client = Client(REMOTE_ADDR="127.0.0.1", headers={"X-Forwarded-For": "192.0.2.66, 198.51.100.9"})
+    approver.set_password(PASSWORD)
+    approver.save()
     client.force_login(approver)
 
-    client.post(f"/balancer/change/{change.pk}/do/approve/", {"digest": change.digest})
+    fields = {"digest": change.digest, "password": PASSWORD}
+    client.post(f"/balancer/change/{change.pk}/do/approve/", fields)
 
     assert Change.objects.get(pk=change.pk).state == "approved"
     assert AuditEvent.objects.get(action="change.approved").source == "198.51.100.9"
