@@ -43,7 +43,7 @@ class Overtaken(Refused):
     def __init__(
         self, *, name: str, by: str, at: datetime | None, seen: Data, now: Data | None, merge: Merge
     ) -> None:
-        what = "changed" if now is not None else "taken out"
+        what = "changed" if now is not None else "took out"
         when = f" on {at:%-d %b, %H:%M}" if at else ""
         super().__init__("conflict", f"{by} {what} {name}{when} while you were editing it.")
         self.by = by
@@ -226,7 +226,9 @@ def _who_took_out(change: Change | None, name: str) -> tuple[datetime, str] | No
     if change is None:
         return None
     events = AuditEvent.objects.filter(object_type="change", object_id=str(change.pk), facts__service=name)
-    return events.filter(action=Action.DRAFT_DISCARDED).order_by("-pk").values_list("at", "actor_name").first()
+    return (
+        events.filter(action=Action.DRAFT_DISCARDED).order_by("-pk").values_list("at", "actor_name").first()
+    )
 
 
 def _who_made_live(cluster: Cluster, name: str) -> tuple[datetime, str] | None:
