@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
 
 from lbadmin.console import UNFOLD as UNFOLD
 from lbadmin.secret_key import load_secret_key
@@ -18,6 +19,13 @@ def env_flag(name: str) -> bool:
 
 def env_list(name: str, default: str) -> list[str]:
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
+
+
+def env_ports(name: str, default: str) -> list[int]:
+    wrong = [item for item in env_list(name, default) if not item.isdigit() or not 1 <= int(item) <= 65535]
+    if wrong:
+        raise ImproperlyConfigured(f"{name} holds {wrong[0]!r}; write ports from 1 to 65535, as in 22,2222.")
+    return [int(item) for item in env_list(name, default)]
 
 
 STATE_DIR = Path(os.environ.get("LBADMIN_STATE_DIR") or BASE_DIR / "var").absolute()
@@ -34,6 +42,8 @@ LBADMIN_NODE = os.environ.get("LBADMIN_NODE", "")
 LBADMIN_THIS_HOST = env_flag("LBADMIN_THIS_HOST")
 LBADMIN_FLAVOUR = os.environ.get("LBADMIN_FLAVOUR", "auto")
 LBADMIN_DRIVER = os.environ.get("LBADMIN_DRIVER", "auto")
+LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22"))
+"""TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
 LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
 """Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
 
@@ -76,6 +86,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "balancer.admin.banner.add_banner",
             ],
         },
     },
@@ -125,6 +136,9 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 # A service may have 1,024 backends, each with a handful of form fields.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000
+# A document of 2 MB in a text field comes back with two characters for every end of a line; what is a little
+# too long shall meet the form, which says so in a sentence.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"

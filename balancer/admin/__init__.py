@@ -1,5 +1,5 @@
 """The console: it translates between pages and `balancer.workflow`, and writes no model itself."""
 
-from balancer.admin import accounts, audit, changes, nodes, revisions, services
+from balancer.admin import accounts, audit, changes, nodes, policies, reviews, revisions, services
 
-__all__ = ["accounts", "audit", "changes", "nodes", "revisions", "services"]
+__all__ = ["accounts", "audit", "changes", "nodes", "policies", "reviews", "revisions", "services"]

@@ -22,6 +22,8 @@ PASSWORD_AT = "lbadmin_password_at"
 """In the session: when the password was typed, in seconds since the epoch."""
 PASSWORD_TRIES = "lbadmin_password_tries"
 TRIES_MAX = 5
+TYPED = ("reason", "text", "title", "description", "username")
+"""Fields whose text must not be lost when a deed is refused."""
 _SALT = "lbadmin.shown"
 
 

@@ -12,17 +12,19 @@ def missing_buttons(*, view: ChangeView, user: AbstractBaseUser | AnonymousUser)
     """At most a few sentences: what happens next, and who can do it where this person cannot."""
     change, actions = view.change, view.actions
     deeds = deeds_from(ChangeState(change.state))
-    drafting = may(actor=user, permission=ROLL_BACK if change.kind == Change.Kind.ROLLBACK else DRAFT)
     hints = []
     if ChangeDeed.SUBMIT in deeds and not actions.submit:
-        if not drafting:
-            hints.append("It is still a draft; its author submits it when it is complete.")
-        elif not view.drafts:
-            hints.append("There is nothing to submit yet: edit a service first.")
+        hints.append(_why_not_submit(view, user))
     if ChangeDeed.APPROVE in deeds and not actions.approve:
         hints.append(_why_not_approve(view, user))
     if ChangeDeed.APPLY in deeds and not actions.apply:
         hints.append("An operator or an approver applies it; your account has neither role.")
+    if change.state == ChangeState.CHANGES_REQUESTED:
+        hints.append(
+            "Edit it and submit it again, or say in a comment why it should stay as it is."
+            if actions.submit
+            else "Its author edits it and submits it again."
+        )
     if change.state == ChangeState.REJECTED:
         hints.append(
             "Withdraw it to make it a draft again."
@@ -32,9 +34,19 @@ def missing_buttons(*, view: ChangeView, user: AbstractBaseUser | AnonymousUser)
     return tuple(hint for hint in hints if hint)
 
 
-def _why_not_approve(view: ChangeView, user: AbstractBaseUser | AnonymousUser) -> str:
+def _why_not_submit(view: ChangeView, user: AbstractBaseUser | AnonymousUser) -> str:
     change = view.change
-    if change.author_id == user.pk:
+    if not may(actor=user, permission=ROLL_BACK if change.kind == Change.Kind.ROLLBACK else DRAFT):
+        return "It is still a draft; its author submits it when it is complete."
+    if change.author_id != user.pk and user.get_username() not in view.invited:
+        return f"It is the work of {change.author.get_username()}; who is invited to it can edit it too."
+    return "There is nothing to submit yet: edit a service first."
+
+
+def _why_not_approve(view: ChangeView, user: AbstractBaseUser | AnonymousUser) -> str:
+    if not view.actions.why_not_approve:
+        return ""
+    if view.change.author_id == user.pk:
         return "You wrote this change, so someone else must approve it."
     if user.get_username() in view.contributors:
         return "You edited a draft in this change, so someone else must approve it."

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
@@ -11,11 +12,8 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
-from balancer.admin.change_deeds import DEEDS
-from balancer.admin.change_words import missing_buttons
-from balancer.admin.field_words import describe_fields
-from balancer.admin.history import events_about
-from balancer.admin.shares import compare_shares
+from balancer.admin.change_deeds import DEEDS, TYPED
+from balancer.admin.change_page import job_chips, page_context
 from balancer.admin.site import (
     ConsoleAdmin,
     actor_of,
@@ -26,9 +24,9 @@ from balancer.admin.site import (
     show_moment,
     texts_of,
 )
-from balancer.domain.problem import errors, warnings
 from balancer.models import Change, Deployment, Draft
 from balancer.workflow import deployments, queries
+from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import APPLY, may
 
 
@@ -60,24 +58,17 @@ class ChangeAdmin(ConsoleAdmin):
         change = self.find(request, object_id)
         if change is None:
             return self.answer_missing(request, object_id)
-        view = queries.view_change(change=change, user=request.user)
-        progress = queries.view_deployment(deployment=view.deployment) if view.deployment else None
+        return self._show(request, change)
+
+    def _show(self, request: HttpRequest, change: Change, **more: Any) -> HttpResponse:
+        context = page_context(request, change) | more
         return self.render(
             request,
             "change.html",
             title=change.title,
             crumbs=[(f"#{change.pk}", "")],
-            change=change,
-            view=view,
-            state=chips.change_chip(change.state),
-            drafts=_shown_drafts(view),
-            errors=errors(view.problems),
-            warnings=warnings(view.problems),
-            hints=missing_buttons(view=view, user=request.user),
-            progress=progress,
-            jobs=_job_chips(progress),
-            can_cancel=self._can_cancel(request, progress),
-            events=events_about(change=change),
+            can_cancel=self._can_cancel(request, context["progress"]),
+            **context,
         )
 
     def deed_view(self, request: HttpRequest, change_id: int, deed: str) -> HttpResponse:
@@ -87,9 +78,20 @@ class ChangeAdmin(ConsoleAdmin):
         if change is None or deed not in DEEDS:
             return self.answer_missing(request, str(change_id))
         chosen = DEEDS[deed]
-        return perform(
-            request, lambda: chosen.do(request, change), done=chosen.done, then=page_address(change)
-        )
+        try:
+            chosen.do(request, change)
+        except Refused as refusal:
+            return self._answer_refused(request, change, refusal)
+        messages.success(request, chosen.done)
+        return HttpResponseRedirect(page_address(change))
+
+    def _answer_refused(self, request: HttpRequest, change: Change, refusal: Refused) -> HttpResponse:
+        """Back to the page, with the reason; where something was typed, with that still in its field."""
+        messages.error(request, refusal.message)
+        typed = {name: request.POST.get(name, "") for name in TYPED}
+        if not any(typed.values()) or not request.user.is_authenticated:
+            return HttpResponseRedirect(page_address(change))
+        return self._show(request, change, typed=typed)
 
     def cancel_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         if request.method != "POST":
@@ -117,7 +119,7 @@ class ChangeAdmin(ConsoleAdmin):
         context = {
             "change": change,
             "progress": progress,
-            "jobs": _job_chips(progress),
+            "jobs": job_chips(progress),
             "can_cancel": self._can_cancel(request, progress),
         }
         return TemplateResponse(request, "console/progress.html", context)
@@ -154,21 +156,3 @@ def _latest_deployment(change: Change | None) -> Deployment | None:
     return (
         change.deployments.select_related("revision", "cluster").order_by("-pk").first() if change else None
     )
-
-
-def _job_chips(progress: queries.DeploymentView | None) -> list[tuple[queries.JobView, SafeString]]:
-    return [(job, chips.work_chip(job.state)) for job in progress.jobs] if progress else []
-
-
-def _shown_drafts(view: queries.ChangeView) -> list[dict[str, Any]]:
-    keys = dict(view.change.drafts.values_list("service_name", "pk"))
-    return [
-        {
-            "draft": draft,
-            "chip": chips.draft_chip(draft.action),
-            "shares": compare_shares(draft.shares),
-            "fields": describe_fields(draft.fields),
-            "pk": keys.get(draft.service_name),
-        }
-        for draft in view.drafts
-    ]

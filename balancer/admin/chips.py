@@ -14,6 +14,7 @@ _CHANGE = {
     ChangeState.SUBMITTED: ("In review", "info", "rate_review"),
     ChangeState.APPROVED: ("Approved", "ok", "verified"),
     ChangeState.REJECTED: ("Rejected", "bad", "block"),
+    ChangeState.CHANGES_REQUESTED: ("Changes requested", "warn", "assignment_return"),
     ChangeState.APPLYING: ("Applying", "info busy", "progress_activity"),
     ChangeState.APPLIED: ("Applied", "ok", "check_circle"),
     ChangeState.FAILED: ("Failed", "bad", "error"),
@@ -58,6 +59,10 @@ def enabled_chip(enabled: bool) -> SafeString:
     return chip("Enabled", "ok") if enabled else chip("Disabled", "idle")
 
 
+def critical_chip() -> SafeString:
+    return chip("Critical", "warn", "priority_high")
+
+
 def backend_dot(state: str) -> SafeString:
     """A dot in the colour of the state; the state in words for those who cannot see it."""
     return format_html(
@@ -91,3 +96,8 @@ def live_chip() -> SafeString:
 
 def _symbol(name: str) -> SafeString:
     return format_html('<span class="material-symbols-outlined" aria-hidden="true">{}</span>', name)
+
+
+def link(address: str, text: str) -> SafeString:
+    """The link of a list's first column."""
+    return format_html('<a class="lb-plain lb-mono" href="{}">{}</a>', address, text)

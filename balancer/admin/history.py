@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Q
 from django.urls import NoReverseMatch, reverse
 
 from balancer.models import AuditEvent, Change
+from balancer.workflow.audit import Action
 
-SHOWN = 30
+SHOWN = 100
 
 _TONES = {
     "approved": "ok",
@@ -17,13 +19,18 @@ _TONES = {
     "succeeded": "ok",
     "in_sync": "ok",
     "rejected": "bad",
+    "sent_back": "bad",
+    "reconsidered": "warn",
+    "policy_changed": "warn",
+    "people_changed": "warn",
+    "commented": "info",
     "failed": "bad",
     "refused": "bad",
     "drifted": "bad",
     "submitted": "info",
     "started": "info",
 }
-_TELLING = ("message", "error", "reason", "service", "title", "cause", "why")
+_TELLING = ("message", "words", "error", "reason", "service", "title", "cause", "why")
 _WORDS = {
     "change.opened": ("opened the change", "open a change"),
     "change.described": ("changed title and description", "change title and description"),
@@ -32,6 +39,14 @@ _WORDS = {
     "change.withdrawn": ("withdrew it", "withdraw it"),
     "change.approved": ("approved it", "approve it"),
     "change.rejected": ("rejected it", "reject it"),
+    "change.sent_back": ("asked for changes", "ask for changes"),
+    "change.reconsidered": ("put it back into review", ""),
+    "change.commented": ("commented", "comment"),
+    "change.chosen": ("chose it to edit in", "choose it to edit in"),
+    "change.invited": ("invited somebody", "invite somebody"),
+    "change.uninvited": ("took back an invitation", "take back an invitation"),
+    "change.policy_changed": ("changed the approval policy that it is judged by", ""),
+    "change.people_changed": ("changed an account or a role that it depends on", ""),
     "change.discarded": ("discarded it", "discard it"),
     "change.applied": ("saw it applied everywhere", ""),
     "change.failed": ("saw it fail", ""),
@@ -57,6 +72,11 @@ _WORDS = {
     "cluster.updated": ("edited a cluster", "edit a cluster"),
     "person.created": ("added an account", "add an account"),
     "person.updated": ("edited an account", ""),
+    "password.proved": ("proved the password", "prove the password"),
+    "role.created": ("added a role", ""),
+    "role.updated": ("edited a role", ""),
+    "role.deleted": ("deleted a role", ""),
+    "policy.updated": ("changed the approval policy", "change the approval policy"),
     "person.deleted": ("deleted an account", ""),
     "worker.started": ("started a worker", ""),
     "worker.refused": ("refused to work", ""),
@@ -75,6 +95,8 @@ class Line:
     tone: str
     address: str
     """Of the thing that it is about; empty where that has no page."""
+    comment: str = ""
+    """What somebody said, to be shown at length."""
 
     @property
     def at(self) -> datetime:
@@ -88,6 +110,7 @@ def describe_event(event: AuditEvent) -> Line:
         detail=_detail(event),
         tone=tone_of(event.action),
         address=address_of(event),
+        comment=_comment(event),
     )
 
 
@@ -125,12 +148,31 @@ def address_of(event: AuditEvent) -> str:
         return ""
 
 
+def _comment(event: AuditEvent) -> str:
+    return str(event.facts.get("text", "")) if event.action == Action.CHANGE_COMMENTED else ""
+
+
+def _standing(facts: dict[str, Any]) -> str:
+    """`bob: Editor → Editor, Approver`."""
+    sides = [facts.get(side) for side in ("was", "now")]
+    roles = [", ".join(side["roles"]) or "no role" for side in sides if isinstance(side, dict)]
+    name = str(facts.get("person") or facts.get("role") or "")
+    what = " → ".join(dict.fromkeys(roles)) or ", ".join(facts.get("gained") or facts.get("lost") or [])
+    if facts.get("changed"):
+        what += f" ({', '.join(map(str, facts['changed']))} changed)"
+    return f"{name}: {what}" if name else what
+
+
 def _detail(event: AuditEvent) -> str:
     facts = event.facts if isinstance(event.facts, dict) else {}
     keys = ("message", "error", "cause") if event.object_type == "job" else _TELLING
     for key in keys:
         if facts.get(key):
             return str(facts[key])
+    if event.action in {Action.CHANGE_PEOPLE_CHANGED, Action.PERSON_UPDATED, Action.PERSON_CREATED}:
+        return _standing(facts)
+    if "person" in facts:
+        return str(facts["person"])
     if "revision" in facts:
         return f"revision {facts['revision']}"
     return ""

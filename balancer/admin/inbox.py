@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from balancer.admin.site import count_rows
 from balancer.domain.lifecycle import CHANGE_APPLICABLE, CHANGE_IN_REVIEW, ChangeState
@@ -11,7 +11,7 @@ from balancer.models import Change, Draft
 from balancer.workflow.permissions import APPLY, APPROVE, DRAFT, ROLL_BACK, may
 
 SHOWN = 6
-_OWN = frozenset({ChangeState.DRAFT, ChangeState.REJECTED})
+_OWN = frozenset({ChangeState.DRAFT, ChangeState.CHANGES_REQUESTED, ChangeState.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +49,6 @@ def _waiting(user: AbstractBaseUser | AnonymousUser) -> list[tuple[str, "QuerySe
     if may(actor=user, permission=APPLY):
         waiting.append(("To apply", changes.filter(state__in=CHANGE_APPLICABLE)))
     if may(actor=user, permission=DRAFT) or may(actor=user, permission=ROLL_BACK):
-        waiting.append(("Yours, to finish", changes.filter(author=user, state__in=_OWN)))
+        own = changes.filter(Q(author=user) | Q(invited=user), state__in=_OWN).distinct()
+        waiting.append(("Yours, to finish", own))
     return waiting

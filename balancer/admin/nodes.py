@@ -13,6 +13,7 @@ from balancer.admin.machine_forms import MachinePages
 from balancer.admin.site import ConsoleAdmin, count_rows, page_address, register, texts_of
 from balancer.models import Cluster, Node, Service
 from balancer.workflow import clusters, queries
+from balancer.workflow.observations import observation_of
 from balancer.workflow.permissions import ADMINISTER, may
 
 RECENT_JOBS = 10
@@ -31,7 +32,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         related = ("cluster__live_revision", "carried_revision")
         found = super().get_queryset(request).select_related(*related)
-        return found.defer(*texts_of(*related))
+        return found.defer("observation", *texts_of(*related))
 
     def create_machine(self, **values: Any) -> Node:
         return clusters.create_node(**values)
@@ -41,6 +42,8 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
 
     def show_machine(self, request: HttpRequest, row: Node) -> HttpResponse:
         view = queries.view_node(node=row)
+        observed = observation_of(row)
+        paths = observed.inputs if observed else ()
         jobs = row.jobs.select_related("revision", "deployment__change").defer(*texts_of("revision"))
         return self.render(
             request,
@@ -52,6 +55,9 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             seen=chips.node_chip(row),
             sync=chips.sync_chip(row),
             facts=row.facts,
+            observed=observed,
+            drops=[rule for path in paths for rule in path.rules if rule.drops],
+            left_out=sum(path.left_out for path in paths),
             difference=row.sync_detail.splitlines(),
             jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
             may_administer=may(actor=request.user, permission=ADMINISTER),
@@ -137,7 +143,7 @@ class ClusterAdmin(MachinePages, ConsoleAdmin):
 
 def nodes_of(cluster: Cluster) -> QuerySet[Node]:
     related = ("cluster__live_revision", "carried_revision")
-    return cluster.nodes.select_related(*related).defer(*texts_of(*related))
+    return cluster.nodes.select_related(*related).defer("observation", *texts_of(*related))
 
 
 def nodes_row(node: Node) -> tuple[Node, SafeString, SafeString, SafeString]:

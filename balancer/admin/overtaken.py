@@ -29,17 +29,20 @@ class OvertakenWords:
     by: str
     gone: bool
     changed: tuple[FieldRow, ...]
-    """What the other person changed since the form was opened."""
+    """What the other person alone changed since the form was opened."""
     clashes: tuple[ClashRow, ...]
 
 
 def describe_overtaken(refusal: Overtaken) -> OvertakenWords:
+    clashes = describe_clashes(refusal.merge.clashes)
+    changed = describe_fields(diff_services(service_value(refusal.seen), service_value(refusal.now)))
+    both = {clash.label for clash in clashes}
     return OvertakenWords(
         message=refusal.message,
         by=refusal.by,
         gone=refusal.now is None,
-        changed=describe_fields(diff_services(service_value(refusal.seen), service_value(refusal.now))),
-        clashes=describe_clashes(refusal.merge.clashes),
+        changed=tuple(row for row in changed if row.label not in both),
+        clashes=clashes,
     )
 
 

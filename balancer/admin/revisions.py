@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -11,6 +12,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.field_words import describe_fields
+from balancer.admin.history import events_about
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
 from balancer.models import Revision
 from balancer.workflow import queries, rollback
@@ -36,6 +38,7 @@ class RevisionAdmin(ConsoleAdmin):
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
         own = [
+            path("<int:revision_id>/origin/", site(self.origin_view), name="balancer_revision_origin"),
             path("compare/", site(self.compare_view), name="balancer_revision_compare"),
             path(
                 "<int:revision_id>/roll-back/", site(self.roll_back_view), name="balancer_revision_roll_back"
@@ -58,6 +61,7 @@ class RevisionAdmin(ConsoleAdmin):
             revision=revision,
             view=view,
             live=chips.live_chip() if view.live else "",
+            rulesets=queries.owners_in(revision),
             deployments=[(deployment, chips.work_chip(deployment.state)) for deployment in view.deployments],
             others=_comparable(revision),
             may_roll_back=may(actor=request.user, permission=ROLL_BACK),
@@ -83,6 +87,25 @@ class RevisionAdmin(ConsoleAdmin):
             others=_comparable(before, itself=True),
             may_roll_back=may(actor=request.user, permission=ROLL_BACK),
             before_is_live=before.cluster.live_revision_id == before.pk,
+        )
+
+    def origin_view(self, request: HttpRequest, revision_id: int) -> HttpResponse:
+        """Who let this through? `?service=NAME` asks for one service of the revision."""
+        revision = self.find(request, str(revision_id))
+        if revision is None:
+            return self.answer_missing(request, str(revision_id))
+        service = request.GET.get("service", "")
+        if service and service not in queries.service_names(revision=revision):
+            messages.error(request, f"Revision {revision.number} has no service of that name.")
+            return HttpResponseRedirect(page_address(revision))
+        origin = queries.find_origin(revision=revision, service=service)
+        return self.render(
+            request,
+            "origin.html",
+            title=f"Who let {service or f'revision {revision.number}'} through?",
+            crumbs=[(f"Revision {revision.number}", page_address(revision)), ("Origin", "")],
+            origin=origin,
+            events=events_about(change=origin.change) if origin.change else (),
         )
 
     def roll_back_view(self, request: HttpRequest, revision_id: int) -> HttpResponse:

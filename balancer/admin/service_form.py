@@ -29,10 +29,13 @@ _FIELD_OF = {
     "source_nat.mode": "source_nat",
     "source_nat": "source_nat",
 }
-_NUMBER = {"inputmode": "numeric", "autocomplete": "off"}
+NUMBER = {"inputmode": "numeric", "autocomplete": "off"}
+SCHEDULERS = [(Scheduler.ROUND_ROBIN, "Round robin"), (Scheduler.RANDOM, "Random")]
+SOURCE_NATS = [(SourceNatMode.MASQUERADE, "Masquerade"), (SourceNatMode.NONE, "None")]
+BACKEND_STATES = [(state, str(state).capitalize()) for state in BackendState]
 
 
-class _Line(forms.CharField):
+class Line(forms.CharField):
     """One line of text; blanks around it go, anything else stays for the domain to judge."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -44,12 +47,12 @@ class _Line(forms.CharField):
         return str(super().to_python(value)).strip(" \t")
 
 
-def _choice(choices: list[tuple[str, str]], **kwargs: Any) -> forms.ChoiceField:
+def choice_field(choices: list[tuple[str, str]], **kwargs: Any) -> forms.ChoiceField:
     return forms.ChoiceField(choices=choices, widget=UnfoldAdminSelectWidget, **kwargs)
 
 
 class ServiceForm(forms.Form):
-    name = _Line(
+    name = Line(
         label="Name",
         help_text="Letters, digits, dots, underscores and hyphens.",
         attrs={"autocomplete": "off"},
@@ -73,28 +76,25 @@ class ServiceForm(forms.Form):
         widget=UnfoldBooleanWidget,
         help_text="Changes to it need as many approvals as the cluster asks for critical services.",
     )
-    interface = _Line(
+    interface = Line(
         label="Interface",
         help_text="Where connections arrive, such as eth0.",
         attrs={"list": "interfaces", "autocomplete": "off"},
     )
-    address = _Line(
+    address = Line(
         label="Address",
         help_text="Leave it empty for any address of the node.",
         attrs={"placeholder": "any", "autocomplete": "off"},
     )
-    protocol = _choice([(Protocol.TCP, "TCP"), (Protocol.UDP, "UDP")], label="Protocol")
-    port = _Line(label="Port", help_text="1 to 65535.", attrs=_NUMBER)
-    scheduler = _choice(
-        [(Scheduler.ROUND_ROBIN, "Round robin"), (Scheduler.RANDOM, "Random")],
+    protocol = choice_field([(Protocol.TCP, "TCP"), (Protocol.UDP, "UDP")], label="Protocol")
+    port = Line(label="Port", help_text="1 to 65535.", attrs=NUMBER)
+    scheduler = choice_field(
+        SCHEDULERS,
         label="Scheduler",
         help_text="Round robin is exact in every cycle, random on average.",
     )
-    source_nat = _choice(
-        [
-            (SourceNatMode.MASQUERADE, "Masquerade"),
-            (SourceNatMode.NONE, "None"),
-        ],
+    source_nat = choice_field(
+        SOURCE_NATS,
         label="Source address",
         help_text="Masquerade: backends see the balancer. None: they see the client, and must answer through"
         " the balancer.",
@@ -111,14 +111,12 @@ class ServiceForm(forms.Form):
 
 
 class BackendForm(forms.Form):
-    address = _Line(
-        label="Address", attrs={"aria-label": "Address of the backend", "placeholder": "10.0.0.3"}
-    )
-    port = _Line(label="Port", attrs={**_NUMBER, "aria-label": "Port", "placeholder": "same"})
-    weight = _Line(label="Weight", attrs={**_NUMBER, "aria-label": "Weight", "placeholder": "1"})
+    address = Line(label="Address", attrs={"aria-label": "Address of the backend", "placeholder": "10.0.0.3"})
+    port = Line(label="Port", attrs={**NUMBER, "aria-label": "Port", "placeholder": "same"})
+    weight = Line(label="Weight", attrs={**NUMBER, "aria-label": "Weight", "placeholder": "1"})
     state = forms.ChoiceField(
         label="State",
-        choices=[(state, str(state).capitalize()) for state in BackendState],
+        choices=BACKEND_STATES,
         widget=UnfoldAdminSelectWidget(attrs={"aria-label": "State"}),
     )
 
@@ -171,7 +169,7 @@ class ServiceEditor:
             "interface": values["interface"],
             "address": values["address"],
             "protocol": values["protocol"],
-            "port": _whole_number(values["port"]),
+            "port": whole_number(values["port"]),
             "scheduler": values["scheduler"],
         }
         return _without_blanks(data) | {
@@ -219,7 +217,7 @@ _TOO_MANY = f"A service has at most {MAX_BACKENDS} backends. Split it into sever
 
 
 def _backend_data(values: dict[str, Any]) -> dict[str, Any]:
-    numbers = {name: _whole_number(values[name]) for name in ("port", "weight")}
+    numbers = {name: whole_number(values[name]) for name in ("port", "weight")}
     return _without_blanks({"address": values["address"], "state": values["state"], **numbers})
 
 
@@ -228,7 +226,7 @@ def _without_blanks(data: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value != ""}
 
 
-def _whole_number(text: str) -> int | str:
+def whole_number(text: str) -> int | str:
     """The number that a text stands for; the text itself where it is none, for the domain to refuse."""
     digits = text.removeprefix("-")
     return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else text

@@ -5,20 +5,23 @@ Every save is a draft in a change. Nothing here touches what is live.
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from balancer.admin.editing_pages import refuse_drafting
 from balancer.admin.overtaken import describe_overtaken
 from balancer.admin.service_form import ServiceEditor
 from balancer.admin.shares import compare_shares, shares_of
-from balancer.admin.site import actor_of, page_address, perform
+from balancer.admin.site import actor_of, page_address, perform, read_key
 from balancer.domain.codec import parse_service
 from balancer.domain.problem import Problem, Severity
 from balancer.models import Change, Cluster, Draft, Service
 from balancer.workflow import drafts, editing, queries
+from balancer.workflow.documents import Data
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, may
 
@@ -42,14 +45,18 @@ class ServicePages:
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         if not self.has_add_permission(request):
-            return self._refuse(request)
+            return refuse_drafting(request)
+        original = self.find(request, request.GET["clone"]) if request.GET.get("clone") else None
+        if original is not None:
+            return self._edit(request, cluster=original.cluster, name=None, original=original)
         clusters = list(Cluster.objects.order_by("name"))
         wanted = request.GET.get("cluster", "")
         cluster = next((c for c in clusters if str(c.pk) == wanted), clusters[0] if clusters else None)
         if cluster is None:
             messages.error(request, "There is no cluster yet; an administrator has to add one first.")
             return HttpResponseRedirect(reverse("admin:balancer_cluster_changelist"))
-        return self._edit(request, cluster=cluster, name=None, clusters=clusters)
+        change = _change_named(request, cluster)
+        return self._edit(request, cluster=cluster, name=None, clusters=clusters, change=change)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -77,7 +84,7 @@ class ServicePages:
         if row is None:
             return self.answer_missing(request, object_id)
         if not may(actor=request.user, permission=DRAFT):
-            return self._refuse(request)
+            return refuse_drafting(request)
         if request.method == "POST":
             return perform(
                 request,
@@ -104,7 +111,7 @@ class ServicePages:
         editor = ServiceEditor(data=request.POST)
         context: dict[str, Any] = {"editor": editor}
         if editor.is_well_formed():
-            change = Change.objects.filter(pk=_number(request.POST.get("change"))).first()
+            change = Change.objects.filter(pk=read_key(request.POST.get("change"))).first()
             preview = queries.preview_service(
                 cluster=cluster,
                 data=editor.to_data(),
@@ -128,15 +135,17 @@ class ServicePages:
         row: Service | None = None,
         change: Change | None = None,
         clusters: list[Cluster] | None = None,
+        original: Service | None = None,
     ) -> HttpResponse:
+        """The form: of the service `name`, or of a new one, filled in from `original` where that is given."""
         change = change or editing.find_current_change(actor=actor_of(request), cluster=cluster)
         shown = queries.service_form(cluster=cluster, name=name, change=change) if name else None
-        if name and shown is None:
+        if name and shown is None and request.method != "POST":  # what was typed is not thrown away
             messages.info(request, f"{name} is to be deleted. Take that out of the change to edit it again.")
             return HttpResponseRedirect(page_address(change) if change else reverse("admin:index"))
         editor = ServiceEditor(
             data=request.POST if request.method == "POST" else None,
-            initial=shown.data | {"seen": shown.data} if shown else None,
+            initial=shown.data | {"seen": shown.data} if shown else _copy_of(original, change=change),
         )
         overtaken = None
         if request.method == "POST" and editor.is_well_formed():
@@ -159,8 +168,10 @@ class ServicePages:
             draft=shown.draft if shown else None,
             original_name=name or "",
             overtaken=overtaken,
+            original=original,
             row=row or Service.objects.filter(cluster=cluster, name=name or "").first(),
-            interfaces=_interfaces_of(cluster),
+            interfaces=interfaces_of(cluster),
+            origin=_origin_address(row),
         )
 
     def _show(self, request: HttpRequest, row: Service) -> HttpResponse:
@@ -176,13 +187,8 @@ class ServicePages:
             service=value,
             shares=shares_of(value) if value else (),
             rules=_own_rules(preview) if preview else "",
+            origin=_origin_address(row),
         )
-
-    def _refuse(self, request: HttpRequest) -> HttpResponse:
-        messages.error(
-            request, "Your account may not draft changes. Ask an administrator for the role Editor."
-        )
-        return HttpResponseRedirect(reverse("admin:balancer_service_changelist"))
 
 
 def _save(
@@ -231,6 +237,25 @@ def _merged_editor(refusal: drafts.Overtaken) -> ServiceEditor:
     return ServiceEditor(initial=refusal.merge.data | {"seen": refusal.now})
 
 
+def _copy_of(original: Service | None, *, change: Change | None) -> Data | None:
+    """The service as its own form would show it, under a name that is free."""
+    if original is None:
+        return None
+    shown = queries.service_form(cluster=original.cluster, name=original.name, change=change)
+    shown = shown or queries.service_form(cluster=original.cluster, name=original.name)
+    if shown is None:
+        return None
+    return shown.data | {
+        "name": drafts.free_name(shown.data["name"], cluster=original.cluster, change=change)
+    }
+
+
+def _change_named(request: HttpRequest, cluster: Cluster) -> Change | None:
+    """The change of the address, where this person can edit in it."""
+    found = Change.objects.filter(pk=read_key(request.GET.get("change")), cluster=cluster).first()
+    return found if found and queries.actions_for(change=found, user=request.user).edit else None
+
+
 def _missing_fields(problems: Iterable[Problem]) -> list[str]:
     """What is still to be filled in, in words: somebody who is still typing has made no mistake."""
     found = (problem.path.rpartition(".") for problem in problems if problem.code == MISSING)
@@ -242,11 +267,15 @@ def _own_rules(preview: queries.Preview) -> str:
     return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith("-A LB-S"))
 
 
-def _interfaces_of(cluster: Cluster) -> list[str]:
+def _origin_address(row: Service | None) -> str:
+    """Where it says who let the service through as it is live; empty for one that is not live."""
+    if row is None or row.cluster.live_revision_id is None:
+        return ""
+    address = reverse("admin:balancer_revision_origin", args=[row.cluster.live_revision_id])
+    return f"{address}?{urlencode({'service': row.name})}"
+
+
+def interfaces_of(cluster: Cluster) -> list[str]:
     facts = cluster.nodes.values_list("facts", flat=True)
     seen = {interface["name"] for node in facts for interface in node.get("interfaces", ())}
     return sorted(seen - {"lo"})
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 18 else None

@@ -10,6 +10,9 @@ from unfold.decorators import display
 from unfold.views import ChangeList
 
 from balancer.admin import chips
+from balancer.admin.bulk_pages import BulkPages
+from balancer.admin.editing_pages import EditingPages
+from balancer.admin.import_pages import ImportPages
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
@@ -17,6 +20,7 @@ from balancer.domain.codec import parse_service
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.types import Service as ServiceValue
 from balancer.models import Cluster, Draft, Service
+from balancer.workflow.permissions import DRAFT, may
 
 SHOWN_BACKENDS = 6
 
@@ -39,7 +43,7 @@ class ServiceList(ChangeList):
 
 
 @register(Service)
-class ServiceAdmin(ServicePages, ConsoleAdmin):
+class ServiceAdmin(ServicePages, BulkPages, ImportPages, EditingPages, ConsoleAdmin):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")
     search_fields = ("name", "description", "interface", "address", "backends__address")
@@ -54,13 +58,28 @@ class ServiceAdmin(ServicePages, ConsoleAdmin):
         return ServiceList
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        several = Cluster.objects.count() > 1
-        return (*self.list_display[:1], "cluster", *self.list_display[1:]) if several else self.list_display
+        name, *rest = self.list_display
+        chosen = ("show_choice",) if may(actor=request.user, permission=DRAFT) else ()
+        several = ("cluster",) if Cluster.objects.count() > 1 else ()
+        return (*chosen, name, *several, *rest)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return super().changelist_view(request, {"proposed": _proposed_by(request), **(extra_context or {})})
+        context = {
+            "proposed": _proposed_by(request),
+            "may_draft": may(actor=request.user, permission=DRAFT),
+            "clusters": Cluster.objects.order_by("name"),
+        }
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    @display(description="Choose")
+    def show_choice(self, row: Service) -> SafeString:
+        return format_html(
+            '<input type="checkbox" class="lb-tick" name="id" form="several" value="{}" aria-label="{}">',
+            row.pk,
+            f"Choose {row.name}",
+        )
 
     @display(description="Service", ordering="name")
     def show_name(self, row: Any) -> SafeString:
@@ -73,9 +92,10 @@ class ServiceAdmin(ServicePages, ConsoleAdmin):
             ),
         )
         return format_html(
-            '<div><a class="lb-plain" href="{}">{}</a>{}{}</div>',
+            '<div><a class="lb-plain" href="{}">{}</a> {}{}{}</div>',
             page_address(row),
             row.name,
+            chips.critical_chip() if row.critical else "",
             format_html('<div class="lb-muted lb-small">{}</div>', row.description)
             if row.description
             else "",

@@ -125,6 +125,11 @@ def count_rows(model: type[Model], field: str) -> Coalesce:
     return Coalesce(Subquery(inside.annotate(found=Count("pk")).values("found")), 0)
 
 
+def read_key(text: str | None) -> int | None:
+    """The key of a row that somebody sent, or None where it is none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 18 else None
+
+
 def show_moment(moment: datetime) -> SafeString:
     """To the second and in UTC, as every time in the console."""
     return format_html(

@@ -259,9 +259,9 @@ def _unknown_keys(value: dict[str, object], *, known: tuple[str, ...], path: str
     for key in sorted(set(value) - set(known)):
         near = get_close_matches(key, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(sorted(known)) + "."
-        yield Problem(
-            _join(path, key), "unknown-key", f"The key {scalars.describe(key)} is not known. {hint}"
-        )
+        shown = scalars.describe(key)
+        # A key of a stranger may be anything, half a character included; paths are shown to people.
+        yield Problem(_join(path, shown[1:-1]), "unknown-key", f"The key {shown} is not known. {hint}")
 
 
 def _to_data(value: object) -> Any:

@@ -100,6 +100,9 @@ def description(value: object) -> str:
         raise Invalid("text", f"must be a text of at most 1000 characters, not {describe(value)}.")
     if any(ord(char) < 32 and char != "\n" for char in value) or "\x7f" in value:
         raise Invalid("text", "must not contain control characters.")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        # JSON can escape half a character; no text that is written anywhere can hold one.
+        raise Invalid("text", f"must be text, not {describe(value)}.")
     return value
 
 

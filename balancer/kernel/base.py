@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from balancer.domain.observation import Observation
 from balancer.domain.types import Document
 from balancer.ruleset.ir import Ruleset
 
@@ -120,6 +121,9 @@ class Kernel(Protocol):
 
     def facts(self) -> NodeFacts:
         """Reads only."""
+
+    def observe(self) -> Observation:
+        """What the machine does at this moment. Reads only; takes the longer the more it balances."""
 
     def remove(self) -> Receipt:
         """Takes every own chain and jump out."""

@@ -7,17 +7,22 @@ Entries are deleted by exact description through conntrack(8); the table is neve
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from balancer.domain.types import Address, Backend, BackendState, Document, Family, Protocol, Service
 from balancer.kernel.base import KernelError
-from balancer.kernel.tools import run_tool
+from balancer.kernel.tools import read_lines, run_tool
 from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
 _MARKS_OF_BALANCED = {MARK_BALANCED, MARK_BALANCED | MARK_MASQUERADE}
+_ENTRY = re.compile(
+    r"\S+ +\d+ +\d+ (?:([A-Z_0-9]+) )?src=\S+ dst=(\S+) sport=\d+ dport=(\d+) "
+    r".*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+(?: .*?mark=(\d+))?"
+)
+"""State (TCP), original destination and its port, who answers and from which port, mark."""
 _DELETED = re.compile(r"(\d+) flow entries have been deleted")
 
 
@@ -93,13 +98,22 @@ def find_stale(
 
 def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
     """UDP: every flow. Others: those that carry our mark."""
+    return frozenset(flows for flows, _ in count_entries(protocol=protocol, family=family))
+
+
+def count_entries(*, protocol: Protocol, family: Family) -> dict[tuple[Flows, str], int]:
+    """How many entries there are of each flow in each state (as conntrack(8) spells it; empty for UDP)."""
     arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value]
     if protocol is not Protocol.UDP:
         arguments += ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]
-    done = run_tool(arguments)
-    if done.code != 0:
-        raise KernelError(f"conntrack said: {done.errors.strip()}")
-    return frozenset(flow for line in done.output.splitlines() if (flow := _parse(line, protocol=protocol)))
+    # Texts are counted and only the different ones are read: there may be a million lines.
+    texts = Counter(_take_apart(line) for line in read_lines(arguments))
+    counts: dict[tuple[Flows, str], int] = {}
+    for entry, count in texts.items():
+        found = _parse(entry, protocol=protocol)
+        if found is not None:
+            counts[found] = counts.get(found, 0) + count
+    return counts
 
 
 def _protocols(document: Document) -> tuple[Protocol, ...]:
@@ -123,24 +137,28 @@ def _answers(backend: Backend, flow: Flows) -> bool:
     return (backend.address, backend.port) == (flow.answered_by, flow.answered_port)
 
 
-def _parse(line: str, *, protocol: Protocol) -> Flows | None:
-    """One line of conntrack -L: the original direction comes first, the reply second."""
-    fields: dict[str, list[str]] = {}
-    for word in line.split():
-        key, found, value = word.partition("=")
-        if found:
-            fields.setdefault(key, []).append(value)
-    try:
-        return Flows(
-            protocol=protocol,
-            address=ip_address(fields["dst"][0]),
-            port=int(fields["dport"][0]),
-            answered_by=ip_address(fields["src"][1]),
-            answered_port=int(fields["sport"][1]),
-            mark=int(fields.get("mark", ["0"])[0]) & MARK_MASK,
-        )
-    except (KeyError, IndexError, ValueError):
+def _take_apart(line: str) -> tuple[str, ...] | None:
+    """One line of conntrack -L as the groups of _ENTRY: the original direction is first, the reply second."""
+    found = _ENTRY.match(line)
+    return found.groups("") if found else None
+
+
+def _parse(entry: tuple[str, ...] | None, *, protocol: Protocol) -> tuple[Flows, str] | None:
+    if entry is None:
         return None
+    state, address, port, answered_by, answered_port, mark = entry
+    try:
+        flows = Flows(
+            protocol=protocol,
+            address=ip_address(address),
+            port=int(port),
+            answered_by=ip_address(answered_by),
+            answered_port=int(answered_port),
+            mark=int(mark or 0) & MARK_MASK,
+        )
+    except ValueError:
+        return None
+    return flows, state
 
 
 def _delete(flows: Flows, *, family: Family) -> int:

@@ -1,9 +1,11 @@
 """A kernel in memory. Passes the same contract suite as the real one, and refuses what the kernel refuses."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain as concat
 
 from balancer.domain.codec import digest_text
+from balancer.domain.observation import Observation
 from balancer.domain.types import Document, Family
 from balancer.kernel.base import (
     Difference,
@@ -15,6 +17,7 @@ from balancer.kernel.base import (
     Receipt,
     Rejected,
 )
+from balancer.kernel.input_rules import find_input_path
 from balancer.kernel.plan import (
     TablePlan,
     Wanted,
@@ -82,6 +85,8 @@ class FakeKernel:
         self.snapshot: Snapshot = parse_save(saved)
         self.forwarding = False
         self.fail_next: KernelError | None = None
+        self.observed = Observation()
+        """What `observe` answers, but for what INPUT does: that follows from the rules."""
 
     def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
         """See `Kernel.sync`."""
@@ -114,6 +119,10 @@ class FakeKernel:
             forwarding=self.forwarding,
             forwarding_persisted=self.forwarding,
         )
+
+    def observe(self) -> Observation:
+        """See `Kernel.observe`."""
+        return replace(self.observed, inputs=(find_input_path(self.snapshot, flavour=self.flavour),))
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""

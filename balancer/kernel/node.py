@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
+from balancer.domain.observation import Observation
 from balancer.domain.types import Document, Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import (
@@ -23,6 +24,7 @@ from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.flavour import read_other_flavour, read_snapshot, refuse_own_chains, warn_about_other
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
+from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
     TablePlan,
     Wanted,
@@ -116,6 +118,10 @@ class NodeKernel:
             forwarding_persisted=path is not None and sysctl.is_persisted(path=path, family=family),
             warnings=self._find_warnings(family),
         )
+
+    def observe(self) -> Observation:
+        """See `Kernel.observe`."""
+        return observe_machine(flavour=self._select().flavour, family=Family.IPV4)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""

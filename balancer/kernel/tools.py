@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from balancer.kernel.base import OutcomeUnknown, Rejected
@@ -36,9 +38,7 @@ def run_tool(
 
     Raises Rejected when the tool is not there, OutcomeUnknown when it had to be killed at the time limit.
     """
-    path = find_tool(arguments[0])
-    if path is None:
-        raise Rejected(f"The program {arguments[0]} is not installed. Nothing was changed.")
+    path = _path_of(arguments[0])
     try:
         done = subprocess.run(
             [path, *arguments[1:]],
@@ -51,7 +51,51 @@ def run_tool(
             env={**os.environ, "LC_ALL": "C", **(environment or {})},
         )
     except subprocess.TimeoutExpired as error:
-        raise OutcomeUnknown(
-            f"{arguments[0]} did not finish within {timeout_seconds:g} seconds and was stopped."
-        ) from error
+        raise OutcomeUnknown(_too_slow(arguments[0], timeout_seconds)) from error
     return Completed(code=done.returncode, output=done.stdout, errors=done.stderr)
+
+
+def read_lines(arguments: Sequence[str], *, timeout_seconds: float = READ_TIMEOUT_SECONDS) -> Iterator[str]:
+    """What a tool that only reads prints, line by line: for output that is too much to hold at once.
+
+    Raises Rejected when the tool is not there or, behind its last line, when it failed; OutcomeUnknown when
+    it had to be killed at the time limit.
+    """
+    tool = subprocess.Popen(
+        [_path_of(arguments[0]), *arguments[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    watch = threading.Timer(timeout_seconds, tool.kill)
+    watch.start()
+    try:
+        with tool:
+            assert tool.stdout is not None
+            assert tool.stderr is not None
+            try:
+                yield from tool.stdout
+                errors = tool.stderr.read()
+            except BaseException:  # also a reader that has seen enough: nobody empties the pipe any more
+                tool.kill()
+                raise
+    finally:
+        watch.cancel()
+    if tool.returncode == -signal.SIGKILL:
+        raise OutcomeUnknown(_too_slow(arguments[0], timeout_seconds))
+    if tool.returncode != 0:
+        raise Rejected(f"{arguments[0]} said: {errors.strip() or tool.returncode}")
+
+
+def _path_of(name: str) -> str:
+    path = find_tool(name)
+    if path is None:
+        raise Rejected(f"The program {name} is not installed. Nothing was changed.")
+    return path
+
+
+def _too_slow(name: str, timeout_seconds: float) -> str:
+    return f"{name} did not finish within {timeout_seconds:g} seconds and was stopped."

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('auth', '0012_alter_user_first_name_max_length'),
-        ('balancer', '0004_node_enabled'),
+        ('balancer', '0006_node_observation'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

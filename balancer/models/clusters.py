@@ -84,6 +84,10 @@ class Node(models.Model):
     facts = models.JSONField(default=dict, blank=True, editable=False)
     """As `NodeFacts.to_data()` gives them; empty until the worker was seen."""
     facts_at = models.DateTimeField(null=True, editable=False)
+    observation = models.JSONField(default=dict, blank=True, editable=False)
+    """As `Observation.to_data()` gives it, {"error": sentence} where nobody could look; empty until then.
+    Megabytes on a busy node, so lists defer it."""
+    observed_at = models.DateTimeField(null=True, editable=False)
     last_seen = models.DateTimeField(null=True, editable=False)
     carried_revision = models.ForeignKey(
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False

@@ -98,9 +98,11 @@ def involved_people(change: Change) -> set[int]:
     return {change.author_id, *change.contributors.values_list("pk", flat=True)}
 
 
-def editable_changes(*, actor: User, cluster: Cluster) -> "QuerySet[Change]":
-    """The changes into which this person could put an edit, the latest first."""
-    found = Change.objects.filter(cluster=cluster, kind=Change.Kind.EDIT, state__in=CHANGE_EDITABLE)
+def editable_changes(*, actor: User, cluster: Cluster | None = None) -> "QuerySet[Change]":
+    """The changes into which this person could put an edit, the latest first; of all clusters, or of one."""
+    found = Change.objects.filter(kind=Change.Kind.EDIT, state__in=CHANGE_EDITABLE)
+    if cluster is not None:
+        found = found.filter(cluster=cluster)
     return (found.filter(author=actor) | found.filter(invited=actor)).distinct().order_by("-pk")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 
 from django.utils import timezone
 
@@ -14,10 +15,12 @@ from balancer.models import AuditEvent, Change, Cluster, Draft
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import begin_edit, lock_change, require_drafter
-from balancer.workflow.documents import Candidate, Data, drafts_of, live_services, overlay
+from balancer.workflow.documents import Candidate, Data, drafts_of, live_document, live_services, overlay
 from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import DRAFT, Actor, require
+
+NAME_MAX = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def save_draft(
     an invitation to somebody else's change.
     """
     change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
-    now = overlay(base=live, drafts=drafts)
+    base = live_document(cluster)
     shown = {**live, **drafts}
     service, problems = parse_service(data)
     if service is None:
@@ -94,7 +97,9 @@ def save_draft(
     proposed = drafts | {name: mine}
     if original_name not in (None, name):
         proposed[str(original_name)] = None
-    problems = _own_problems(name=name, before=now, after=overlay(base=live, drafts=proposed))
+    problems = _own_problems(
+        name=name, before=overlay(base=base, drafts=drafts), after=overlay(base=base, drafts=proposed)
+    )
     if errors(problems):
         return SavedDraft(change=change, draft=None, problems=problems)
     change = change or current_change(actor=actor, cluster=cluster)
@@ -133,15 +138,31 @@ def propose(
 ) -> tuple[Change | None, tuple[Problem, ...]]:
     """Several services at once, as one deed: all of them become drafts, or none and the problems say why.
 
-    Paths are those of the whole document that would come of it. The caller is a deed with the right to draft.
+    Problems are those of `problems_together`. The caller is a deed with the right to draft.
     """
     change, live, drafts = _open_desk(actor=actor, cluster=cluster, change=change)
-    candidate = overlay(base=live, drafts={**drafts, **wanted})
-    if errors(candidate.problems):
-        return change, tuple(_named(problem, candidate) for problem in candidate.problems)
+    problems = problems_together(cluster=cluster, drafts=drafts, wanted=wanted)
+    if errors(problems):
+        return change, problems
     change = change or current_change(actor=actor, cluster=cluster)
     write_drafts(actor=actor, change=change, live=live, wanted=wanted)
-    return change, candidate.problems
+    return change, problems
+
+
+def problems_together(
+    *, cluster: Cluster, drafts: Mapping[str, Data | None], wanted: Mapping[str, Data | None]
+) -> tuple[Problem, ...]:
+    """What is wrong with the document that would come of it; paths name services, `services[web].port`."""
+    candidate = overlay(base=live_document(cluster), drafts={**drafts, **wanted})
+    return tuple(_named(problem, candidate) for problem in candidate.problems)
+
+
+def free_name(name: str, *, cluster: Cluster, change: Change | None) -> str:
+    """A name for a copy: `web-copy`, `web-copy-2`, …, that nothing live and no draft of the change has."""
+    taken = {*live_services(cluster), *(drafts_of(change) if change else ())}
+    ends = (f"-copy-{number}" if number > 1 else "-copy" for number in count(1))
+    names = (f"{name[: NAME_MAX - len(end)]}{end}" for end in ends)
+    return next(found for found in names if found not in taken)
 
 
 def write_drafts(
@@ -254,11 +275,9 @@ def _own_problems(*, name: str, before: Candidate, after: Candidate) -> tuple[Pr
 
 def _named(problem: Problem, candidate: Candidate) -> Problem:
     """The same with the name of the service in its path: `services[web].port`."""
-    head, dot, rest = problem.path.partition(".")
-    index = head.removeprefix("services[").removesuffix("]")
-    if not index.isdigit():
-        return problem
-    return replace(problem, path=f"services[{candidate.names[int(index)]}]{dot}{rest}")
+    name = candidate.name_at(problem.path)
+    _, dot, rest = problem.path.partition(".")
+    return replace(problem, path=f"services[{name}]{dot}{rest}") if name else problem
 
 
 def _write(*, actor: Actor, change: Change, name: str, before: Data | None, after: Data | None) -> None:

@@ -1,6 +1,7 @@
 """A change and the people in it: opened, chosen to edit in, described, commented on, shared."""
 
 from django.contrib.auth.models import User
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from balancer.domain.lifecycle import CHANGE_OPEN
@@ -59,10 +60,13 @@ def leave_change(*, actor: User, cluster: Cluster) -> None:
 
 def find_current_change(*, actor: Actor, cluster: Cluster) -> Change | None:
     """The change that this person has chosen to edit in, where it can still be edited."""
-    if actor is None:
-        return None
-    chosen = EditedChange.objects.filter(user=actor, cluster=cluster).values("change")
-    return editable_changes(actor=actor, cluster=cluster).filter(pk__in=chosen).first()
+    return None if actor is None else chosen_changes(actor=actor).filter(cluster=cluster).first()
+
+
+def chosen_changes(*, actor: User) -> "QuerySet[Change]":
+    """What `find_current_change` finds, of all clusters at once: at most one change for each."""
+    chosen = EditedChange.objects.filter(user=actor).values("change")
+    return editable_changes(actor=actor).filter(pk__in=chosen)
 
 
 def current_change(*, actor: Actor, cluster: Cluster) -> Change:

@@ -6,9 +6,7 @@ running with its identity in it, which `recover_jobs` finds.
 
 import logging
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -21,11 +19,11 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.claims import is_alive
+from balancer.workflow.clock import Clock
 from balancer.workflow.deployments import finalize_deployment, why_not_deployable
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.revisions import compile_rulesets, document_of, live_revision, why_not_genuine
 
-Clock = Callable[[], datetime]
 ATTEMPTS_MAX = 5
 """Workers that may die over one job."""
 SYNCS_MAX = 3

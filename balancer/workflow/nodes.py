@@ -4,7 +4,7 @@ Runs when the worker starts and at every tick. A tick carries nothing; all that 
 rows and from the kernel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -17,9 +17,11 @@ from balancer.ruleset.ir import Ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
+from balancer.workflow.clock import Clock
 from balancer.workflow.deployments import queue_job
-from balancer.workflow.jobs import Clock, recover_jobs, run_job
+from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
+from balancer.workflow.observations import ObservationMemory, refresh_observation
 from balancer.workflow.revisions import compile_rulesets, document_of, live_revision
 
 COMPARE_EVERY = timedelta(seconds=10)
@@ -40,6 +42,7 @@ class NodeMemory:
     compare_due: datetime | None = None
     compiled: tuple[int, tuple[Ruleset, ...]] | None = None
     """A revision's key and its rulesets: it never changes, and compiling a big one takes seconds."""
+    observing: ObservationMemory = field(default_factory=ObservationMemory)
 
 
 def reconcile_node(
@@ -50,7 +53,7 @@ def reconcile_node(
     leave a living worker of this node alone; run a queued job; wait for a running deployment, or until the
     node takes part again; bring the kernel back to the live revision (where the node carries another one, or
     where the kernel differs when the worker starts). A kernel that differs later on is reported as drift and
-    left as it is.
+    left as it is. With no job at hand, look at what the node does.
     """
     node = _greet(node_name=node_name, memory=memory, identity=identity, clock=clock)
     if node is None:
@@ -65,15 +68,16 @@ def reconcile_node(
                 job_id=str(waiting.pk), node_name=node_name, kernel=kernel, identity=identity, clock=clock
             )
         return
-    if _is_deploying(node) or not node.enabled:
-        return
-    cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
-    if cause:
-        _converge(node=node, cause=cause, kernel=kernel, identity=identity, clock=clock)
+    if node.enabled and not _is_deploying(node):
+        cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
+        if cause:
+            _converge(node=node, cause=cause, kernel=kernel, identity=identity, clock=clock)
+    refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
 def _greet(*, node_name: str, memory: NodeMemory, identity: str, clock: Clock) -> Node | None:
-    node = Node.objects.select_related("cluster", "carried_revision").filter(name=node_name).first()
+    found = Node.objects.select_related("cluster", "carried_revision").defer("observation")
+    node = found.filter(name=node_name).first()
     if node is None:
         if not memory.announced:
             message = "There is no node of this name in the console; add it there."

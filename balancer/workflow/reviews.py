@@ -1,16 +1,23 @@
 """What a reviewer is shown, kept for ever: one row for each content, named by vote and audit event."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from django.utils import timezone
 
 from balancer.domain.codec import digest_text
 from balancer.domain.diff import diff_services
+from balancer.domain.problem import warnings
+from balancer.domain.types import Service
 from balancer.models import Change, Draft, Review
 from balancer.workflow.changes import approvals_required, rules_of
+from balancer.workflow.documents import candidate_of
+from balancer.workflow.stakes import Stake, advice_for, stakes_of
 from balancer.workflow.traffic import service_value, share_rows, shares_alone
+
+NO_BACKEND = "no-backend"
+"""The code of a Problem, and of an Advice that says more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +26,42 @@ class Shown:
 
     warnings: tuple[str, ...] = ()
     stakes: tuple[dict[str, Any], ...] = ()
-    """Connections at stake, see `queries.stakes`."""
+    """Connections at stake, see `workflow.stakes`."""
     read_at: str = ""
-    """When the page was made, ISO 8601; empty where it was put together at the vote itself."""
+    """When the page was made, ISO 8601."""
 
     def to_data(self) -> dict[str, Any]:
         return {"warnings": list(self.warnings), "stakes": list(self.stakes), "read_at": self.read_at}
+
+
+def show_now(change: Change) -> Shown:
+    """What a page of the change says at this moment beside its drafts."""
+    before, after = touched_services(change)
+    candidate = candidate_of(change)
+    advice = advice_for(cluster=change.cluster, before=before, after=after)
+    told = {item.service for item in advice if item.code == NO_BACKEND}
+    # A service that loses its last backend is told so in stronger words.
+    plain = [
+        problem.message
+        for problem in warnings(candidate.problems)
+        if problem.code != NO_BACKEND or candidate.name_at(problem.path) not in told
+    ]
+    return Shown(
+        warnings=(*plain, *(item.message for item in advice)),
+        stakes=tuple(
+            _stake_data(stake) for stake in stakes_of(cluster=change.cluster, before=before, after=after)
+        ),
+        read_at=timezone.now().isoformat(),
+    )
+
+
+def touched_services(change: Change) -> tuple[dict[str, Service | None], dict[str, Service | None]]:
+    """(before, after) of the services that the change touches, by name; None where there is none."""
+    drafts = list(Draft.objects.filter(change=change).order_by("service_name"))
+    return (
+        {draft.service_name: service_value(draft.before) for draft in drafts},
+        {draft.service_name: service_value(draft.after) for draft in drafts},
+    )
 
 
 def build_review(*, change: Change, shown: Shown) -> dict[str, Any]:
@@ -48,12 +85,18 @@ def build_review(*, change: Change, shown: Shown) -> dict[str, Any]:
 
 def keep_review(*, change: Change, shown: Shown | None) -> Review:
     """The row that holds what was shown; one that is there already serves again."""
-    content = build_review(change=change, shown=shown or Shown())
+    content = build_review(change=change, shown=shown or show_now(change))
     digest = digest_text(json.dumps(content, sort_keys=True))
     found, _ = Review.objects.get_or_create(
         digest=digest, defaults={"content": content, "change": change, "created_at": timezone.now()}
     )
     return found
+
+
+def _stake_data(stake: Stake) -> dict[str, Any]:
+    seen = stake.observed_at.isoformat() if stake.observed_at else None
+    texts = {"protocol": str(stake.protocol), "fate": str(stake.fate), "observed_at": seen}
+    return asdict(stake) | texts
 
 
 def _service_data(draft: Draft) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 from django.utils import timezone
 
 from balancer.domain.codec import digest_text, dump_document, load_document
+from balancer.domain.problem import Problem
 from balancer.domain.types import Document, Family
 from balancer.models import Change, Cluster, Revision
 from balancer.ruleset.compile import compile_document
@@ -36,7 +38,7 @@ def digest_revision(*, document: str, rulesets: Mapping[str, str]) -> str:
 
 def document_of(revision: Revision) -> Document:
     """The revision's document as a value; Refused("invalid") where this version cannot read it any more."""
-    document, problems = load_document(revision.document)
+    document, problems = _read_document(revision.document)
     if document is None:
         raise Refused("invalid", f"{revision} cannot be read by this version of lbadmin: {problems[0]}")
     return document
@@ -85,6 +87,12 @@ def why_not_genuine(revision: Revision) -> str | None:
     if digest_revision(document=revision.document, rulesets=rulesets) != revision.digest:
         return f"The digest of {revision} does not match its content."
     return None
+
+
+@lru_cache(maxsize=2)
+def _read_document(text: str) -> tuple[Document | None, tuple[Problem, ...]]:
+    """One request asks for the live document several times, and a big one takes seconds to read."""
+    return load_document(text)
 
 
 def _empty_revision() -> dict[str, object]:

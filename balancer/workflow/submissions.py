@@ -140,11 +140,9 @@ def reconsider(*, change: Change, actor: Actor, action: Action, facts: dict[str,
     digest = digest_change(change)
     if digest == change.digest and why_not_approved(change) is None:
         return
-    was = change.state
     advance(change=change, deed=ChangeDeed.RECONSIDER, digest=digest)
-    if was != change.state:
-        why = "What its approvals rested on has changed; it has to be approved again."
-        audit.record(actor=None, action=Action.CHANGE_RECONSIDERED, target=change, facts={"why": why})
+    facts = {"why": "What an approval rests on has changed; it has to be reviewed again.", "digest": digest}
+    audit.record(actor=None, action=Action.CHANGE_RECONSIDERED, target=change, facts=facts)
 
 
 def _decided(merges: Mapping[str, Merge]) -> dict[str, Data | None]:

@@ -1,4 +1,5 @@
-// The rows of backends in the form of a service. The rest of the console needs no script of its own.
+// The rows of backends in the form of a service, ticks in the list of services, and the one control that fits the
+// field of an edit of several. Without it the last two work too, only less comfortably.
 "use strict";
 
 document.addEventListener("click", (event) => {
@@ -23,4 +24,39 @@ function removeRow(row) {
   row.hidden = true;
   row.dispatchEvent(new Event("rows-changed", { bubbles: true }));
   section.querySelector("[data-add-row]").focus();
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll("[data-several]").forEach(prepareTicks);
+  document.querySelectorAll("[data-chooses]").forEach(showFittingControls);
+});
+
+document.addEventListener("change", (event) => {
+  const several = event.target.form?.closest("[data-several]");
+  if (several) countTicks(several, event.target);
+  if (event.target.matches("[data-chooses]")) showFittingControls(event.target);
+});
+
+function ticksOf(several) {
+  return [...several.elements].filter((element) => element.name === "id");
+}
+
+function prepareTicks(several) {
+  several.querySelector("[data-choose-all]").parentElement.hidden = false;
+  countTicks(several);
+}
+
+function countTicks(several, changed) {
+  const all = several.querySelector("[data-choose-all]");
+  const ticks = ticksOf(several);
+  if (changed === all) ticks.forEach((tick) => { tick.checked = all.checked; });
+  const chosen = ticks.filter((tick) => tick.checked).length;
+  all.checked = chosen > 0 && chosen === ticks.length;
+  several.querySelector("[data-chosen]").textContent = chosen ? `(${chosen})` : "";
+}
+
+function showFittingControls(select) {
+  select.closest("[data-values]").querySelectorAll("[data-value-of]").forEach((control) => {
+    control.hidden = !control.dataset.valueOf.split(" ").includes(select.value);
+  });
 }

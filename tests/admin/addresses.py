@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, reverse
 
-from balancer.models import AuditEvent, Change, Cluster, Deployment, Draft, Node, Revision, Service
+from balancer.models import AuditEvent, Change, Cluster, Deployment, Draft, Node, Review, Revision, Service
 
 LEAVE = {"logout", "jsi18n", "autocomplete", "view_on_site"}
 """Not pages of the console: the way out, a catalogue of texts, and two that answer nothing here."""
@@ -16,11 +16,15 @@ _MODELS: dict[str, type[Model]] = {
     "change": Change,
     "cluster": Cluster,
     "node": Node,
+    "review": Review,
     "revision": Revision,
     "service": Service,
     "user": User,
     "group": Group,
 }
+
+
+_QUERIES = {"balancer_revision_compare": "?from={0}&to={0}", "balancer_service_bulk": "?id={0}"}
 
 
 def names() -> list[str]:
@@ -47,9 +51,15 @@ def _address_of_model(name: str) -> str:
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
         "balancer_revision_compare": lambda: [],
+        "balancer_service_bulk": lambda: [],
+        "balancer_service_editing": lambda: [],
+        "balancer_service_import": lambda: [],
+        "balancer_service_export": lambda: [],
+        "balancer_service_leave_change": lambda: [_newest(Cluster).pk],
+        "auth_user_delete": lambda: [User.objects.get(username="viewer").pk],
     }
     if name in special:
-        query = f"?from={row.pk}&to={row.pk}" if name == "balancer_revision_compare" else ""
+        query = _QUERIES.get(name, "").format(row.pk)
         return reverse(f"admin:{name}", args=special[name]()) + query
     without_row = name.endswith(("_changelist", "_add"))
     return reverse(f"admin:{name}", args=[] if without_row else [row.pk])

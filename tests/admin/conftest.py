@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
+from balancer.admin.change_deeds import PASSWORD_AT
 from balancer.models import Change, Service
 from balancer.workflow.submissions import submit_change
 from tests.cast import Site
@@ -19,9 +21,14 @@ ROLES = ("viewer", "author", "approver", "operator", "administrator", "stranger"
 
 @pytest.fixture
 def login() -> Login:
+    """Everybody has just typed the password; tests/admin/test_password.py is about those who have not."""
+
     def _login(user: User) -> Client:
         client = Client()
         client.force_login(user)
+        session = client.session
+        session[PASSWORD_AT] = timezone.now().timestamp()
+        session.save()
         return client
 
     return _login

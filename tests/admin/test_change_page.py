@@ -13,6 +13,7 @@ from balancer.models import AuditEvent, Change, Draft, Revision, Service
 from balancer.workflow.approvals import approve_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import save_draft
+from balancer.workflow.editing import invite_person
 from balancer.workflow.submissions import submit_change
 from tests.admin.conftest import Login, heavier, messages_of
 from tests.cast import Site, make_person
@@ -29,7 +30,8 @@ def do(change: Change, deed: str) -> str:
 
 def buttons_in(page: str) -> set[str]:
     """The deeds that the page has a button for; of drafts only that there is one."""
-    return set(re.findall(r'action="/balancer/change/\d+/(?:do/)?([a-z-]+)/"', page))
+    found = set(re.findall(r'action="/balancer/change/\d+/(?:do/)?([a-z-]+)/"', page))
+    return found - {"comment", *OF_EVERY_PAGE}
 
 
 def in_state(site: Site, state: str) -> Change:
@@ -49,23 +51,25 @@ def in_state(site: Site, state: str) -> Change:
     return change
 
 
+OF_EVERY_PAGE: set[str] = set()
+"""Buttons that are there whatever the change is, see the banner."""
 BUTTONS = {
-    ("draft", "author"): {"submit", "discard", "describe", "drop-draft"},
+    ("draft", "author"): {"submit", "discard", "describe", "drop-draft", "invite"},
     ("draft", "viewer"): set(),
     ("draft", "approver"): set(),
     ("draft", "operator"): set(),
-    ("draft", "administrator"): {"submit", "discard", "describe", "drop-draft"},
-    ("submitted", "author"): {"withdraw"},
+    ("draft", "administrator"): {"discard"},
+    ("submitted", "author"): {"withdraw", "invite"},
     ("submitted", "viewer"): set(),
-    ("submitted", "approver"): {"approve", "reject"},
+    ("submitted", "approver"): {"approve", "reject", "request-changes"},
     ("submitted", "operator"): set(),
-    ("submitted", "administrator"): {"approve", "reject", "withdraw"},
-    ("approved", "author"): {"withdraw"},
+    ("submitted", "administrator"): {"approve", "reject", "request-changes", "withdraw"},
+    ("approved", "author"): {"withdraw", "invite"},
     ("approved", "viewer"): set(),
-    ("approved", "approver"): {"reject", "apply"},
+    ("approved", "approver"): {"reject", "request-changes", "apply"},
     ("approved", "operator"): {"apply"},
-    ("approved", "administrator"): {"reject", "apply", "withdraw"},
-    ("applying", "author"): set(),
+    ("approved", "administrator"): {"reject", "request-changes", "apply", "withdraw"},
+    ("applying", "author"): {"invite"},
     ("applying", "viewer"): set(),
     ("applying", "operator"): {"cancel"},
     ("applying", "administrator"): {"cancel"},
@@ -124,6 +128,7 @@ def test_an_author_with_every_right_still_has_no_approve_button(
 def test_a_contributor_is_told_why_there_is_no_approve_button(site: Site, web: Service, login: Login) -> None:
     helper = make_person("helper", "Editor", "Approver")
     change = site.change(heavier())
+    invite_person(actor=site.author, change=change, username="helper")
     save_draft(actor=helper, cluster=site.cluster, change=change, data=service_data("mail", port=25))
     change = submit_change(actor=site.author, change=change)
 
@@ -207,11 +212,15 @@ def test_what_moved_underneath_is_told_and_can_be_caught_up_with(
     client = login(site.author)
 
     page = client.get(page_of(change)).content.decode()
-    client.post(do(change, "rebase"))
+    undecided = client.post(do(change, "rebase"), follow=True)
+    clash = "choice:web:backends[10.0.0.3:80]"
+    client.post(do(change, "rebase"), {clash: "theirs"})
 
     assert "The service web was modified since." in page
+    assert page.count(f'name="{clash}"') == 2
     assert "rebase" in buttons_in(page)
-    assert Draft.objects.get(change=change).before["port"] == 81
+    assert "Say for each whose value it shall be" in messages_of(undecided)
+    assert not Draft.objects.filter(change=change).exists()  # theirs, and then nothing is left to propose
 
 
 class TestProgress:

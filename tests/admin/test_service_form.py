@@ -308,7 +308,7 @@ def test_a_service_that_changed_under_the_form_is_not_overwritten(
 
     response = client.post(edit_address(web), fields)
 
-    assert "was changed while you were editing it" in response.content.decode()
+    assert "changed web on" in response.content.decode()
     assert Draft.objects.get(change__state=ChangeState.DRAFT).after["port"] == 80
 
 

@@ -1,11 +1,10 @@
 """The whole of it, in the browsers of three people and on real kernels: draft, review, apply, roll back."""
 
-import re
-
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Console, Person
 from tests.browser.pictures import look_at
+from tests.browser.steps import approve, live_revision, name_it, open_form, save, set_weight, submit
 
 PORT = 8080
 """Of a service of our own: the demo's background traffic takes turns of its service."""
@@ -18,12 +17,12 @@ def test_three_people_bring_a_service_live_change_it_and_take_the_change_back(
     author, approver, operator = person("editor"), person("approver"), person("operator")
 
     draft_a_new_service(author)
-    review_and_apply(author, approver, operator, title="Sell on port 8080")
+    review_and_apply(console, author, approver, operator, title="Sell on port 8080")
     assert_traffic(console, {"10.0.0.3:80": 30, "10.0.0.4:80": 10})
     first = live_revision(operator)
 
     edit_the_weight(author)
-    review_and_apply(author, approver, operator, title="Sell evenly")
+    review_and_apply(console, author, approver, operator, title="Sell evenly")
     assert_traffic(console, {"10.0.0.3:80": 20, "10.0.0.4:80": 20})
     assert live_revision(operator) == first + 1
 
@@ -31,9 +30,11 @@ def test_three_people_bring_a_service_live_change_it_and_take_the_change_back(
     operator.get_by_role("link", name=f"demo {first}", exact=True).click()
     operator.get_by_role("button", name="Roll back to this").click()
     expect(operator.get_by_text("was prepared")).to_be_visible()
-    review_and_apply(operator, approver, operator, title=None)
+    review_and_apply(console, operator, approver, operator, title=None)
     assert_traffic(console, {"10.0.0.3:80": 30, "10.0.0.4:80": 10})
     assert live_revision(operator) == first + 2
+
+    ask_who_let_it_through(operator)
 
 
 def test_an_author_is_told_that_somebody_else_must_approve(console: Console, person: Person) -> None:
@@ -81,34 +82,27 @@ def draft_a_new_service(page: Page) -> None:
     row.get_by_label("Port").fill("80")
     expect(page.locator("#preview")).to_contain_text("3/4 · 75 %")
     expect(page.locator("#preview")).to_contain_text("-A LB-S-shop")
-    page.get_by_role("button", name="Save as draft").click()
-    expect(page.get_by_text("Saved as a draft")).to_be_visible()
+    save(page)
 
 
 def edit_the_weight(page: Page) -> None:
-    page.goto("/balancer/service/")
-    page.get_by_role("link", name="shop", exact=True).click()
-    page.locator("[data-row]").first.get_by_label("Weight").fill("1")
+    open_form(page, "shop")
+    set_weight(page, 1)
     expect(page.locator("#preview")).to_contain_text("3/4 · 75 % → 1/2 · 50 %")
-    page.get_by_role("button", name="Save as draft").click()
-    expect(page.get_by_text("Saved as a draft")).to_be_visible()
+    save(page)
 
 
-def review_and_apply(author: Page, approver: Page, operator: Page, *, title: str | None) -> None:
+def review_and_apply(
+    console: Console, author: Page, approver: Page, operator: Page, *, title: str | None
+) -> None:
     """From the page of a draft change in the author's browser to a live one in the operator's."""
     if title is not None:
-        author.get_by_text("Edit title and description").click()
-        author.get_by_label("Title").fill(title)
-        author.get_by_role("button", name="Save", exact=True).click()
-        expect(author.get_by_role("heading", name=title)).to_be_visible()
-    author.get_by_role("button", name="Submit for review").click()
+        name_it(author, title)
+    address = submit(author)
     expect(
         author.get_by_text("someone else must approve it").or_(author.get_by_text("waits for an approver"))
     ).to_be_visible()
-    address = author.url
-    approver.goto(address)
-    approver.get_by_role("button", name="Approve").click()
-    expect(approver.get_by_text("It can be applied now.")).to_be_visible()
+    approve(approver, console, address, by="approver")
     operator.goto(address)
     operator.get_by_role("button", name="Apply", exact=True).click()
     assert look_at(operator, "applying-1440-light") == []
@@ -117,11 +111,18 @@ def review_and_apply(author: Page, approver: Page, operator: Page, *, title: str
     expect(operator.get_by_text("Read the rules back").first).to_be_visible()
 
 
-def live_revision(page: Page) -> int:
-    page.goto("/")
-    found = re.search(r"Revision (\d+)", page.locator(".lb-tile").first.inner_text())
-    assert found is not None
-    return int(found[1])
+def ask_who_let_it_through(page: Page) -> None:
+    """From a live service, in one click, to the people, and in another to what they saw."""
+    open_form(page, "shop")
+    page.get_by_role("link", name="Who let this through?").click()
+    people = page.get_by_role("table")
+    for part, who in (("Author", "operator"), ("Approver", "approver"), ("Applied by", "operator")):
+        expect(people.get_by_role("row", name=part).first).to_contain_text(who)
+    assert look_at(page, "origin-1440-light") == []
+    people.get_by_role("link", name="what was seen").click()
+    expect(page.get_by_role("heading", name="shop", exact=True)).to_be_visible()
+    expect(page.get_by_text("1/2 · 50 %").first).to_be_visible()
+    assert look_at(page, "seen-1440-light") == []
 
 
 def assert_traffic(console: Console, expected: dict[str, int]) -> None:

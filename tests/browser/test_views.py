@@ -89,6 +89,9 @@ def editors_pages(page: Page) -> dict[str, str]:
         "delete": service.replace("/change/", "/delete/"),
         "change": change,
         "changes": "/balancer/change/",
+        "editing": "/balancer/service/editing/",
+        "several": "/balancer/service/several/?id=1",
+        "import": "/balancer/service/import/",
         "password": "/password_change/",
     }
 
@@ -117,6 +120,9 @@ def reviewers_pages(page: Page) -> dict[str, str]:
         "node-new": "/balancer/node/add/",
         "audit": "/balancer/auditevent/",
         "event": event,
+        "origin": "/balancer/revision/2/origin/?service=web",
+        "seen": "/balancer/review/1/change/",
+        "policy": "/balancer/cluster/1/policy/",
         "users": "/auth/user/",
         "roles": "/auth/group/",
     }

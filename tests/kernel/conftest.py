@@ -20,6 +20,7 @@ TOOLS = (
     "iptables-nft-save",
     "conntrack",
     "ip",
+    "ss",
 )
 KINDS = (
     (Flavour.LEGACY, DriverName.PYTHON_IPTABLES),

@@ -1,5 +1,6 @@
 """What every Kernel promises: the real one with both flavours and both drivers, and the one in memory."""
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from balancer.domain.codec import digest_text
-from balancer.domain.types import Document, Family
+from balancer.domain.observation import Listener, Observation
+from balancer.domain.types import Document, Family, Protocol
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, Receipt, Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.kernel.flavour import read_snapshot
@@ -260,6 +262,27 @@ def test_facts_say_flavour_driver_and_reason_and_are_plain_data(subject: Subject
     assert facts["flavour"] in {"legacy", "nft"}
     assert facts["driver"] in {"python-iptables", "iptables-restore"}
     assert facts["driver_reason"]
+
+
+def test_an_observation_tells_what_input_drops_and_leaves_everything_as_it_was(subject: Subject) -> None:
+    subject.meddle(FOREIGN)
+    subject.sync(service(backends=[]))
+    before = subject.look()
+
+    found = subject.kernel.observe()
+
+    assert [rule.text for rule in found.inputs[0].rules if rule.drops] == [
+        "-A INPUT -s 203.0.113.9/32 -j DROP"
+    ]
+    assert found.connections == found.listeners == ()
+    assert Observation.from_data(json.loads(json.dumps(found.to_data()))) == found
+    assert subject.look() == before
+
+
+def test_the_fake_sees_what_it_is_given_to_see() -> None:
+    kernel = FakeKernel()
+    kernel.observed = Observation(listeners=(Listener(protocol=Protocol.TCP, address="*", port=22),))
+    assert kernel.observe().listeners == kernel.observed.listeners
 
 
 def test_the_fake_fails_when_told_to_and_then_works_again() -> None:

@@ -3,16 +3,21 @@
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
+from balancer.domain.observation import Listener, Observation
+from balancer.domain.types import Protocol
 from balancer.kernel.base import Difference, KernelError, NodeFacts, Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Job, Node
 from balancer.workflow.clusters import create_node
+from balancer.workflow.editing import open_change
 from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.observations import observation_of
 from balancer.workflow.queries import view_node
 from tests.cast import Site, own_rules
 from tests.documents import service_data
@@ -269,3 +274,87 @@ def test_every_start_of_a_worker_is_on_record(site: Site, worker: Worker) -> Non
     worker.tick()
 
     assert AuditEvent.objects.filter(action="worker.started", object_id=str(worker.node.pk)).count() == 2
+
+
+@dataclass
+class Looked:
+    """A node's kernel that counts how often it was looked at, and takes its time over it."""
+
+    worker: Worker
+    times: list[datetime] = field(default_factory=list)
+    takes: float = 0.0
+
+    def put_in(self) -> "Looked":
+        looked = self
+
+        class Looking(FakeKernel):
+            def observe(self) -> Observation:
+                looked.times.append(looked.worker.now)
+                looked.worker.now += timedelta(seconds=looked.takes)
+                return super().observe()
+
+        kernel = Looking()
+        kernel.snapshot = self.worker.site.kernels["lb1"].snapshot
+        self.worker.site.kernels["lb1"] = kernel
+        return self
+
+    def tick_for(self, seconds: float) -> list[float]:
+        """The pauses between looks."""
+        self.times.clear()
+        until = self.worker.now + timedelta(seconds=seconds)
+        while self.worker.now < until:
+            self.worker.tick(after=5)
+        return [(b - a).total_seconds() for a, b in pairwise(self.times)]
+
+
+@pytest.fixture
+def looked(worker: Worker) -> Looked:
+    return Looked(worker).put_in()
+
+
+def test_a_node_is_looked_at_and_what_was_seen_is_kept(site: Site, worker: Worker) -> None:
+    listener = Listener(protocol=Protocol.TCP, address="*", port=22)
+    site.kernels["lb1"].observed = Observation(listeners=(listener,))
+    worker.tick()
+    assert observation_of(worker.node) == site.kernels["lb1"].observe()
+    assert worker.node.observed_at == worker.now
+
+
+def test_a_node_is_looked_at_once_a_minute_and_more_often_while_a_change_has_something_in_it(
+    site: Site, looked: Looked
+) -> None:
+    site.deploy(service_data("web"))
+    assert set(looked.tick_for(300)) == {60}
+    change = open_change(actor=site.author, cluster=site.cluster, title="Empty so far")
+    assert set(looked.tick_for(300)) == {60}
+    site.save("dns", port=53, protocol="udp")
+    assert set(looked.tick_for(300)) == {10}
+    change.drafts.all().delete()
+    assert set(looked.tick_for(300)) == {60}
+
+
+def test_a_look_that_takes_long_is_followed_by_a_long_rest(looked: Looked) -> None:
+    looked.takes = 3
+    assert all(183 <= pause <= 190 for pause in looked.tick_for(1200))
+    looked.takes = 0.5
+    assert looked.tick_for(600)[-1] < 70
+
+
+def test_a_node_that_cannot_be_looked_at_says_why(site: Site, worker: Worker) -> None:
+    class Blind(FakeKernel):
+        def observe(self) -> Any:
+            raise Rejected("The program conntrack is not installed.")
+
+    site.kernels["lb1"] = Blind()
+    worker.tick()
+    assert worker.node.observation == {"error": "The program conntrack is not installed."}
+    assert observation_of(worker.node) is None
+
+
+def test_jobs_and_convergence_come_before_looking(site: Site, worker: Worker, looked: Looked) -> None:
+    deployment = site.start(service_data("web"))
+    looked.tick_for(5)
+    assert deployment.jobs.get(node__name="lb1").state == "succeeded"
+    assert looked.times == []
+    looked.tick_for(5)
+    assert len(looked.times) == 1, "a deployment that runs elsewhere keeps nobody from looking"

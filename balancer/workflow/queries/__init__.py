@@ -20,7 +20,14 @@ from balancer.workflow.queries.cluster import (
     view_node,
 )
 from balancer.workflow.queries.deployments import DeploymentView, JobView, view_deployment
-from balancer.workflow.queries.drafts import Preview, ServiceForm, preview_service, service_form
+from balancer.workflow.queries.drafts import (
+    Preview,
+    ServiceForm,
+    candidate_text,
+    preview_service,
+    service_form,
+)
+from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
     RevisionView,
@@ -31,6 +38,7 @@ from balancer.workflow.queries.revisions import (
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
 
 __all__ = [
+    "ApprovalDeed",
     "ApprovalsView",
     "ChangeActions",
     "ChangeView",
@@ -40,6 +48,7 @@ __all__ = [
     "JobView",
     "Move",
     "NodeView",
+    "Origin",
     "Preview",
     "RevisionDiff",
     "RevisionView",
@@ -51,10 +60,14 @@ __all__ = [
     "TableDiff",
     "VoteView",
     "actions_for",
+    "candidate_text",
     "diff_revisions",
+    "find_origin",
     "list_services",
+    "owners_in",
     "preview_service",
     "service_form",
+    "service_names",
     "view_change",
     "view_dashboard",
     "view_deployment",

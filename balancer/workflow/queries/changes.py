@@ -10,7 +10,7 @@ from balancer.domain.diff import FieldChange, diff_services
 from balancer.domain.lifecycle import CHANGE_CLOSED, ChangeDeed, ChangeState, deeds_from
 from balancer.domain.merge import Clash
 from balancer.domain.policy import describe_policy
-from balancer.domain.problem import Problem
+from balancer.domain.problem import Problem, errors
 from balancer.models import Change, Deployment, Draft, Vote
 from balancer.workflow.approvals import (
     valid_approvals,
@@ -24,6 +24,7 @@ from balancer.workflow.documents import candidate_of, live_services
 from balancer.workflow.editing import find_current_change
 from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, VIEW, may
 from balancer.workflow.queries.rulesets import RulesetDiff, diff_change
+from balancer.workflow.reviews import Shown, show_now
 from balancer.workflow.submissions import merge_drafts
 from balancer.workflow.traffic import ShareRow, service_value, share_rows, shares_alone
 
@@ -93,6 +94,7 @@ class ChangeActions:
     request_changes: bool
     apply: bool
     discard: bool
+    describe: bool
     invite: bool
     comment: bool
     why_not_approve: str
@@ -106,13 +108,15 @@ class ChangeView:
     rulesets: tuple[RulesetDiff, ...] | None
     """For each group of nodes in the same case, see `diff_change`."""
     problems: tuple[Problem, ...]
-    """Errors and warnings of the configuration as it would be; only while the change is open."""
+    """Errors of the configuration as it would be; only while the change is open."""
     stale: tuple[str, ...]
     """Sentences saying what has moved in the live configuration; only while the change is open."""
     moves: tuple[Move, ...]
     """The same field by field; only while the change is open."""
     votes: tuple[VoteView, ...]
     approvals: ApprovalsView
+    shown: Shown
+    """Warnings and connections at stake as they are now; empty once the change is closed."""
     contributors: tuple[str, ...]
     invited: tuple[str, ...]
     deployment: Deployment | None
@@ -131,11 +135,12 @@ def view_change(*, change: Change, user: Person) -> ChangeView:
         change=change,
         drafts=tuple(_view_draft(draft) for draft in drafts),
         rulesets=diff_change(change=change, candidate=candidate, deployment=deployment),
-        problems=candidate.problems if candidate else (),
+        problems=errors(candidate.problems) if candidate else (),
         stale=stale,
         moves=view_moves(change) if stale else (),
         votes=_view_votes(change),
         approvals=_view_approvals(change),
+        shown=show_now(change) if opened else Shown(),
         contributors=_names(change.contributors.all()),
         invited=_names(change.invited.all()),
         deployment=deployment,
@@ -187,6 +192,7 @@ def actions_for(*, change: Change, user: Person) -> ChangeActions:
         request_changes=reviews and ChangeDeed.REQUEST_CHANGES in deeds,
         apply=may(actor=user, permission=APPLY) and ChangeDeed.APPLY in deeds,
         discard=clears_up and ChangeDeed.DISCARD in deeds,
+        describe=draft and ChangeDeed.EDIT in deeds,
         invite=draft and not rollback and person is not None and person.pk == change.author_id
         and ChangeState(change.state) not in CHANGE_CLOSED,
         comment=may(actor=user, permission=VIEW),
@@ -207,6 +213,8 @@ def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[Ch
         return "You wrote this change or a part of it; somebody else has to review it."
     if not may(actor=person, permission=APPROVE):
         return "Your account has no role that may approve changes."
+    if stale_reasons(change):
+        return "What is live has moved under it; its author has to bring it up to date first."
     return why_not_eligible(person=person, change=change)
 
 

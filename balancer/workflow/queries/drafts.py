@@ -8,7 +8,7 @@ from balancer.domain.types import Document
 from balancer.models import Change, Cluster, Draft
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
-from balancer.workflow.documents import Data, drafts_of, live_services, overlay
+from balancer.workflow.documents import Data, drafts_of, live_document, live_services, overlay
 from balancer.workflow.traffic import ShareRow, share_rows, shares_alone
 
 
@@ -55,7 +55,7 @@ def preview_service(
     drafts = dict(drafts_of(change) if change else {}) | {service.name: data}
     if original_name not in (None, service.name):
         drafts[str(original_name)] = None
-    after = overlay(base=live, drafts=drafts)
+    after = overlay(base=live_document(cluster), drafts=drafts)
     around = tuple(p for p in errors(after.problems) if not p.path.startswith(after.path_of(service.name)))
     before = parse_service(live[original_name])[0] if original_name in live else None
     return Preview(
@@ -67,5 +67,5 @@ def preview_service(
 
 def candidate_text(*, cluster: Cluster, change: Change | None = None) -> str | None:
     """The whole document as JSON text, with the change laid over it; None where that would be invalid."""
-    candidate = overlay(base=live_services(cluster), drafts=drafts_of(change) if change else {})
+    candidate = overlay(base=live_document(cluster), drafts=drafts_of(change) if change else {})
     return None if candidate.document is None else dump_document(candidate.document)

@@ -1,0 +1,76 @@
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError
+
+from balancer.models import Change
+from balancer.workflow.approvals import approve_change, reject_change, request_changes
+from balancer.workflow.deployments import apply_change
+from balancer.workflow.errors import Refused
+from balancer.workflow.identity import prove_password
+from balancer.workflow.submissions import discard_change, submit_change, withdraw_change
+
+Options = dict[str, Any]
+
+
+class Command(BaseCommand):
+    help = (
+        "Bring a change forward from the shell, as a person: the same deeds as in the console, with the same"
+        " rules. Who approves types the password and names the digest of what they read."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("deed", choices=sorted(_DEEDS))
+        parser.add_argument("change", type=int, metavar="ID", help="the number of the change")
+        parser.add_argument("--as", dest="username", required=True, help="the account whose deed this is")
+        parser.add_argument("--digest", default="", help="of the change as it was read, from its page")
+        parser.add_argument("--reason", default="", help="why; the author reads it")
+        parser.add_argument(
+            "--password-stdin", action="store_true", help="read the password that approve needs from stdin"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        actor = User.objects.filter(username=options["username"]).first()
+        if actor is None:
+            raise CommandError(f"There is no account named {options['username']!r}.")
+        change = Change.objects.filter(pk=options["change"]).first()
+        if change is None:
+            raise CommandError(f"There is no change #{options['change']}.")
+        try:
+            _DEEDS[options["deed"]](actor, change, options)
+        except Refused as refusal:
+            raise CommandError(refusal.message) from refusal
+        change.refresh_from_db()
+        self.stdout.write(f"{change} is {change.state} now.")
+
+
+def _approve(actor: User, change: Change, options: Options) -> None:
+    password_at: datetime | None = None
+    if options["password_stdin"]:
+        password_at = prove_password(actor=actor, password=sys.stdin.readline().rstrip("\n"))
+    approve_change(
+        actor=actor,
+        change=change,
+        digest=options["digest"],
+        password_at=password_at,
+        reason=options["reason"],
+    )
+
+
+_DEEDS: Mapping[str, Callable[[User, Change, Options], Any]] = {
+    "submit": lambda actor, change, _: submit_change(actor=actor, change=change),
+    "withdraw": lambda actor, change, _: withdraw_change(actor=actor, change=change),
+    "approve": _approve,
+    "reject": lambda actor, change, o: reject_change(
+        actor=actor, change=change, digest=o["digest"], reason=o["reason"]
+    ),
+    "request-changes": lambda actor, change, o: request_changes(
+        actor=actor, change=change, digest=o["digest"], reason=o["reason"]
+    ),
+    "apply": lambda actor, change, _: apply_change(actor=actor, change=change),
+    "discard": lambda actor, change, _: discard_change(actor=actor, change=change),
+}

@@ -1,0 +1,81 @@
+"""What people do in the console, step by step, each in a browser of their own."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Console
+
+
+def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = (3, 1)) -> None:
+    """A draft of a service on eth0 with backends 10.0.0.3, 10.0.0.4 …; ends on the page of the change."""
+    page.goto("/balancer/service/add/")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Interface").fill("eth0")
+    page.locator("#id_port").fill(str(port))
+    for number, weight in enumerate(weights):
+        if number:
+            page.get_by_role("button", name="Add backend").click()
+        row = page.locator("[data-row]").nth(number)
+        row.get_by_label("Address").fill(f"10.0.0.{3 + number}")
+        row.get_by_label("Port").fill("80")
+        row.get_by_label("Weight").fill(str(weight))
+    save(page)
+
+
+def open_form(page: Page, service: str) -> None:
+    """The form of a live service."""
+    page.goto(f"/balancer/service/?q={service}")
+    page.get_by_role("link", name=service, exact=True).click()
+
+
+def set_weight(page: Page, weight: int, *, row: int = 0) -> None:
+    page.locator("[data-row]").nth(row).get_by_label("Weight").fill(str(weight))
+
+
+def save(page: Page) -> None:
+    page.get_by_role("button", name="Save as draft").click()
+    expect(page.get_by_text("Saved as a draft")).to_be_visible()
+
+
+def name_it(page: Page, title: str) -> None:
+    page.get_by_text("Edit title and description").click()
+    page.get_by_label("Title").fill(title)
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("heading", name=title)).to_be_visible()
+
+
+def submit(page: Page) -> str:
+    """From the page of a draft change into review; the address of the page."""
+    page.get_by_role("button", name="Submit for review").click()
+    expect(page.locator(".lb-head").get_by_text("In review")).to_be_visible()
+    return page.url
+
+
+def approve(page: Page, console: Console, address: str, *, by: str) -> None:
+    page.goto(address)
+    password = page.get_by_label("Your password, to approve")
+    if password.count():
+        password.fill(console.passwords[by])
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_text("Your approval is recorded.")).to_be_visible()
+
+
+def apply(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_role("button", name="Apply", exact=True).click()
+    expect(page.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
+
+
+def bring_live(console: Console, *, author: Page, approver: Page, operator: Page) -> None:
+    """From the page of a draft change in the author's browser until every node carries it."""
+    address = submit(author)
+    approve(approver, console, address, by="approver")
+    apply(operator, address)
+
+
+def live_revision(page: Page) -> int:
+    page.goto("/")
+    found = re.search(r"Revision (\d+)", page.locator(".lb-tile").first.inner_text())
+    assert found is not None
+    return int(found[1])
