@@ -5,6 +5,7 @@ import json
 from fractions import Fraction
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, assume, given, settings
@@ -15,12 +16,13 @@ from balancer.ruleset.schedulers import promised_shares
 from balancer.ruleset.trace import trace_service
 from balancer.workflow.approvals import approve_change, reject_change
 from balancer.workflow.documents import candidate_document, live_document, service_named
+from balancer.workflow.policies import update_policy
 from balancer.workflow.queries import view_change
 from balancer.workflow.reviews import Shown
 from balancer.workflow.submissions import submit_change, withdraw_change
 from tests.cast import Site
 from tests.documents import Data, service_data, services_data
-from tests.workflow.deeds import approve, edit, open_by, submitted_by
+from tests.workflow.deeds import approve, edit, submitted_by
 
 Shares = dict[str, Fraction]
 SHOWN = Shown(
@@ -151,16 +153,18 @@ def test_what_was_seen_before_an_edit_differs_from_what_is_seen_after_it(site: S
     assert ports == [80, 81]
 
 
-def test_two_reviewers_of_the_same_page_share_one_review_and_other_changes_have_their_own(site: Site) -> None:
-    first, second = open_by(site.author, site), open_by(site.author, site)
-    for change in (first, second):
-        edit(site.author, site, change)
-        approve(site.approver, submit_change(actor=site.author, change=change))
-    withdraw_change(actor=site.author, change=first)
-    approve(site.approver, submit_change(actor=site.author, change=first))
+def test_two_reviewers_of_the_same_page_share_one_review_and_other_changes_have_their_own(
+    site: Site, superuser: User
+) -> None:
+    update_policy(actor=None, cluster=site.cluster, approvals=2, critical_approvals=2)
+    first, second = (submitted_by(site.author, site) for _ in range(2))
+    for person, change in ((site.approver, first), (superuser, first), (site.approver, second)):
+        approve_change(
+            actor=person, change=change, digest=change.digest, password_at=timezone.now(), shown=SHOWN
+        )
 
     assert Review.objects.count() == 2
-    assert first.votes.get().review != second.votes.get().review
+    assert [vote.review.change for vote in Vote.objects.order_by("pk")] == [first, first, second]
 
 
 @pytest.mark.parametrize(
