@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from balancer.domain.lifecycle import ChangeDeed
+from balancer.domain.lifecycle import ChangeDeed, ChangeState
 from balancer.models import AuditEvent, Change, Vote
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
@@ -45,7 +45,8 @@ def approve_change(
 
     Needs APPROVE. Refused: "own-change" for the author and everyone who ever edited a draft in it, superusers
     included; "not-eligible" by the policy of the cluster; "password" where that was too long ago; "conflict"
-    where the page is out of date; "stale" where the live configuration moved.
+    where the page is out of date; "stale" where the live configuration moved; "state" where it is not in
+    review, or this approval would add nothing.
     """
     change = lock_change(change)
     actor = _require_reviewer(actor=actor, change=change, digest=digest)
@@ -53,6 +54,9 @@ def approve_change(
     why_not = why_not_eligible(person=actor, change=change)
     if why_not:
         raise Refused("not-eligible", f"{why_not} Somebody else has to approve it.")
+    needless = why_needless(person=actor, change=change)
+    if needless:
+        raise Refused("state", needless)
     _require_password(password_at)
     require_current(change)
     candidate_document(change)
@@ -102,6 +106,16 @@ def why_not_approved(change: Change) -> str | None:
     if missing > 0:
         many = "one valid approval" if missing == 1 else f"{missing} valid approvals"
         return f"{change} lacks {many} by people who did not write it."
+    return None
+
+
+def why_needless(*, person: User, change: Change) -> str | None:
+    """Why an approval by this person would change nothing, in a sentence; None where it would."""
+    if change.state != ChangeState.SUBMITTED and why_not_approved(change) is None:
+        return f"{change} has all the approvals that it needs."
+    valid = valid_approvals(change)
+    if len(valid) < approvals_required(change) and any(vote.user_id == person.pk for vote in valid):
+        return f"You have approved {change} already; it needs somebody else's approval too."
     return None
 
 

@@ -9,6 +9,7 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import ADMINISTER, Actor, require
+from balancer.workflow.policies import record_person
 from balancer.workflow.revisions import live_revision
 
 
@@ -79,7 +80,7 @@ def create_person(*, actor: Actor, username: str, password: str, roles: tuple[st
         raise Refused("taken", f"There is an account named {username} already.")
     user = User.objects.create_user(username=username, password=password, is_staff=True)
     user.groups.set(Group.objects.filter(name__in=roles))
-    audit.record(actor=actor, action=Action.PERSON_CREATED, target=user, facts={"roles": list(roles)})
+    record_person(actor=actor, person=user, was=None)
     return user
 
 

@@ -81,17 +81,18 @@ def record_person(*, actor: Actor, person: User, was: Standing | None, changed: 
     """Put on record what became of an account, in the transaction that changed it; `was` None: it is new.
 
     It shows on every open change that it touches: those that the person wrote, edited or voted on, and those
-    in review, where the person begins or ceases to count as an approver.
+    in review, where the person begins or ceases to count as an approver: for want of a role, or because who
+    wrote the change has set the password.
     """
     now = standing_of(person)
     action = Action.PERSON_CREATED if was is None else Action.PERSON_UPDATED
     facts = {"was": was and asdict(was), "now": asdict(now), "changed": changed, "roles": list(now.roles)}
     audit.record(actor=actor, action=action, target=person, facts=facts)
-    if was == now:
+    if was == now and "password" not in (changed or ()):
         return
     _tell_changes(
         actor=actor,
-        changes=_changes_touched(person, was=was, now=now),
+        changes=_changes_touched(person, was=was, now=now, by=actor),
         facts={"person": person.get_username(), **facts},
     )
 
@@ -116,9 +117,12 @@ def _tell_changes(*, actor: Actor, changes: "QuerySet[Change]", facts: dict[str,
         reconsider(change=change, actor=actor, action=Action.CHANGE_PEOPLE_CHANGED, facts=facts)
 
 
-def _changes_touched(person: User, *, was: Standing | None, now: Standing) -> "QuerySet[Change]":
+def _changes_touched(person: User, *, was: Standing | None, now: Standing, by: Actor) -> "QuerySet[Change]":
     own = Q(author=person) | Q(contributors=person) | Q(invited=person) | Q(votes__user=person)
     touched = Q(pk__in=Change.objects.filter(own, state__in=CHANGE_OPEN).values("pk"))
+    if by is not None and now.approves:
+        written = Change.objects.filter(Q(author=by) | Q(contributors=by), state__in=CHANGE_REVIEWED)
+        touched |= Q(pk__in=written.values("pk"))
     before = (False, (), False) if was is None else (was.approves, was.roles, was.active)
     if before != (now.approves, now.roles, now.active) and (now.approves or (was and was.approves)):
         touched |= Q(state__in=CHANGE_REVIEWED)

@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from lbadmin.stack.programs import find_broker
+from lbadmin.stack.programs import find_broker, web_program
 from tests.kernel.machine import Namespace
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +176,14 @@ class Stack:
         return self._start(
             "worker", self.env | locks | {"LBADMIN_NODE": node} | env, name=node, inside=inside
         )
+
+    def web(self, *, workers: int) -> Path:
+        """The console as the stack of a real host starts it, in several processes; its unix socket."""
+        socket = self.directory / "web.sock"
+        command = [*web_program(bind=f"unix:{socket}", user=None).command, "--workers", str(workers)]
+        self.processes.append(Process(*command, log=self.directory / "web.log", env=self.env))
+        eventually(socket.exists, what="the start of the console")
+        return socket
 
     def beat(self) -> Process:
         return self._start("beat", self.env, name="beat")

@@ -16,7 +16,7 @@ from balancer.workflow.editing import invite_person, open_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.submissions import submit_change
 from tests.cast import Site
-from tests.documents import service_data
+from tests.documents import backend_data, service_data
 
 Choices = Mapping[str, Mapping[str, Side]]
 
@@ -41,7 +41,11 @@ def open_by(person: User, site: Site, title: str = "A change") -> Change:
 def edit(
     person: User, site: Site, change: Change | None = None, name: str = "web", **fields: Any
 ) -> SavedDraft:
-    """Saves a service that is live or drafted (else a new one) with these fields; it must be possible."""
+    """Saves a service that is live or drafted (else a new one) with these fields; it must be possible.
+
+    Its backends have a port of their own, so that they stay when the port of the service moves.
+    """
+    fields.setdefault("backends", [backend_data(f"10.0.0.{last}", port=80) for last in range(3, 7)])
     options = {} if change is None else {"change": change}
     known = {"seen", "original_name"}
     options |= {key: fields.pop(key) for key in known & set(fields)}

@@ -14,6 +14,7 @@ from balancer.domain.problem import Problem, errors
 from balancer.models import Change, Deployment, Draft, Vote
 from balancer.workflow.approvals import (
     valid_approvals,
+    why_needless,
     why_not_approved,
     why_not_counted,
     why_not_eligible,
@@ -205,8 +206,9 @@ def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[Ch
         return ""
     if change.state != ChangeState.SUBMITTED and why_not_approved(change) is None:
         return ""
-    if any(vote.user_id == person.pk for vote in valid_approvals(change)):
-        return "You have approved this; it needs somebody else's approval too."
+    needless = why_needless(person=person, change=change)
+    if needless:
+        return needless
     if is_involved(actor=person, change=change):
         return "You wrote this change or a part of it; somebody else has to review it."
     if not may(actor=person, permission=APPROVE):
