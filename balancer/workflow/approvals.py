@@ -54,10 +54,10 @@ def approve_change(
     why_not = why_not_eligible(person=actor, change=change)
     if why_not:
         raise Refused("not-eligible", f"{why_not} Somebody else has to approve it.")
+    _require_password(password_at)
     needless = why_needless(person=actor, change=change)
     if needless:
         raise Refused("state", needless)
-    _require_password(password_at)
     require_current(change)
     candidate_document(change)
     if digest_change(change) != change.digest:
