@@ -15,7 +15,7 @@ from balancer.models import AuditEvent, history
 from balancer.workflow import audit
 from balancer.workflow.clusters import create_cluster
 from balancer.workflow.deployments import apply_change
-from balancer.workflow.drafts import open_change
+from balancer.workflow.editing import open_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.history import verify_history
 from tests.cast import make_person
