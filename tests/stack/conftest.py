@@ -1,6 +1,7 @@
 """Each test has its own database, SQLite or PostgreSQL, its own broker, and processes that end with it."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,30 @@ def postgresql() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(django_db_blocker: DjangoDbBlocker) -> Iterator[Path]:
+    """A database as all migrations leave it, for every test to copy."""
+    with short_directory() as directory:
+        path = directory / "migrated.sqlite3"
+        with django_db_blocker.unblock(), using_database(f"sqlite:///{path}"):
+            call_command("migrate", verbosity=0)
+            with connection.cursor() as cursor:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgresql: str, django_db_blocker: DjangoDbBlocker) -> str:
+    """The name of a database as all migrations leave it, for every test to take as its template."""
+    name = "migrated"
+    with django_db_blocker.unblock():
+        with using_database(postgresql), connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        with using_database(_sibling(postgresql, name)):
+            call_command("migrate", verbosity=0)
+    return name
+
+
 @pytest.fixture
 def directory() -> Iterator[Path]:
     with short_directory() as path:
@@ -34,13 +59,16 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, directory: Path, django_db_blocker: DjangoDbBlocker) -> str:
-    """Of a new database: SQLite, or what `both_databases` asks for."""
+    """Of a new, migrated database: SQLite, or what `both_databases` asks for."""
     if getattr(request, "param", "sqlite") == "sqlite":
-        return f"sqlite:///{directory}/lbadmin.sqlite3"
+        path = directory / "lbadmin.sqlite3"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        return f"sqlite:///{path}"
+    template = request.getfixturevalue("migrated_postgresql")
     server, name = str(request.getfixturevalue("postgresql")), f"stack_{uuid4().hex}"
     with django_db_blocker.unblock(), using_database(server), connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    return f"{server.rpartition('/')[0]}/{name}"
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return _sibling(server, name)
 
 
 @pytest.fixture
@@ -52,7 +80,6 @@ def stack(database_url: str, directory: Path, django_db_blocker: DjangoDbBlocker
         using_database(database_url),
         using_broker(broker_url),
     ):
-        call_command("migrate", verbosity=0)
         client = redis.Redis(unix_socket_path=broker_url.removeprefix("redis+socket://"))
         found = Stack(
             directory=directory,
@@ -72,6 +99,11 @@ def namespace() -> Iterator[Namespace]:
     found = Namespace()
     yield found
     found.close()
+
+
+def _sibling(server: str, name: str) -> str:
+    """The address of another database of the same server."""
+    return f"{server.rpartition('/')[0]}/{name}"
 
 
 def environment(*, directory: Path, database_url: str, broker_url: str) -> dict[str, str]:
