@@ -56,7 +56,8 @@ def describe_policy(policy: ApprovalPolicy) -> str:
 
 
 def _count(number: int) -> str:
-    return {0: "no approval", 1: "one approval"}.get(number, f"{number} approvals")
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return f"{words[number] if number < len(words) else number} approval{'' if number < 2 else 's'}"
 
 
 def _either(groups: tuple[str, ...]) -> str:

@@ -34,7 +34,7 @@ def test_everybody_reads_what_an_approval_needs(
 ) -> None:
     page = text_of(login(request.getfixturevalue(person)).get(page_of(site)))
 
-    assert "A change needs one approval, one to a critical service 2 approvals." in page
+    assert "A change needs one approval, one to a critical service two approvals." in page
     assert ("Edit policy" in page) is (person == "administrator")
 
 

@@ -59,18 +59,18 @@ def test_taking_the_mark_away_or_the_service_is_a_change_to_a_critical_service(
         ),
         (
             ApprovalPolicy(approvals=0),
-            "A change needs no approval, one to a critical service 2 approvals.",
+            "A change needs no approval, one to a critical service two approvals.",
         ),
-        (ApprovalPolicy(), "A change needs one approval, one to a critical service 2 approvals."),
-        (ApprovalPolicy(approvals=2), "A change needs 2 approvals."),
+        (ApprovalPolicy(), "A change needs one approval, one to a critical service two approvals."),
+        (ApprovalPolicy(approvals=2), "A change needs two approvals."),
         (
             ApprovalPolicy(approvals=2, groups=("Net", "Ops", "Security"), expire_hours=1),
-            "A change needs 2 approvals, from members of Net, Ops or Security;"
+            "A change needs two approvals, from members of Net, Ops or Security;"
             " an approval counts for 1 hour.",
         ),
         (
             ApprovalPolicy(approvals=3, groups=("Ops",), expire_hours=24),
-            "A change needs 3 approvals, from members of Ops; an approval counts for 24 hours.",
+            "A change needs three approvals, from members of Ops; an approval counts for 24 hours.",
         ),
     ],
 )
