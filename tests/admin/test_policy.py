@@ -115,7 +115,7 @@ def test_a_value_that_is_wrong_is_marked_and_stays_in_the_form(
     assert value in response.context["form"][field].value() if value else True
     site.cluster.refresh_from_db()
     assert (site.cluster.approvals, site.cluster.critical_approvals) == (1, 2)
-    assert "Now: A change needs one approval, one to a critical service 2" in text_of(response)
+    assert "Now: A change needs one approval, one to a critical service two" in text_of(response)
 
 
 def test_nobody_eases_the_way_of_their_own_change(site: Site, administrator: User, chief: Client) -> None:
