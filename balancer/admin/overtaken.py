@@ -8,7 +8,7 @@ from balancer.admin.field_words import FieldRow, describe_fields, label_of
 from balancer.admin.shares import DASH
 from balancer.domain.diff import diff_services, show_value
 from balancer.domain.merge import Clash
-from balancer.workflow.drafts import Overtaken
+from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.traffic import service_value
 
 

@@ -23,6 +23,7 @@ from balancer.models import Change, Cluster, Draft, Service
 from balancer.workflow import drafts, editing, queries
 from balancer.workflow.documents import Data
 from balancer.workflow.errors import Refused
+from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.permissions import DRAFT, may
 
 MISSING = "missing"
@@ -151,7 +152,7 @@ class ServicePages:
         if request.method == "POST" and editor.is_well_formed():
             try:
                 saved = _save(request, editor, cluster=cluster, name=name, change=change)
-            except drafts.Overtaken as refusal:
+            except Overtaken as refusal:
                 editor, overtaken, saved = _merged_editor(refusal), describe_overtaken(refusal), None
                 name = name if refusal.now is not None else None
             if saved is not None:
@@ -210,7 +211,7 @@ def _save(
             original_name=name,
             seen=editor.seen,
         )
-    except drafts.Overtaken:
+    except Overtaken:
         raise
     except Refused as refusal:
         editor.problems.append(refusal.message)
@@ -231,7 +232,7 @@ def _save(
     return HttpResponseRedirect(page_address(saved.change))
 
 
-def _merged_editor(refusal: drafts.Overtaken) -> ServiceEditor:
+def _merged_editor(refusal: Overtaken) -> ServiceEditor:
     """The form with both edits in it; saving it once more overwrites nothing that was not shown."""
     assert refusal.merge.data is not None
     return ServiceEditor(initial=refusal.merge.data | {"seen": refusal.now})

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import count
 
 from django.utils import timezone
 
 from balancer.domain.codec import parse_service, service_to_data
-from balancer.domain.lifecycle import ChangeState
-from balancer.domain.merge import Merge, merge_service
 from balancer.domain.problem import Problem, Severity, errors
-from balancer.models import AuditEvent, Change, Cluster, Draft
+from balancer.models import Change, Cluster, Draft
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import begin_edit, lock_change, require_drafter
 from balancer.workflow.documents import Candidate, Data, drafts_of, live_document, live_services, overlay
 from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.overtaken import require_seen
 from balancer.workflow.permissions import DRAFT, Actor, require
 
 NAME_MAX = 63
@@ -38,24 +36,6 @@ class SavedDraft:
     @property
     def saved(self) -> bool:
         return not errors(self.problems)
-
-
-class Overtaken(Refused):
-    """Somebody else has changed the service while it was being edited. Nothing was saved."""
-
-    def __init__(
-        self, *, name: str, by: str, at: datetime | None, seen: Data, now: Data | None, merge: Merge
-    ) -> None:
-        what = "changed" if now is not None else "took out"
-        when = f" on {at:%-d %b, %H:%M}" if at else ""
-        super().__init__("conflict", f"{by} {what} {name}{when} while you were editing it.")
-        self.by = by
-        self.seen = seen
-        """The service as the form showed it."""
-        self.now = now
-        """The service as it is now; None where it is gone."""
-        self.merge = merge
-        """Both edits brought together; where they clash, with what was typed here."""
 
 
 @deed(Action.DRAFT_SAVED, target="change")
@@ -83,7 +63,7 @@ def save_draft(
         return SavedDraft(change=change, draft=None, problems=problems)
     name, mine = service.name, service_to_data(service)
     if original_name is not None:
-        _require_seen(
+        require_seen(
             change=change,
             cluster=cluster,
             now=shown.get(original_name),
@@ -211,54 +191,6 @@ def _open_desk(
     if change is not None:
         change = require_editable(actor=actor, cluster=cluster, change=change)
     return change, live_services(cluster), drafts_of(change) if change else {}
-
-
-def _require_seen(
-    *,
-    change: Change | None,
-    cluster: Cluster,
-    now: Data | None,
-    name: str,
-    seen: Data | None,
-    mine: Data,
-) -> None:
-    """Raises Overtaken where the service is not what the form showed any more."""
-    if seen is None and now is None:
-        raise Refused("conflict", f"There is no service named {name} any more. Reload the page.")
-    if seen is None or seen == now:
-        return
-    by, at = _who_changed(change=change, cluster=cluster, name=name)
-    merge = merge_service(base=seen, theirs=now, mine=mine)
-    raise Overtaken(name=name, by=by, at=at, seen=seen, now=now, merge=merge)
-
-
-def _who_changed(*, change: Change | None, cluster: Cluster, name: str) -> tuple[str, datetime | None]:
-    """Whose work the content is that a form would show now, and since when."""
-    draft = Draft.objects.filter(change=change, service_name=name).select_related("updated_by").first()
-    if draft is not None:
-        return draft.updated_by.get_username(), draft.updated_at
-    found = [moment for moment in (_who_took_out(change, name), _who_made_live(cluster, name)) if moment]
-    at, by = max(found, default=(None, "Somebody"))
-    return by, at
-
-
-def _who_took_out(change: Change | None, name: str) -> tuple[datetime, str] | None:
-    """When a draft of the service was last taken out of the change, and by whom."""
-    if change is None:
-        return None
-    events = AuditEvent.objects.filter(object_type="change", object_id=str(change.pk), facts__service=name)
-    return (
-        events.filter(action=Action.DRAFT_DISCARDED).order_by("-pk").values_list("at", "actor_name").first()
-    )
-
-
-def _who_made_live(cluster: Cluster, name: str) -> tuple[datetime, str] | None:
-    """When an edit of the service last became live, and whose it was."""
-    applied = Draft.objects.filter(
-        service_name=name, change__cluster=cluster, change__state=ChangeState.APPLIED
-    )
-    latest = applied.order_by("-change__closed_at")
-    return latest.values_list("change__closed_at", "updated_by__username").first()
 
 
 def _own_problems(*, name: str, before: Candidate, after: Candidate) -> tuple[Problem, ...]:

@@ -5,9 +5,10 @@ from django.contrib.auth.models import User
 
 from balancer.models import AuditEvent, Change, Draft, Service
 from balancer.workflow.documents import candidate_document, live_services
-from balancer.workflow.drafts import Overtaken, delete_service, discard_draft, save_draft
+from balancer.workflow.drafts import delete_service, discard_draft, save_draft
 from balancer.workflow.editing import current_change, find_current_change, invite_person
 from balancer.workflow.errors import Refused
+from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.submissions import submit_change
 from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data

@@ -9,7 +9,8 @@ from balancer.domain.merge import Side
 from balancer.models import AuditEvent, Change, Draft
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.documents import live_services
-from balancer.workflow.drafts import Overtaken, delete_service, discard_draft, save_draft
+from balancer.workflow.drafts import delete_service, discard_draft, save_draft
+from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.queries import view_change
 from balancer.workflow.submissions import rebase_change, submit_change, withdraw_change
 from tests.cast import Site, make_person
