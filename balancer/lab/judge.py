@@ -76,7 +76,8 @@ def found_error(*, shares: Mapping[str, Fraction], count: int, chance: float) ->
 def _reach(chance: float) -> float:
     """Standard deviations from the promise at which an error is found with a chance of 1 - MISSES."""
     normal = NormalDist()
-    return -normal.inv_cdf(chance / 2) - normal.inv_cdf(MISSES)
+    # A share that is too large by a part w has a variance that is larger by 1 + w at most.
+    return -normal.inv_cdf(chance / 2) - sqrt(1 + WRONG_BY) * normal.inv_cdf(MISSES)
 
 
 def binomial_p_value(*, measured: int, count: int, share: Fraction) -> float:
