@@ -1,8 +1,10 @@
 """A rehearsal: the ruleset that would be loaded, in a lab of its own, under real connections."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from balancer.domain.types import Document, Protocol, Service
@@ -31,8 +33,8 @@ from balancer.ruleset.schedulers import promised_shares
 Promised = Mapping[str, Mapping[str, Fraction]]
 """Service -> endpoint -> share of new connections."""
 PREFIX = "rehearsal-"
-_SCOUTS = 16
-"""Sent first: where all are lost, the others would only take time."""
+_BATCHES = (16, 400)
+"""The first and every further one: where a connection stays unanswered, the others would only take time."""
 _CONCURRENCY = {Protocol.TCP: 16, Protocol.UDP: 64}
 _TIMEOUT_SECONDS = 2.0
 
@@ -51,7 +53,7 @@ def rehearse(
 
     Needs root. Raises LabError when it cannot be rehearsed here; nothing of it is seen or left outside.
     """
-    _refuse_missing_tools()
+    _refuse_impossible()
     limits = limits or Limits()
     started = time.monotonic()
     sample = draw_sample(document=document, touched=touched, limits=limits)
@@ -69,7 +71,9 @@ def rehearse(
     )
 
 
-def _refuse_missing_tools() -> None:
+def _refuse_impossible() -> None:
+    if os.geteuid() != 0:
+        raise LabError("A rehearsal makes network namespaces, which root only may. Run this with sudo.")
     missing = missing_tools()
     if missing:
         raise LabError(f"A rehearsal needs {', '.join(missing)}, which this machine lacks.")
@@ -122,6 +126,9 @@ class _Work:
             count = choose_count(service=service, shares=shares, chance=self._chance, limits=self._limits)
         expected = self._expect(service, judged=touched)
         counts = self._count(service, count=count)
+        if counts.sent < count:
+            # No whole cycles, and too few for a verdict on shares.
+            expected = replace(expected, exact=False, chance=None)
         complaints = judge(expected=expected, counts=counts)
         by_chance = expected.chance is not None and shares
         return ServiceResult(
@@ -157,11 +164,12 @@ class _Work:
         return str(service.address or own)
 
     def _count(self, service: Service, *, count: int) -> Counts:
+        """Fewer than `count` where one was not answered."""
         self._lead_clients(service)
-        scouts = self._send(service, count=min(count, _SCOUTS))
-        if scouts.sent == count or (scouts.lost_total == scouts.sent and self._promised[service.name]):
-            return _add_up([scouts])
-        return _add_up([scouts, self._send(service, count=count - scouts.sent)])
+        reports: list[Report] = []
+        while (left := count - sum(report.sent for report in reports)) and not any(map(_unanswered, reports)):
+            reports.append(self._send(service, count=min(left, _BATCHES[1 if reports else 0])))
+        return _add_up(reports)
 
     def _send(self, service: Service, *, count: int) -> Report:
         send = open_connections if service.protocol is Protocol.TCP else send_datagrams
@@ -187,6 +195,10 @@ class _Work:
         self._lab.run(machine=self._fit.balancer.name, command=command)
 
 
+def _unanswered(report: Report) -> int:
+    return report.lost_total - report.refused
+
+
 def _add_up(reports: list[Report]) -> Counts:
     answered: Counter[str] = Counter()
     peers: Counter[str] = Counter()
@@ -199,7 +211,7 @@ def _add_up(reports: list[Report]) -> Counts:
         answered=dict(sorted(answered.items())),
         peers=dict(sorted(peers.items())),
         refused=refused,
-        lost=sum(report.lost_total for report in reports) - refused,
+        lost=sum(map(_unanswered, reports)),
         slowest=max(report.slowest for report in reports),
     )
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 from bisect import bisect
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from io import StringIO
@@ -18,7 +19,7 @@ from scipy.stats import binom
 from balancer.domain.types import Document
 from balancer.lab.errors import LabError
 from balancer.lab.judge import WRONG_BY, binomial_p_value, needed_connections
-from balancer.lab.rehearsal import Limits, Rehearsal
+from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
 from balancer.lab.sample import draw_sample, fit_lab
 from balancer.ruleset.compile import compile_document
@@ -162,6 +163,33 @@ def test_a_rule_that_the_kernel_refuses_is_told_in_its_own_words(flavour: str) -
 
 
 @pytest.mark.kernel
+def test_a_service_whose_connections_stay_unanswered_is_not_waited_for(flavour: str) -> None:
+    def into_the_void(name: str, rule: Rule) -> Rule | None:
+        nobody = Dnat(IPv4Address("192.0.2.99"), 80)
+        return replace(rule, target=nobody) if isinstance(rule.target, Dnat) else rule
+
+    one = document(service_data())
+    result = run_rehearsal(one, flavour, ruleset=spoil_rules(compile_document(one), into_the_void))
+    assert not result.passed
+    assert result.services[0].verdict == "16 of 16 connections were lost (0 refused, 16 unanswered)."
+
+
+@pytest.mark.kernel
+def test_nobody_else_sees_the_namespaces_of_a_rehearsal_that_goes_on() -> None:
+    one, load, seen = document(service_data()), rehearsal_loader(flavour="nft"), []
+    with ThreadPoolExecutor(max_workers=1) as outside:
+        outside.submit(int).result()  # starts the thread here, before the rehearsal has mounts of its own
+
+        def look_and_load(place: Path, locks: Path, ruleset: Ruleset, whole: Document) -> Loaded:
+            assert place.exists()
+            seen.append((outside.submit(list_names).result(), outside.submit(place.exists).result()))
+            return load(place, locks, ruleset, whole)
+
+        assert rehearse(document=one, load=look_and_load).passed
+    assert seen == [(set(), False)]
+
+
+@pytest.mark.kernel
 def test_what_comes_after_the_time_limit_is_no_pass() -> None:
     one = document(service_data("calm"), service_data("new", port=81))
     load = rehearsal_loader(flavour="nft")
@@ -271,6 +299,11 @@ def test_the_command_ends_with_2_when_nothing_can_be_rehearsed(
     with pytest.raises(CommandError, match=r"services\[0\]\.port") as bad:
         call_command("rehearse", "--document", str(write(tmp_path, service_data(port=0))))
     assert bad.value.returncode == 2
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(CommandError, match="Run this with sudo") as forbidden:
+        call_command("rehearse", "--document", str(write(tmp_path, service_data())))
+    assert forbidden.value.returncode == 2
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CommandError, match=r"A rehearsal needs ip, .*lacks") as lacking:
         call_command("rehearse", "--document", str(write(tmp_path, service_data())))
