@@ -49,13 +49,16 @@ class Expectation:
     clients: IPv4Network
 
 
-def choose_count(*, service: Service, shares: Mapping[str, Fraction], chance: float, limits: Limits) -> int:
-    """How many connections show what a touched service does."""
+def choose_count(
+    *, service: Service, shares: Mapping[str, Fraction], chance: float, limits: Limits, measured: int
+) -> int:
+    """How many connections show what one of `measured` touched services does."""
     if not shares:
         return REFUSED_DATAGRAMS if service.protocol is Protocol.UDP else limits.connections
     if service.scheduler is Scheduler.RANDOM:
         wanted = max(needed_connections(share=min(shares.values()), chance=chance), limits.connections)
-        return min(wanted, max(limits.connections_most, limits.connections))
+        part = limits.connections_in_all // measured
+        return min(wanted, max(limits.connections, min(limits.connections_most, part)))
     slots = round_robin_slots(tuple(b.weight for b in service.usable_backends))
     return slots * -(-limits.connections // slots)
 

@@ -14,8 +14,10 @@ from balancer.ruleset.ir import Ruleset
 class Limits:
     connections: int = 400
     """At least so many to each touched service; round-robin rounds up to whole cycles."""
-    connections_most: int = 4000
+    connections_most: int = 10_000
     """At most so many to one service: what `random` needs grows with the number of its backends."""
+    connections_in_all: int = 60_000
+    """No service gets more than its part of these, unless that were below `connections`."""
     touched: int = 20
     """So many touched services are measured; of more a sample."""
     probed: int = 20

@@ -123,7 +123,13 @@ class _Work:
         shares = self._promised[service.name]
         count = self._limits.probes
         if touched:
-            count = choose_count(service=service, shares=shares, chance=self._chance, limits=self._limits)
+            count = choose_count(
+                service=service,
+                shares=shares,
+                chance=self._chance,
+                limits=self._limits,
+                measured=len(self._sample.measured),
+            )
         expected = self._expect(service, judged=touched)
         counts = self._count(service, count=count)
         if counts.sent < count:

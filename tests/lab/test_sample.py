@@ -7,9 +7,10 @@ import pytest
 from scipy.stats import binom
 
 from balancer.lab.errors import LabError
-from balancer.lab.judge import WRONG_BY, binomial_p_value, needed_connections
+from balancer.lab.judge import WRONG_BY, binomial_p_value, choose_count, needed_connections
 from balancer.lab.rehearsal import Limits
 from balancer.lab.sample import draw_sample, fit_lab
+from balancer.ruleset.schedulers import promised_shares
 from tests.documents import backend_data, document, service_data
 
 
@@ -68,3 +69,27 @@ def test_services_that_the_lab_cannot_reach_are_named() -> None:
     one = document(service_data("inner", interface="lo"), service_data("web"))
     sample = draw_sample(document=one, touched=None, limits=Limits())
     assert [(o.name, o.reason) for o in sample.omitted] == [("inner", "the lab cannot have an interface lo")]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "backends", "measured", "count"),
+    [
+        ("round-robin", 4, 1, 400),
+        ("round-robin", 7, 1, 406),
+        ("random", 1, 1, 400),
+        ("random", 4, 1, 2890),
+        ("random", 4, 60, 1000),
+        ("random", 4, 600, 400),
+        ("random", 40, 1, 10_000),
+    ],
+)
+def test_a_service_gets_whole_cycles_or_what_chance_takes_within_the_limits(
+    scheduler: str, backends: int, measured: int, count: int
+) -> None:
+    several = [backend_data(f"10.0.0.{last}") for last in range(3, 3 + backends)]
+    (one,) = document(service_data(scheduler=scheduler, backends=several)).services
+    shares = promised_shares(one)
+    assert (
+        choose_count(service=one, shares=shares, chance=1e-6 / backends, limits=Limits(), measured=measured)
+        == count
+    )
