@@ -1,14 +1,19 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
 from functools import cache
+from pathlib import Path
 
 from celery.signals import worker_ready
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from balancer.kernel.base import DriverName, Flavour, Kernel
+from balancer.domain.types import Document
+from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError
+from balancer.lab.errors import LabError
+from balancer.lab.rehearsal import Load, Loaded
 from balancer.models import Node
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.jobs import run_job
 from balancer.workflow.nodes import NodeMemory, reconcile_node
@@ -55,6 +60,42 @@ def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
         driver=None if driver == AUTO else DriverName(driver),
         this_host=settings.LBADMIN_THIS_HOST,
     )
+
+
+def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
+    """How a node with this flavour and driver brings a ruleset into the lab of a rehearsal.
+
+    What says nothing about the ruleset (a driver that cannot work here, a lock that is held) is a LabError.
+    """
+    from balancer.kernel.elsewhere import sync_inside
+    from balancer.kernel.selection import select
+
+    def load(namespace: Path, locks: Path, ruleset: Ruleset, document: Document) -> Loaded:
+        try:
+            selected = select(
+                flavour=None if flavour == AUTO else Flavour(flavour),
+                driver=None if driver == AUTO else DriverName(driver),
+            )
+        except KernelError as error:
+            raise LabError(str(error)) from error
+        try:
+            receipt = sync_inside(
+                namespace=namespace,
+                ruleset=ruleset,
+                document=document,
+                lock_directory=locks,
+                flavour=selected.flavour,
+                driver=selected.driver,
+            )
+        except Busy as error:
+            raise LabError(str(error)) from error
+        except KernelError as error:
+            return Loaded(error=str(error), flavour=selected.flavour, driver=selected.driver, digest="")
+        return Loaded(
+            error=None, flavour=receipt.flavour, driver=receipt.driver, digest=receipt.ruleset_digest
+        )
+
+    return load
 
 
 @cache

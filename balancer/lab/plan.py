@@ -51,6 +51,10 @@ class Topology:
     """The balancer that the backends' default route goes through; None is the first one."""
     clients: IPv4Network = CLIENTS
     lan: IPv4Network = LAN
+    first_segment: IPv4Network = SEGMENTS
+    """The k-th interface name gets the k-th /24 from its first address on."""
+    router: IPv4Address | None = None
+    """An address in `lan` through which backends outside it are reached; None: they are on the link."""
 
     @property
     def client(self) -> str:
@@ -80,7 +84,7 @@ class Topology:
         return next(b for b in self.balancers if b.name == name)
 
     def segment(self, interface: str) -> IPv4Network:
-        first = int(SEGMENTS.network_address) + 256 * self.segments.index(interface)
+        first = int(self.first_segment.network_address) + 256 * self.segments.index(interface)
         return IPv4Network((first, 24))
 
     def address(self, balancer: str, interface: str) -> IPv4Address:
@@ -205,10 +209,8 @@ def _balancer_setup(topology: Topology, balancer: Balancer) -> tuple[str, ...]:
         f"route add default via {topology.segment(balancer.interfaces[0])[_CLIENT_HOST]}",
     ]
     remote = [network for network in topology.backends if not network.subnet_of(topology.lan)]
-    return (
-        *lines,
-        *(f"route add {network} dev {balancer.lan_interface} scope link" for network in remote),
-    )
+    way = f"dev {balancer.lan_interface} scope link" if topology.router is None else f"via {topology.router}"
+    return (*lines, *(f"route add {network} {way}" for network in remote))
 
 
 def _backends_setup(topology: Topology) -> tuple[str, ...]:
@@ -219,6 +221,7 @@ def _backends_setup(topology: Topology) -> tuple[str, ...]:
         "link set lan up",
         *(f"link set {port} master lan up" for port in ports),
         f"route add {topology.lan} dev lan scope link",
+        *([] if topology.router is None else [f"route add local {topology.router} dev lo"]),
         *(f"route add local {network} dev lo" for network in topology.backends),
         # A backend network may hold the balancers' addresses; the longer prefix keeps them outside.
         *(f"route add unicast {address}/32 dev lan scope link table local" for address in balancers),

@@ -19,6 +19,8 @@ from balancer.lab.plan import (
     ARTICLE_BACKENDS,
     ARTICLE_BALANCERS,
     CLIENTS,
+    LAN,
+    SEGMENTS,
     Balancer,
     Topology,
     check_topology,
@@ -45,12 +47,22 @@ class Lab:
         backends: tuple[IPv4Network, ...] = ARTICLE_BACKENDS,
         gateway: str | None = None,
         clients: IPv4Network = CLIENTS,
+        lan: IPv4Network = LAN,
+        first_segment: IPv4Network = SEGMENTS,
+        router: IPv4Address | None = None,
         tcp_ports: Sequence[int] = (80,),
         udp_ports: Sequence[int] = (),
         records: Path = record.RECORDS,
     ) -> None:
         self.topology = Topology(
-            prefix=prefix, balancers=balancers, backends=backends, gateway=gateway, clients=clients
+            prefix=prefix,
+            balancers=balancers,
+            backends=backends,
+            gateway=gateway,
+            clients=clients,
+            lan=lan,
+            first_segment=first_segment,
+            router=router,
         )
         self.directory = records / prefix
         """Private to root and removed with the lab: lock files, status files."""

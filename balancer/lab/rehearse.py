@@ -1,0 +1,251 @@
+"""A rehearsal: the ruleset that would be loaded, in a lab of its own, under real connections."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from balancer.domain.types import Document, Protocol, Service
+from balancer.lab.errors import LabError
+from balancer.lab.judge import (
+    FALSE_ALARMS,
+    Counts,
+    Expectation,
+    choose_count,
+    describe_success,
+    find_strays,
+    found_error,
+    judge,
+    measure_endpoints,
+)
+from balancer.lab.namespaces import NETNS_DIRECTORY
+from balancer.lab.private import run_privately
+from balancer.lab.rehearsal import Limits, Load, Loaded, Omitted, Rehearsal, ServiceResult
+from balancer.lab.sample import Fit, Sample, draw_sample, fit_lab
+from balancer.lab.topology import Lab, missing_tools
+from balancer.lab.traffic import Report, open_connections, send_datagrams
+from balancer.ruleset.compile import compile_document
+from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.schedulers import promised_shares
+
+Promised = Mapping[str, Mapping[str, Fraction]]
+"""Service -> endpoint -> share of new connections."""
+PREFIX = "rehearsal-"
+_BATCHES = (16, 400)
+"""The first and every further one: where a connection stays unanswered, the others would only take time."""
+_CONCURRENCY = {Protocol.TCP: 16, Protocol.UDP: 64}
+_TIMEOUT_SECONDS = 2.0
+
+
+def rehearse(
+    *,
+    document: Document,
+    load: Load,
+    ruleset: Ruleset | None = None,
+    promised: Promised | None = None,
+    touched: Collection[str] | None = None,
+    limits: Limits | None = None,
+) -> Rehearsal:
+    """Load `ruleset` (left out: the compiled document) as a node would, and compare what real connections
+    see with `promised` (left out: by weight). None for `touched` means every service.
+
+    Needs root. Raises LabError when it cannot be rehearsed here; nothing of it is seen or left outside.
+    """
+    _refuse_impossible()
+    limits = limits or Limits()
+    started = time.monotonic()
+    sample = draw_sample(document=document, touched=touched, limits=limits)
+    work = _Work(
+        document=document,
+        sample=sample,
+        promised=promised or {s.name: promised_shares(s) for s in document.services},
+        limits=limits,
+        deadline=started + limits.seconds,
+    )
+    wanted = ruleset or compile_document(document)
+    loaded, services, late = run_privately(lambda: work.run(load=load, ruleset=wanted))
+    return _sum_up(
+        loaded=loaded, services=services, omitted=(*sample.omitted, *late), seconds=time.monotonic() - started
+    )
+
+
+def _refuse_impossible() -> None:
+    if os.geteuid() != 0:
+        raise LabError("A rehearsal makes network namespaces, which root only may. Run this with sudo.")
+    missing = missing_tools()
+    if missing:
+        raise LabError(f"A rehearsal needs {', '.join(missing)}, which this machine lacks.")
+
+
+class _Work:
+    """One rehearsal while it goes on."""
+
+    def __init__(
+        self, *, document: Document, sample: Sample, promised: Promised, limits: Limits, deadline: float
+    ) -> None:
+        self._document, self._sample, self._promised = document, sample, promised
+        self._limits, self._deadline = limits, deadline
+        services = (*sample.measured, *sample.probed)
+        self._fit: Fit = fit_lab(document=document, services=services)
+        self._lab = Lab(prefix=PREFIX, **self._fit.lab)
+        comparisons = sum(len(promised[s.name]) for s in sample.measured)
+        self._chance = FALSE_ALARMS / max(1, comparisons)
+
+    def run(
+        self, *, load: Load, ruleset: Ruleset
+    ) -> tuple[Loaded, tuple[ServiceResult, ...], tuple[Omitted, ...]]:
+        name = self._fit.balancer.name
+        with self._lab as lab:
+            place = NETNS_DIRECTORY / lab.namespace(machine=name)
+            loaded = load(place, lab.directory, ruleset, self._document)
+            if loaded.error is not None:
+                return loaded, (), ()
+            lab.listen(machine=name, tcp_ports=self._fit.own_tcp_ports, udp_ports=self._fit.own_udp_ports)
+            # One message a second to each client would be too few to tell refused from lost.
+            self._write_setting("net/ipv4/icmp_ratelimit", "0")
+            return loaded, *self._send_all()
+
+    def _send_all(self) -> tuple[tuple[ServiceResult, ...], tuple[Omitted, ...]]:
+        done, late = [], []
+        reason = f"the rehearsal had taken {self._limits.seconds:.0f} s already"
+        parts = ((self._sample.measured, True), (self._sample.probed, False))
+        for service, touched in [(service, touched) for part, touched in parts for service in part]:
+            if time.monotonic() < self._deadline:
+                done.append(self._send_to(service, touched=touched))
+            else:
+                late.append(Omitted(name=service.name, touched=touched, reason=reason))
+        return tuple(done), tuple(late)
+
+    def _send_to(self, service: Service, *, touched: bool) -> ServiceResult:
+        started = time.monotonic()
+        shares = self._promised[service.name]
+        count = self._limits.probes
+        if touched:
+            count = choose_count(
+                service=service,
+                shares=shares,
+                chance=self._chance,
+                limits=self._limits,
+                measured=len(self._sample.measured),
+            )
+        expected = self._expect(service, judged=touched)
+        counts = self._count(service, count=count)
+        if counts.sent < count:
+            # No whole cycles, and too few for a verdict on shares.
+            expected = replace(expected, exact=False, chance=None)
+        complaints = judge(expected=expected, counts=counts)
+        by_chance = expected.chance is not None and shares
+        return ServiceResult(
+            name=service.name,
+            touched=touched,
+            target=f"{service.protocol} {self._address(service)}:{service.port} on {service.interface}",
+            passed=not complaints,
+            verdict=" ".join(complaints) or describe_success(expected=expected, counts=counts),
+            sent=counts.sent,
+            lost=counts.lost + (counts.refused if shares else 0),
+            refused=counts.refused,
+            endpoints=measure_endpoints(shares=shares, counts=counts),
+            strays=find_strays(shares=shares, counts=counts),
+            sources=counts.peers,
+            finds=found_error(shares=shares, count=counts.sent, chance=self._chance) if by_chance else None,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _expect(self, service: Service, *, judged: bool) -> Expectation:
+        exact = judged and service.scheduler == "round-robin"
+        return Expectation(
+            service=service,
+            shares=self._promised[service.name],
+            exact=exact,
+            chance=self._chance if judged and not exact else None,
+            own=frozenset({f"{self._address(service)}:{service.port}"}),
+            balancer=str(self._fit.balancer.lan_address),
+            clients=self._lab.topology.clients,
+        )
+
+    def _address(self, service: Service) -> str:
+        own = self._lab.address(balancer=self._fit.balancer.name, interface=service.interface)
+        return str(service.address or own)
+
+    def _count(self, service: Service, *, count: int) -> Counts:
+        """Fewer than `count` where one was not answered."""
+        self._lead_clients(service)
+        reports: list[Report] = []
+        while (left := count - sum(report.sent for report in reports)) and not any(map(_unanswered, reports)):
+            reports.append(self._send(service, count=min(left, _BATCHES[1 if reports else 0])))
+        return _add_up(reports)
+
+    def _send(self, service: Service, *, count: int) -> Report:
+        send = open_connections if service.protocol is Protocol.TCP else send_datagrams
+        return send(
+            lab=self._lab,
+            address=self._address(service),
+            port=service.port,
+            count=count,
+            concurrency=_CONCURRENCY[service.protocol],
+            timeout=_TIMEOUT_SECONDS,
+        )
+
+    def _lead_clients(self, service: Service) -> None:
+        """An address may belong to services on several interfaces; clients come in by the one that is due."""
+        if service.address is None:
+            return
+        way = self._lab.address(balancer=self._fit.balancer.name, interface=service.interface)
+        route = ["ip", "route", "replace", f"{service.address}/32", "via", str(way)]
+        self._lab.run(machine="client", command=route)
+
+    def _write_setting(self, key: str, value: str) -> None:
+        command = ["sh", "-c", f"echo {value} > /proc/sys/{key}"]
+        self._lab.run(machine=self._fit.balancer.name, command=command)
+
+
+def _unanswered(report: Report) -> int:
+    return report.lost_total - report.refused
+
+
+def _add_up(reports: list[Report]) -> Counts:
+    answered: Counter[str] = Counter()
+    peers: Counter[str] = Counter()
+    for report in reports:
+        answered.update(report.answered)
+        peers.update(report.peers)
+    refused = sum(report.refused for report in reports)
+    return Counts(
+        sent=sum(report.sent for report in reports),
+        answered=dict(sorted(answered.items())),
+        peers=dict(sorted(peers.items())),
+        refused=refused,
+        lost=sum(map(_unanswered, reports)),
+        slowest=max(report.slowest for report in reports),
+    )
+
+
+def _sum_up(
+    *,
+    loaded: Loaded,
+    services: tuple[ServiceResult, ...],
+    omitted: tuple[Omitted, ...],
+    seconds: float,
+) -> Rehearsal:
+    failed = [service.name for service in services if not service.passed]
+    unmeasured = [one.name for one in omitted if one.touched and one.reason.startswith("the rehearsal had")]
+    measured = sum(service.touched for service in services)
+    scope = f"{measured} services measured, {len(services) - measured} probed, {len(omitted)} left out"
+    if loaded.error is not None:
+        verdict = f"Failed: the ruleset was not loaded. {loaded.error}"
+    elif failed:
+        verdict = f"Failed: {', '.join(failed)} did not do what is promised ({scope})."
+    elif unmeasured:
+        verdict = f"Failed: there was no time for {', '.join(unmeasured)} ({scope})."
+    else:
+        verdict = f"Passed: {scope}."
+    return Rehearsal(
+        passed=loaded.error is None and not failed and not unmeasured,
+        verdict=verdict,
+        loaded=loaded,
+        services=services,
+        omitted=tuple(sorted(omitted, key=lambda one: one.name)),
+        seconds=seconds,
+    )

@@ -1,0 +1,163 @@
+"""Which services a rehearsal sends to, and the lab in which it can. Pure and deterministic."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from itertools import chain, zip_longest
+from typing import Any
+
+from balancer.domain.types import Document, Family, Service
+from balancer.lab.errors import LabError
+from balancer.lab.plan import Balancer
+from balancer.lab.rehearsal import Limits, Omitted
+
+_BLOCKS = tuple(
+    block for pool in ("198.18.0.0/15", "100.64.0.0/10") for block in IPv4Network(pool).subnets(new_prefix=16)
+)
+"""For benchmarks (RFC 2544) and carriers (RFC 6598): seldom a document's own."""
+_CLIENTS, _LAN, _FIRST_SEGMENT = 0, 1, 2
+"""Which /24 of the block is what."""
+_NO_LINK = frozenset({"lo", "all", "default"})
+"""Names that Linux gives to no new link."""
+_NO_ROUTE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "240.0.0.0/4"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    measured: tuple[Service, ...]
+    probed: tuple[Service, ...]
+    omitted: tuple[Omitted, ...]
+
+
+def draw_sample(*, document: Document, touched: Collection[str] | None, limits: Limits) -> Sample:
+    """None for `touched` means every service. Equal documents give equal samples.
+
+    Of many, each kind of service (protocol, scheduler, source NAT, with or without backends, interface)
+    comes in turn, so that no kind is left out for another that is frequent.
+    """
+    names = {s.name for s in document.services if s.enabled} if touched is None else set(touched)
+    omitted = dict(_find_impossible(document, touched=names))
+    able = [s for s in document.services if s.enabled and s.name not in omitted]
+    measured = _mix(s for s in able if s.name in names)[: limits.touched]
+    others = [s for s in able if s not in measured]
+    # Touched ones that were too many come first among those that are probed.
+    probed = (_mix(s for s in others if s.name in names) + _mix(s for s in others if s.name not in names))[
+        : limits.probed
+    ]
+    for service in others:
+        if service not in probed:
+            omitted[service.name] = Omitted(
+                name=service.name, touched=service.name in names, reason="not in the sample"
+            )
+    return Sample(
+        measured=tuple(sorted(measured, key=lambda s: s.name)),
+        probed=tuple(sorted(probed, key=lambda s: s.name)),
+        omitted=tuple(omitted[name] for name in sorted(omitted)),
+    )
+
+
+def _find_impossible(document: Document, *, touched: set[str]) -> Iterable[tuple[str, Omitted]]:
+    own = {service.address for service in document.services if service.enabled}
+    for service in document.services:
+        if (service.enabled or service.name in touched) and (reason := _why_not(service, own=own)):
+            yield service.name, Omitted(name=service.name, touched=service.name in touched, reason=reason)
+    for name in touched - {service.name for service in document.services}:
+        yield name, Omitted(name=name, touched=True, reason="it is not in the document")
+
+
+def _why_not(service: Service, *, own: Collection[object]) -> str | None:
+    addresses = [a for a in (service.address, *(b.address for b in service.backends)) if a is not None]
+    if not service.enabled:
+        return "it is disabled"
+    if service.family is not Family.IPV4:
+        return "the lab has IPv4 only"
+    if service.interface in _NO_LINK:
+        return f"the lab cannot have an interface {service.interface}"
+    if any(backend.address in own for backend in service.backends):
+        return "one of its backends has the address of a service"
+    if any(address in network for address in addresses for network in _NO_ROUTE):
+        return "one of its addresses cannot be reached through a network"
+    return None
+
+
+def _mix(services: Iterable[Service]) -> list[Service]:
+    """One of each kind in turn; within a kind in an order that has nothing to do with the names'."""
+    kinds: dict[tuple[str, ...], list[Service]] = defaultdict(list)
+    for service in services:
+        usable = "usable" if service.usable_backends else "refused"
+        key = (service.protocol, service.scheduler, service.source_nat.mode, usable, service.interface)
+        kinds[key].append(service)
+    piles = [sorted(kinds[key], key=_shuffle) for key in sorted(kinds)]
+    return [service for service in chain(*zip_longest(*piles)) if service is not None]
+
+
+def _shuffle(service: Service) -> bytes:
+    return hashlib.sha256(repr(service).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A lab in which the services can be reached, none of whose own networks holds an address of theirs."""
+
+    balancer: Balancer
+    lab: dict[str, Any]
+    """Further arguments of `Lab`."""
+    own_tcp_ports: tuple[int, ...]
+    own_udp_ports: tuple[int, ...]
+    """Ports on which the balancer itself answers, so that what no rule takes is seen."""
+
+
+def fit_lab(*, document: Document, services: Collection[Service]) -> Fit:
+    """LabError when no block of addresses is free."""
+    networks = list(_free_block(document).subnets(new_prefix=24))
+    lan = networks[_LAN]
+    balancer = Balancer(
+        name="balancer",
+        lan_address=lan[1],
+        interfaces=tuple(sorted({service.interface for service in services})) or ("eth0",),
+        lan_interface=_free_interface(document),
+        addresses=tuple(sorted({a: (s.interface, a) for s in services if (a := _v4(s.address))}.values())),
+        forwarding=False,  # the sync is to turn it on
+    )
+    backends = sorted({a for s in services for b in s.backends if (a := _v4(b.address))})
+    return Fit(
+        balancer=balancer,
+        lab={
+            "balancers": (balancer,),
+            "backends": tuple(IPv4Network(address) for address in backends),
+            "clients": networks[_CLIENTS],
+            "lan": lan,
+            "router": lan[2],
+            "first_segment": networks[_FIRST_SEGMENT],
+            "tcp_ports": _backend_ports(services, protocol="tcp"),
+            "udp_ports": _backend_ports(services, protocol="udp"),
+        },
+        own_tcp_ports=tuple(sorted({s.port for s in services if s.protocol == "tcp"})),
+        own_udp_ports=tuple(sorted({s.port for s in services if s.protocol == "udp"})),
+    )
+
+
+def _backend_ports(services: Collection[Service], *, protocol: str) -> tuple[int, ...]:
+    return tuple(sorted({b.port for s in services if s.protocol == protocol for b in s.backends}))
+
+
+def _free_block(document: Document) -> IPv4Network:
+    addresses = {a for s in document.services for a in (s.address, *(b.address for b in s.backends))}
+    for block in _BLOCKS:
+        if not any(address in block for address in addresses if address is not None):
+            return block
+    raise LabError(
+        "The document has addresses in every network that the lab could use for its own machines"
+        " (198.18.0.0/15 and 100.64.0.0/10), so it cannot be rehearsed."
+    )
+
+
+def _free_interface(document: Document) -> str:
+    taken = {service.interface for service in document.services}
+    return next(name for number in range(len(taken) + 1) if (name := f"lan{number}") not in taken)
+
+
+def _v4(address: object) -> IPv4Address | None:
+    return address if isinstance(address, IPv4Address) else None

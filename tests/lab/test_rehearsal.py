@@ -1,0 +1,249 @@
+"""A rehearsal passes what is right and refuses a compiler that is wrong, with the measured numbers."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from io import StringIO
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from balancer.domain.types import Document
+from balancer.lab.judge import WRONG_BY
+from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
+from balancer.lab.rehearse import PREFIX, rehearse
+from balancer.ruleset.compile import compile_document
+from balancer.ruleset.ir import Chance, Dnat, Masquerade, Nth, Rule, Ruleset, Table
+from balancer.wiring import rehearsal_loader
+from tests.documents import backend_data, document, document_data, service_data
+
+RUNS = 200 if "LBADMIN_CAMPAIGN" in os.environ else 1
+VIRTUAL = "203.0.113.1"
+PAIR = [backend_data("10.0.0.3"), backend_data("192.0.2.4", port=8080, weight=3)]
+OPEN = {"source_nat": {"mode": "none"}}
+
+EVERYTHING = document(
+    service_data("web"),
+    service_data("dns", protocol="udp", port=53, address=VIRTUAL, backends=PAIR, **OPEN),
+    service_data("chance", interface="eth1", port=81, scheduler="random", backends=PAIR[:1], **OPEN),
+    service_data("dice", protocol="udp", port=82, scheduler="random", backends=PAIR),
+    service_data("elsewhere", interface="eth1", address=VIRTUAL, port=53),
+    service_data("full", port=83, backends=[]),
+    service_data("silent", protocol="udp", port=83, backends=[]),
+    service_data("off", port=84, enabled=False),
+)
+
+
+def run_rehearsal(one: Document, flavour: str, *, ruleset: Ruleset | None = None) -> Rehearsal:
+    return rehearse(document=one, load=rehearsal_loader(flavour=flavour), ruleset=ruleset)
+
+
+def list_names() -> set[str]:
+    """What may not change: the names in /run/netns, and the records of labs."""
+    done = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    mine = {line for line in done.stdout.splitlines() if PREFIX in line}
+    return mine | {str(path) for path in Path("/run/lbadmin-lab").glob(f"{PREFIX}*")}
+
+
+@pytest.mark.kernel
+def test_a_correct_ruleset_passes_every_time_and_leaves_nothing(flavour: str) -> None:
+    for _ in range(RUNS):
+        result = run_rehearsal(EVERYTHING, flavour)
+        assert result.passed, result.verdict + str([s.verdict for s in result.services if not s.passed])
+    assert list_names() == set()
+    assert {one.name for one in result.services} == {s.name for s in EVERYTHING.services} - {"off"}
+    by_name = {one.name: one for one in result.services}
+    assert [end.measured for end in by_name["web"].endpoints] == [100] * 4
+    assert all(one.sent >= 400 for name, one in by_name.items() if name != "silent")
+    assert by_name["full"].refused == by_name["full"].sent
+    assert len(by_name["web"].sources) == 1
+    assert len(by_name["dns"].sources) > 1
+    assert json.loads(json.dumps(result.to_data()))["digest"] == result.loaded.digest
+    assert len(result.loaded.digest) == 64
+
+
+def spoil_rules(ruleset: Ruleset, change: Callable[[str, Rule], Rule | None]) -> Ruleset:
+    """The ruleset with each rule changed, or left out where `change` gives None."""
+
+    def spoil(table: Table) -> Table:
+        chains = {
+            name: tuple(new for rule in rules if (new := change(name, rule)) is not None)
+            for name, rules in table.chains.items()
+        }
+        return replace(table, chains=chains)
+
+    return replace(ruleset, tables=tuple(spoil(table) for table in ruleset.tables))
+
+
+def wrong_share(name: str, rule: Rule) -> Rule | None:
+    if rule.statistic == Nth(4):
+        return replace(rule, statistic=Nth(2))
+    if rule.statistic == Chance(Fraction(1, 4)):
+        return replace(rule, statistic=Chance(Fraction(1, 4) * (1 + WRONG_BY)))
+    return rule
+
+
+def dropped_rule(name: str, rule: Rule) -> Rule | None:
+    return None if rule.target == Dnat(IPv4Address("10.0.0.6"), 80) else rule
+
+
+def forgotten_masquerade(name: str, rule: Rule) -> Rule | None:
+    return None if isinstance(rule.target, Masquerade) else rule
+
+
+def wrong_port(name: str, rule: Rule) -> Rule | None:
+    if rule.target == Dnat(IPv4Address("10.0.0.4"), 80):
+        return replace(rule, target=Dnat(IPv4Address("10.0.0.4"), 8081))
+    return rule
+
+
+WRONG = (
+    (wrong_share, "round-robin", ("10.0.0.3:80 got 200 of 400 connections (50.0 %), where 100 (25.0 %)",)),
+    (wrong_share, "random", ("10.0.0.3:80 got", "(25.0 %) are promised, which chance explains with p =")),
+    (dropped_rule, "round-robin", ("100 of 400 connections were answered by the balancer itself",)),
+    (forgotten_masquerade, "round-robin", ("clients' addresses as the source of 400 of 400 connections",)),
+    (wrong_port, "round-robin", ("100 of 400 connections were lost (100 refused, 0 unanswered)",)),
+)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("spoil", "scheduler", "said"), WRONG, ids=[f"{one[0].__name__}-{one[1]}" for one in WRONG]
+)
+def test_a_spoilt_compiler_is_refused_with_the_measured_numbers(
+    flavour: str, spoil: Callable[[str, Rule], Rule | None], scheduler: str, said: tuple[str, ...]
+) -> None:
+    one = document(service_data(scheduler=scheduler))
+    ruleset = compile_document(one)
+    spoilt = spoil_rules(ruleset, spoil)
+    assert spoilt != ruleset
+    result = run_rehearsal(one, flavour, ruleset=spoilt)
+    assert not result.passed
+    assert result.loaded.error is None
+    assert result.verdict.startswith("Failed: web did not do what is promised")
+    for part in said:
+        assert part in result.services[0].verdict
+
+
+@pytest.mark.kernel
+def test_a_spoilt_untouched_service_is_found_by_its_probes(flavour: str) -> None:
+    one = document(service_data("calm"), service_data("new", port=81))
+    spoilt = spoil_rules(compile_document(one), forgotten_masquerade)
+    result = rehearse(
+        document=one, load=rehearsal_loader(flavour=flavour), ruleset=spoilt, touched={"new", "deleted"}
+    )
+    assert [(s.name, s.touched, s.sent, s.passed) for s in result.services] == [
+        ("new", True, 400, False),
+        ("calm", False, 4, False),
+    ]
+    assert [(o.name, o.reason) for o in result.omitted] == [("deleted", "it is not in the document")]
+
+
+@pytest.mark.kernel
+def test_a_rule_that_the_kernel_refuses_is_told_in_its_own_words(flavour: str) -> None:
+    def impossible_turn(name: str, rule: Rule) -> Rule | None:
+        return replace(rule, statistic=Nth(4, 9)) if rule.statistic == Nth(4) else rule
+
+    one = document(service_data())
+    result = run_rehearsal(one, flavour, ruleset=spoil_rules(compile_document(one), impossible_turn))
+    assert not result.passed
+    assert result.services == ()
+    assert result.loaded.error is not None
+    assert result.loaded.error in result.verdict
+
+
+@pytest.mark.kernel
+def test_a_service_whose_connections_stay_unanswered_is_not_waited_for() -> None:
+    def into_the_void(name: str, rule: Rule) -> Rule | None:
+        nobody = Dnat(IPv4Address("192.0.2.99"), 80)
+        return replace(rule, target=nobody) if isinstance(rule.target, Dnat) else rule
+
+    one = document(service_data())
+    result = run_rehearsal(one, "nft", ruleset=spoil_rules(compile_document(one), into_the_void))
+    assert not result.passed
+    assert result.services[0].verdict == "16 of 16 connections were lost (0 refused, 16 unanswered)."
+
+
+@pytest.mark.kernel
+def test_nobody_else_sees_the_namespaces_of_a_rehearsal_that_goes_on() -> None:
+    one, load, seen = document(service_data()), rehearsal_loader(flavour="nft"), []
+    with ThreadPoolExecutor(max_workers=1) as outside:
+        outside.submit(int).result()  # starts the thread here, before the rehearsal has mounts of its own
+
+        def look_and_load(place: Path, locks: Path, ruleset: Ruleset, whole: Document) -> Loaded:
+            assert place.exists()
+            seen.append((outside.submit(list_names).result(), outside.submit(place.exists).result()))
+            return load(place, locks, ruleset, whole)
+
+        assert rehearse(document=one, load=look_and_load).passed
+    assert seen == [(set(), False)]
+
+
+@pytest.mark.kernel
+def test_what_comes_after_the_time_limit_is_no_pass() -> None:
+    one = document(service_data("calm"), service_data("new", port=81))
+    load = rehearsal_loader(flavour="nft")
+    result = rehearse(document=one, load=load, touched={"new"}, limits=Limits(seconds=0))
+    assert not result.passed
+    assert result.verdict == (
+        "Failed: there was no time for new (0 services measured, 0 probed, 2 left out)."
+    )
+
+
+def write(path: Path, *services: dict[str, object]) -> Path:
+    file = path / "document.json"
+    file.write_text(json.dumps(document_data(*services)))
+    return file
+
+
+@pytest.mark.kernel
+def test_the_command_prints_shares_and_a_verdict(tmp_path: Path, flavour: str) -> None:
+    out = StringIO()
+    call_command(
+        "rehearse", "--document", str(write(tmp_path, service_data())), "--flavour", flavour, stdout=out
+    )
+    text = out.getvalue()
+    assert "ok     web (tcp 198.18.2.1:80 on eth0): 400 connections: 100/100/100/100" in text
+    assert "10.0.0.6:80              promised  25.00 %  measured  25.00 %  (100 of 400)" in text
+    assert "Passed: 1 services measured, 0 probed, 0 left out." in text
+
+
+@pytest.mark.kernel
+def test_the_command_ends_with_1_when_the_rehearsal_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = compile_document
+    monkeypatch.setattr(
+        "balancer.lab.rehearse.compile_document", lambda one: spoil_rules(right(one), wrong_share)
+    )
+    out = StringIO()
+    file = write(tmp_path, service_data())
+    with pytest.raises(SystemExit) as ended:
+        call_command("rehearse", "--document", str(file), "--flavour", "nft", "--json", stdout=out)
+    assert ended.value.code == 1
+    data = json.loads(out.getvalue())
+    assert data["passed"] is False
+    assert data["services"][0]["endpoints"][0]["measured"] == 200
+
+
+def test_the_command_ends_with_2_when_nothing_can_be_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CommandError, match=r"services\[0\]\.port") as bad:
+        call_command("rehearse", "--document", str(write(tmp_path, service_data(port=0))))
+    assert bad.value.returncode == 2
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(CommandError, match="Run this with sudo") as forbidden:
+        call_command("rehearse", "--document", str(write(tmp_path, service_data())))
+    assert forbidden.value.returncode == 2
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CommandError, match=r"A rehearsal needs ip, .*lacks") as lacking:
+        call_command("rehearse", "--document", str(write(tmp_path, service_data())))
+    assert lacking.value.returncode == 2
