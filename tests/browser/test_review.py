@@ -22,15 +22,25 @@ PORT = 8085
 """Every backend of the demo answers on 80; the service listens where the background traffic does not go."""
 
 
+class Desks(dict[str, Page]):
+    """Everybody at their own desk, from the moment in which they are needed."""
+
+    def __init__(self, person: Person) -> None:
+        super().__init__()
+        self._person = person
+
+    def __missing__(self, name: str) -> Page:
+        self[name] = self._person(name)
+        return self[name]
+
+
 @pytest.fixture
-def people(console: Console, person: Person) -> dict[str, Page]:
-    """Everybody at their own desk. The administrator writes changes here, as a second author."""
-    return {name: person(name) for name in ("editor", "approver", "operator", "administrator", "viewer")}
+def people(console: Console, person: Person) -> Desks:
+    """The administrator writes changes here, as a second author."""
+    return Desks(person)
 
 
-def test_a_change_that_was_sent_back_is_edited_and_comes_through(
-    console: Console, people: dict[str, Page]
-) -> None:
+def test_a_change_that_was_sent_back_is_edited_and_comes_through(console: Console, people: Desks) -> None:
     author, approver, stranger = people["editor"], people["approver"], people["viewer"]
     new_service(author, "desk", PORT)
     name_it(author, "A desk")
@@ -59,9 +69,7 @@ def test_a_change_that_was_sent_back_is_edited_and_comes_through(
     assert console.connect(balancer="10.0.0.1", port=PORT, count=20) == {"10.0.0.3:80": 10, "10.0.0.4:80": 10}
 
 
-def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(
-    console: Console, people: dict[str, Page]
-) -> None:
+def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(console: Console, people: Desks) -> None:
     author, approver = people["editor"], people["approver"]
     new_service(author, "rejected", 8081)
     address = submit(author)
@@ -80,9 +88,7 @@ def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(
     expect(author.locator(".lb-head").get_by_text("Discarded")).to_be_visible()
 
 
-def test_a_wrong_password_approves_nothing_and_keeps_the_comment(
-    console: Console, people: dict[str, Page]
-) -> None:
+def test_a_wrong_password_approves_nothing_and_keeps_the_comment(console: Console, people: Desks) -> None:
     author, approver = people["editor"], people["approver"]
     new_service(author, "guarded", 8082)
     address = submit(author)
@@ -104,7 +110,7 @@ def test_a_wrong_password_approves_nothing_and_keeps_the_comment(
 
 
 def test_a_change_that_became_stale_is_brought_up_to_date_and_nothing_is_lost(
-    console: Console, people: dict[str, Page]
+    console: Console, people: Desks
 ) -> None:
     author, other = people["editor"], people["administrator"]
     approver, operator = people["approver"], people["operator"]
@@ -143,7 +149,7 @@ def test_a_change_that_became_stale_is_brought_up_to_date_and_nothing_is_lost(
 
 
 def test_who_is_overtaken_in_one_draft_is_told_by_whom_and_loses_nothing(
-    console: Console, people: dict[str, Page]
+    console: Console, people: Desks
 ) -> None:
     author, helper = people["editor"], people["administrator"]
     new_service(author, "shared", 8084, weights=(1, 1))
