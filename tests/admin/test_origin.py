@@ -26,7 +26,9 @@ def test_the_answer_names_author_approver_and_who_applied_it(site: Site, web: Se
 
     page = login(site.operator).get(origin_page(revision, "web")).content.decode()
 
-    people = re.findall(r'<th scope="row">([^<]+)</th><td data-label="Who" class="lb-strong">(\w+)', page)
+    people = re.findall(
+        r'<th scope="row">([^<]+)</th><td data-label="Who" class="lb-strong">(?:<div>)?(\w+)', page
+    )
     assert people == [
         ("Author", "author"),
         ("Contributor", "author"),
