@@ -95,6 +95,12 @@ def why_not_lift(
     return _why_not_together(service, before, after, policy)
 
 
+def is_approved(document: Document, override: Override) -> bool:
+    """Whether the document itself says what the override would set."""
+    _, backend = _find(document, override)
+    return backend is not None and _apply(backend, override) == backend
+
+
 def why_without_effect(document: Document, overrides: Iterable[Override], override: Override) -> str | None:
     """Why one of the overrides in force changes nothing, in a sentence; None where it does."""
     service, backend = _find(document, override)
