@@ -8,6 +8,7 @@ from django.db import models
 from balancer.domain.types import BackendState, format_endpoint
 from balancer.models.choices import choices_of
 from balancer.models.clusters import Cluster
+from balancer.models.revisions import Revision
 
 
 class Override(models.Model):
@@ -27,6 +28,8 @@ class Override(models.Model):
     kind = models.CharField(max_length=16, choices=Kind)
     state = models.CharField(max_length=16, choices=choices_of(BackendState), blank=True)
     weight = models.PositiveIntegerField(null=True, blank=True)
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="+")
+    """What was live when it was set: what it was laid over first."""
     reason = models.TextField()
     set_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     set_at = models.DateTimeField()
@@ -69,6 +72,12 @@ class Override(models.Model):
         """`drained`, `disabled`, `enabled`, `weight 3`."""
         drained = "drained" if self.state == BackendState.DRAINING else self.state
         return f"weight {self.weight}" if self.kind == self.Kind.WEIGHT else drained
+
+    @property
+    def done(self) -> str:
+        """To follow the name of who did it: `drained 10.0.0.3:80 of web`."""
+        verb = f"set {self.words} for" if self.kind == self.Kind.WEIGHT else self.words
+        return f"{verb} {self.endpoint} of {self.service_name}"
 
 
 class LateReview(models.Model):

@@ -164,6 +164,7 @@ def _set(
         kind=OverrideRecord.Kind.WEIGHT if asked.state is None else OverrideRecord.Kind.STATE,
         state="" if asked.state is None else str(asked.state),
         weight=asked.weight,
+        revision=live_revision(cluster),
         reason=reason,
         set_by=actor,
         set_at=timezone.now(),
@@ -171,7 +172,7 @@ def _set(
     audit.record(actor=actor, action=Action.OVERRIDE_SET, target=row, facts=_facts(row))
     kind = LateReview.Kind.OVERRIDE
     open_late_review(actor=actor, kind=kind, subject_id=row.pk, cluster=cluster, reason=reason)
-    _bring_to_nodes(actor=actor, cluster=cluster, cause=_cause(actor, row))
+    _bring_to_nodes(actor=actor, cluster=cluster, cause=f"{actor.get_username()} {row.done}")
     return row
 
 
@@ -200,11 +201,6 @@ def _facts(row: OverrideRecord) -> dict[str, object]:
         "words": f"{row.words}: {row.reason}",
         "reason": row.reason,
     }
-
-
-def _cause(actor: User, row: OverrideRecord) -> str:
-    done = f"set {row.words} for" if row.kind == OverrideRecord.Kind.WEIGHT else row.words
-    return f"{actor.get_username()} {done} {row.endpoint} of {row.service_name}"
 
 
 def _bring_to_nodes(*, actor: User, cluster: Cluster, cause: str) -> None:

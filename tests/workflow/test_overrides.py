@@ -313,6 +313,7 @@ def test_the_database_keeps_two_of_a_kind_on_one_backend_apart(web: Site) -> Non
             port=80,
             kind="state",
             state="disabled",
+            revision=override.revision,
             reason="x",
             set_by=web.operator,
             set_at=timezone.now(),
