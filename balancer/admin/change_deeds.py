@@ -40,24 +40,26 @@ def sign_shown(shown: Shown) -> str:
 
 def password_needed(request: HttpRequest) -> bool:
     """Whether an approval would ask for the password now."""
-    at = _password_at(request)
+    at = password_at(request)
     return at is None or datetime.now(UTC) - at >= PASSWORD_FRESH
 
 
 def _approve(request: HttpRequest, change: Change) -> Change:
-    if request.POST.get("password"):
-        _prove(request)
+    prove_typed(request)
     return approvals.approve_change(
         actor=actor_of(request),
         change=change,
         digest=request.POST.get("digest", ""),
-        password_at=_password_at(request),
+        password_at=password_at(request),
         reason=request.POST.get("reason", ""),
         shown=_read_shown(request),
     )
 
 
-def _prove(request: HttpRequest) -> None:
+def prove_typed(request: HttpRequest) -> None:
+    """Proves the password of the form, where one was typed; Refused("password") where it is wrong."""
+    if not request.POST.get("password"):
+        return
     try:
         at = prove_password(actor=actor_of(request), password=request.POST["password"])
     except Refused:
@@ -70,7 +72,8 @@ def _prove(request: HttpRequest) -> None:
     request.session[PASSWORD_TRIES] = 0
 
 
-def _password_at(request: HttpRequest) -> datetime | None:
+def password_at(request: HttpRequest) -> datetime | None:
+    """When this person last proved their password in this session."""
     seconds = request.session.get(PASSWORD_AT)
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 

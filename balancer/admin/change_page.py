@@ -10,6 +10,7 @@ from balancer.admin.change_deeds import password_needed, sign_shown
 from balancer.admin.change_words import missing_buttons
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
+from balancer.admin.operating import in_force
 from balancer.admin.overtaken import describe_clashes
 from balancer.admin.shares import compare_shares
 from balancer.admin.stakes import describe_stakes
@@ -37,7 +38,21 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "password_needed": password_needed(request),
         "shown": sign_shown(view.shown) if view.actions.approve else "",
         "events": events_about(change=change),
+        **_overrides(request, view),
     }
+
+
+def _overrides(request: HttpRequest, view: queries.ChangeView) -> dict[str, Any]:
+    """They are no part of a change, and whoever judges one should know what the nodes make of it."""
+    if view.change.state in CHANGE_CLOSED:
+        return {}
+    words = (
+        "They are no part of this change and stay in force when it is applied: the rules of the nodes differ"
+        " by them from what is shown here."
+    )
+    found = in_force(request, view.change.cluster)
+    empty = queries.services_left_empty(change=view.change) if found["overrides"] else ()
+    return found | {"overrides_words": words, "left_empty": empty}
 
 
 def job_chips(

@@ -63,6 +63,10 @@ def critical_chip() -> SafeString:
     return chip("Critical", "warn", "priority_high")
 
 
+def overridden_chip(count: int) -> SafeString:
+    return chip(f"{count} override{'s' if count > 1 else ''}", "warn", "build")
+
+
 def backend_dot(state: str) -> SafeString:
     """A dot in the colour of the state; the state in words for those who cannot see it."""
     return format_html(

@@ -8,9 +8,10 @@ from balancer.admin import chips
 from balancer.admin.history import describe_events
 from balancer.admin.inbox import trays_of
 from balancer.admin.nodes import nodes_of, nodes_row
-from balancer.admin.site import texts_of
+from balancer.admin.site import actor_of, texts_of
 from balancer.models import AuditEvent, Cluster, Deployment
 from balancer.workflow import queries
+from balancer.workflow.late_reviews import why_not_sign
 
 RECENT_DEPLOYMENTS = 6
 RECENT_EVENTS = 10
@@ -28,9 +29,17 @@ def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
             (tray.title, [(change, chips.change_chip(change.state)) for change in tray.changes])
             for tray in trays_of(request.user)
         ],
+        "late_reviews": _late_reviews(request) if request.user.has_perm("balancer.view_latereview") else [],
         "deployments": _deployments() if request.user.has_perm("balancer.view_deployment") else [],
         "events": _events() if request.user.has_perm("balancer.view_auditevent") else (),
     }
+
+
+def _late_reviews(request: HttpRequest) -> list[tuple[Any, bool]]:
+    """What still waits for a signature, on everybody's dashboard; with whether this person can sign it."""
+    person = actor_of(request)
+    rows = queries.list_late_reviews()
+    return [(row, why_not_sign(person=person, review=row.review) is None) for row in rows]
 
 
 def _clusters() -> list[dict[str, Any]]:

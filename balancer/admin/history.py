@@ -29,6 +29,9 @@ _TONES = {
     "drifted": "bad",
     "submitted": "info",
     "started": "info",
+    "set": "warn",
+    "lifted": "info",
+    "signed": "ok",
 }
 _TELLING = ("message", "words", "error", "reason", "service", "title", "cause", "why")
 _WORDS = {
@@ -52,6 +55,10 @@ _WORDS = {
     "change.failed": ("saw it fail", ""),
     "draft.saved": ("saved a draft", "save a draft"),
     "draft.discarded": ("took out a draft", "take out a draft"),
+    "override.set": ("operated a backend", "operate a backend"),
+    "override.lifted": ("lifted an override", "lift an override"),
+    "late_review.opened": ("did something that a second person has to sign", ""),
+    "late_review.signed": ("signed afterwards", "sign it afterwards"),
     "rollback.opened": ("prepared a rollback", "prepare a rollback"),
     "revision.created": ("made a revision", ""),
     "deployment.started": ("began to apply it", "apply it"),

@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.urls import reverse_lazy
 
 from balancer.admin.inbox import count_waiting
+from balancer.workflow.late_reviews import open_late_reviews
 
 _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
     (
@@ -14,6 +15,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
             ("Services", "lan", "balancer_service", "balancer.view_service"),
             ("Changes", "rule", "balancer_change", "balancer.view_change"),
             ("Revisions", "history", "balancer_revision", "balancer.view_revision"),
+            ("Overrides", "build", "balancer_override", "balancer.view_override"),
         ),
     ),
     (
@@ -26,6 +28,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
     (
         "Oversight",
         (
+            ("Late reviews", "draw", "balancer_latereview", "balancer.view_latereview"),
             ("Audit", "fact_check", "balancer_auditevent", "balancer.view_auditevent"),
             ("Users", "person", "auth_user", "auth.view_user"),
             ("Roles", "group", "auth_group", "auth.view_group"),
@@ -45,12 +48,13 @@ def build(request: HttpRequest) -> list[dict[str, Any]]:
             if request.user.has_perm(permission)
         ]
         groups.append({"title": title, "items": items})
-    _add_badge(groups, waiting=count_waiting(request.user))
+    _add_badge(groups, title="Changes", waiting=count_waiting(request.user))
+    _add_badge(groups, title="Late reviews", waiting=open_late_reviews().count())
     return groups
 
 
-def _add_badge(groups: list[dict[str, Any]], *, waiting: int) -> None:
+def _add_badge(groups: list[dict[str, Any]], *, title: str, waiting: int) -> None:
     for group in groups:
         for item in group["items"]:
-            if waiting and item["title"] == "Changes":
+            if waiting and item["title"] == title:
                 item |= {"badge": str(waiting), "badge_variant": "primary"}

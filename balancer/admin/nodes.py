@@ -10,10 +10,13 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.machine_forms import MachinePages
+from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, page_address, register, texts_of
+from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
 from balancer.workflow.observations import observation_of
+from balancer.workflow.overrides import overrides_in_force
 from balancer.workflow.permissions import ADMINISTER, may
 
 RECENT_JOBS = 10
@@ -61,6 +64,8 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             difference=row.sync_detail.splitlines(),
             jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
             may_administer=may(actor=request.user, permission=ADMINISTER),
+            overrides_words=_describe_overrides(row),
+            **in_force(request, row.cluster),
         )
 
     @display(description="Node", ordering="name")
@@ -83,6 +88,12 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
     def show_driver(self, row: Node) -> str:
         facts = row.facts
         return f"{facts['driver']} ({facts['flavour']})" if "driver" in facts else row.get_driver_display()
+
+
+def _describe_overrides(node: Node) -> str:
+    if node.carried_overrides == digest_overrides(overrides_in_force(node.cluster)):
+        return "The node carries them: its rules differ by them from those of its revision."
+    return "They are on their way: the node does not carry all of them yet."
 
 
 def nodes_of(cluster: Cluster) -> QuerySet[Node]:

@@ -13,6 +13,7 @@ from unfold.decorators import display
 from balancer.admin import chips
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
+from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
 from balancer.models import Revision
 from balancer.workflow import queries, rollback
@@ -65,6 +66,8 @@ class RevisionAdmin(ConsoleAdmin):
             deployments=[(deployment, chips.work_chip(deployment.state)) for deployment in view.deployments],
             others=_comparable(revision),
             may_roll_back=may(actor=request.user, permission=ROLL_BACK),
+            overrides_words="They are in no revision: the nodes' rules differ by them from what is below.",
+            **(in_force(request, revision.cluster) if view.live else {}),
         )
 
     def compare_view(self, request: HttpRequest) -> HttpResponse:

@@ -13,11 +13,11 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from balancer.admin.editing_pages import refuse_drafting
+from balancer.admin.operating import operation_context
 from balancer.admin.overtaken import describe_overtaken
 from balancer.admin.service_form import ServiceEditor
-from balancer.admin.shares import compare_shares, shares_of
+from balancer.admin.shares import compare_shares
 from balancer.admin.site import actor_of, page_address, perform, read_key
-from balancer.domain.codec import parse_service
 from balancer.domain.problem import Problem, Severity
 from balancer.models import Change, Cluster, Draft, Service
 from balancer.workflow import drafts, editing, queries
@@ -157,6 +157,7 @@ class ServicePages:
                 name = name if refusal.now is not None else None
             if saved is not None:
                 return saved
+        row = row or Service.objects.filter(cluster=cluster, name=name or "").first()
         return self.render(
             request,
             "service_form.html",
@@ -170,14 +171,14 @@ class ServicePages:
             original_name=name or "",
             overtaken=overtaken,
             original=original,
-            row=row or Service.objects.filter(cluster=cluster, name=name or "").first(),
+            row=row,
             interfaces=interfaces_of(cluster),
             origin=_origin_address(row),
+            **operation_context(request, row),
         )
 
     def _show(self, request: HttpRequest, row: Service) -> HttpResponse:
         form = queries.service_form(cluster=row.cluster, name=row.name)
-        value = parse_service(form.data)[0] if form else None
         preview = queries.preview_service(cluster=row.cluster, data=form.data) if form else None
         return self.render(
             request,
@@ -185,10 +186,9 @@ class ServicePages:
             title=row.name,
             crumbs=[(row.name, "")],
             row=row,
-            service=value,
-            shares=shares_of(value) if value else (),
             rules=_own_rules(preview) if preview else "",
             origin=_origin_address(row),
+            **operation_context(request, row),
         )
 
 

@@ -13,20 +13,24 @@ from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
 from balancer.admin.editing_pages import EditingPages
 from balancer.admin.import_pages import ImportPages
+from balancer.admin.operating import OperatePages
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
 from balancer.domain.codec import parse_service
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
+from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import Service as ServiceValue
-from balancer.models import Cluster, Draft, Service
+from balancer.models import Cluster, Draft, Override, Service
+from balancer.workflow.overrides import value_of as override_value
 from balancer.workflow.permissions import DRAFT, may
 
 SHOWN_BACKENDS = 6
 
 
 class ServiceList(ChangeList):
-    """A page of services, each with the open drafts that touch it: two queries for the whole page."""
+    """A page of services, each with the open drafts that touch it and the overrides in force: three queries
+    for the whole page."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -40,10 +44,23 @@ class ServiceList(ChangeList):
             touched.setdefault((draft.change.cluster_id, draft.service_name), []).append(draft)
         for row in self.result_list:
             row.open_drafts = touched.get((row.cluster_id, row.name), [])
+        self._add_overrides()
+
+    def _add_overrides(self) -> None:
+        found = Override.objects.filter(
+            lifted_at__isnull=True,
+            cluster__in={row.cluster_id for row in self.result_list},
+            service_name__in=[row.name for row in self.result_list],
+        )
+        own: dict[tuple[int, str], list[Override]] = {}
+        for override in found:
+            own.setdefault((override.cluster_id, override.service_name), []).append(override)
+        for row in self.result_list:
+            row.overrides = own.get((row.cluster_id, row.name), [])
 
 
 @register(Service)
-class ServiceAdmin(ServicePages, BulkPages, ImportPages, EditingPages, ConsoleAdmin):
+class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPages, ConsoleAdmin):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")
     search_fields = ("name", "description", "interface", "address", "backends__address")
@@ -92,10 +109,11 @@ class ServiceAdmin(ServicePages, BulkPages, ImportPages, EditingPages, ConsoleAd
             ),
         )
         return format_html(
-            '<div><a class="lb-plain" href="{}">{}</a> {}{}{}</div>',
+            '<div><a class="lb-plain" href="{}">{}</a> {} {}{}{}</div>',
             page_address(row),
             row.name,
             chips.critical_chip() if row.critical else "",
+            chips.overridden_chip(len(row.overrides)) if row.overrides else "",
             format_html('<div class="lb-muted lb-small">{}</div>', row.description)
             if row.description
             else "",
@@ -111,9 +129,13 @@ class ServiceAdmin(ServicePages, BulkPages, ImportPages, EditingPages, ConsoleAd
         return row.get_scheduler_display()
 
     @display(description="Backends and shares")
-    def show_backends(self, row: Service) -> SafeString:
+    def show_backends(self, row: Any) -> SafeString:
+        """As the nodes have it now, with the overrides in force."""
         value = value_of(row)
-        return render_shares(shares_of(value)) if value else chips.chip("Unreadable", "bad")
+        if value is None:
+            return chips.chip("Unreadable", "bad")
+        overrides = [override_value(override) for override in row.overrides]
+        return render_shares(shares_of(service_with_overrides(value, overrides)))
 
     @display(description="State", ordering="enabled")
     def show_state(self, row: Service) -> SafeString:

@@ -4,6 +4,7 @@ from balancer.models.audit import AuditEvent
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Job
+from balancer.models.overrides import LateReview, Override
 from balancer.models.revisions import Revision
 from balancer.models.services import Backend, Service
 
@@ -16,7 +17,9 @@ __all__ = [
     "Draft",
     "EditedChange",
     "Job",
+    "LateReview",
     "Node",
+    "Override",
     "Review",
     "Revision",
     "Service",

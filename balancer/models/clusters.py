@@ -185,8 +185,10 @@ class Node(models.Model):
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
     )
     """The last revision that was read back from this node's kernel; null where that is not known."""
+    carried_overrides = models.CharField(max_length=64, blank=True, editable=False)
+    """`digest_overrides` of those that were laid over it then; empty where there were none."""
     in_sync = models.BooleanField(null=True, editable=False)
-    """Whether the kernel's own chains equal the carried revision; null where nobody has looked."""
+    """Whether the kernel's own chains equal the carried revision with these; null where nobody has looked."""
     sync_detail = models.TextField(blank=True, editable=False)
     """The lines that differ, or why nobody could look."""
     checked_at = models.DateTimeField(null=True, editable=False)

@@ -6,6 +6,7 @@ DRAFT = "balancer.draft_change"
 APPROVE = "balancer.approve_change"
 APPLY = "balancer.apply_change"
 ROLL_BACK = "balancer.roll_back_revision"
+OPERATE = "balancer.operate_backend"
 ADMINISTER = "balancer.administer_cluster"
 
 VIEWED_MODELS = (
@@ -16,7 +17,9 @@ VIEWED_MODELS = (
     "deployment",
     "draft",
     "job",
+    "latereview",
     "node",
+    "override",
     "review",
     "revision",
     "service",
@@ -27,13 +30,14 @@ OWN_PERMISSIONS = {
     ("change", "approve_change"): "Can approve and reject changes of others",
     ("change", "apply_change"): "Can apply approved changes and cancel deployments",
     ("revision", "roll_back_revision"): "Can ask to roll back to a revision",
+    ("override", "operate_backend"): "Can drain, disable and enable backends and shift weights",
     ("cluster", "administer_cluster"): "Can administer clusters and nodes",
 }
 DEEDS_OF = {
     "Viewer": (),
     "Editor": ("draft_change", "roll_back_revision"),
     "Approver": ("approve_change", "apply_change"),
-    "Operator": ("apply_change", "roll_back_revision"),
+    "Operator": ("apply_change", "roll_back_revision", "operate_backend"),
     "Administrator": tuple(codename for (_, codename) in OWN_PERMISSIONS),
 }
 ROLES = tuple(DEEDS_OF)

@@ -54,7 +54,7 @@ def approve_change(
     why_not = why_not_eligible(person=actor, change=change)
     if why_not:
         raise Refused("not-eligible", f"{why_not} Somebody else has to approve it.")
-    _require_password(password_at)
+    require_password(password_at)
     needless = why_needless(person=actor, change=change)
     if needless:
         raise Refused("state", needless)
@@ -143,7 +143,7 @@ def why_not_eligible(*, person: User, change: Change) -> str | None:
     groups = change.cluster.policy.groups
     if groups and not person.groups.filter(name__in=groups).exists():
         return f"In {change.cluster} approvals count from members of {' or '.join(groups)} only."
-    if _was_made_by_an_author(person=person, change=change):
+    if was_edited_by(person=person, people=involved_people(change), since=change.created_at):
         return (
             f"The account or a role of {person.get_username()} was changed by somebody who wrote {change},"
             " after it was opened."
@@ -151,12 +151,15 @@ def why_not_eligible(*, person: User, change: Change) -> str | None:
     return None
 
 
-def _was_made_by_an_author(*, person: User, change: Change) -> bool:
-    """An author must not make the approver: neither the account, nor its password, nor what its roles may."""
-    since = AuditEvent.objects.filter(at__gte=change.created_at, actor_id__in=involved_people(change))
+def was_edited_by(*, person: User, people: set[int], since: datetime) -> bool:
+    """Whether one of these people edited the account, its password, or what its roles may (ADR 0011).
+
+    An author must not make the approver, and who did something not the one who signs it afterwards.
+    """
+    events = AuditEvent.objects.filter(at__gte=since, actor_id__in=people)
     groups = [str(pk) for pk in person.groups.values_list("pk", flat=True)]
-    account = since.filter(object_type="user", object_id=str(person.pk), action__startswith="person.")
-    roles = since.filter(object_type="group", object_id__in=groups, action__startswith="role.")
+    account = events.filter(object_type="user", object_id=str(person.pk), action__startswith="person.")
+    roles = events.filter(object_type="group", object_id__in=groups, action__startswith="role.")
     return any(found.exclude(action__endswith=audit.REFUSED).exists() for found in (account, roles))
 
 
@@ -176,9 +179,10 @@ def _require_reviewer(*, actor: Actor, change: Change, digest: str) -> User:
     return actor
 
 
-def _require_password(password_at: datetime | None) -> None:
+def require_password(password_at: datetime | None) -> None:
+    """Refused("password") where it was typed too long ago, or not at all."""
     if password_at is None or not timedelta(0) <= timezone.now() - password_at <= PASSWORD_FRESH:
-        raise Refused("password", "Type your password once more, to show that it is you who approves.")
+        raise Refused("password", "Type your password once more, to show that it is really you.")
 
 
 def _require_reason(reason: str, message: str) -> None:

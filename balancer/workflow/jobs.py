@@ -12,6 +12,7 @@ from typing import Any
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JOB_ENDED, JobState
+from balancer.domain.overrides import Override, digest_overrides
 from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown
 from balancer.models import Deployment, Job, Node
 from balancer.workflow import audit
@@ -21,7 +22,8 @@ from balancer.workflow.claims import is_alive
 from balancer.workflow.clock import Clock
 from balancer.workflow.deployments import finalize_deployment, why_not_deployable
 from balancer.workflow.messages import record_refused_job
-from balancer.workflow.revisions import compile_rulesets, document_of, live_revision, why_not_genuine
+from balancer.workflow.overrides import effective_of
+from balancer.workflow.revisions import compile_rulesets, live_revision, why_not_genuine
 
 ATTEMPTS_MAX = 5
 """Workers that may die over one job."""
@@ -40,6 +42,8 @@ class _Outcome:
     refused: bool = False
     receipt: dict[str, Any] | None = None
     steps: list[str] = field(default_factory=list)
+    overrides: tuple[Override, ...] = ()
+    """Those that were laid over the revision's document."""
 
 
 def run_job(
@@ -152,12 +156,13 @@ def _failure(job: Job, error: Exception) -> _Outcome:
 
 
 def _sync(*, job: Job, kernel: Kernel) -> _Outcome:
-    document = document_of(job.revision)
-    outcome = _Outcome(receipt={})
-    for family, ruleset in compile_rulesets(document).items():
-        receipt = kernel.sync(ruleset=ruleset, document=document)
+    effective = effective_of(cluster=job.node.cluster, revision=job.revision)
+    outcome = _Outcome(receipt={}, overrides=effective.overrides)
+    overrides = [override.to_data() for override in effective.overrides]
+    for family, ruleset in compile_rulesets(effective.document).items():
+        receipt = kernel.sync(ruleset=ruleset, document=effective.document)
         assert outcome.receipt is not None
-        outcome.receipt[str(family)] = asdict(receipt)
+        outcome.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
         outcome.steps += [*receipt.steps, *(f"Warning: {warning}" for warning in receipt.warnings)]
         if not receipt.changed:
             outcome.steps.append("The kernel carried these rules already; nothing was written.")
@@ -191,7 +196,8 @@ def _record(*, job: Job, outcome: _Outcome, clock: Clock) -> JobState | None:
 def _record_on_node(*, job: Job, outcome: _Outcome, clock: Clock) -> None:
     node = Node.objects.filter(pk=job.node_id)
     if not outcome.error:
-        node.update(carried_revision=job.revision, in_sync=True, sync_detail="", checked_at=clock())
+        carried = {"carried_revision": job.revision, "carried_overrides": digest_overrides(outcome.overrides)}
+        node.update(**carried, in_sync=True, sync_detail="", checked_at=clock())
     elif not outcome.known:
         node.update(carried_revision=None, in_sync=None, sync_detail=outcome.error, checked_at=clock())
 

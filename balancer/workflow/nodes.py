@@ -21,7 +21,8 @@ from balancer.workflow.deployments import queue_job
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
-from balancer.workflow.revisions import compile_rulesets, document_of, live_revision
+from balancer.workflow.overrides import Effective, effective_of
+from balancer.workflow.revisions import compile_rulesets, live_revision
 
 COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
@@ -39,8 +40,8 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
-    compiled: tuple[int, tuple[Ruleset, ...]] | None = None
-    """A revision's key and its rulesets: it never changes, and compiling a big one takes seconds."""
+    compiled: tuple[tuple[int, str], tuple[Ruleset, ...]] | None = None
+    """The rulesets of a revision's key and a digest of overrides: compiling big ones takes seconds."""
     observing: ObservationMemory = field(default_factory=ObservationMemory)
 
 
@@ -114,9 +115,13 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
             return ""
         carried = f"revision {node.carried_revision.number}" if node.carried_revision else "nothing known"
         cause = f"The node carries {carried} and should carry revision {live.number}."
+    elif node.carried_overrides != (effective := effective_of(cluster=node.cluster, revision=live)).digest:
+        cause = "The node carries other operational overrides than those in force."
     else:
         settled = memory.settled
-        in_sync = _is_in_sync(node=node, live=live, kernel=kernel, memory=memory, now=now)
+        in_sync = _is_in_sync(
+            node=node, live=live, effective=effective, kernel=kernel, memory=memory, now=now
+        )
         if settled or in_sync is not False:
             return ""
         cause = f"The kernel did not carry revision {live.number} when the worker started."
@@ -124,7 +129,13 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
 
 
 def _is_in_sync(
-    *, node: Node, live: Revision, kernel: Kernel, memory: NodeMemory, now: datetime
+    *,
+    node: Node,
+    live: Revision,
+    effective: Effective,
+    kernel: Kernel,
+    memory: NodeMemory,
+    now: datetime,
 ) -> bool | None:
     """Compare and write down what was found; None where it is not due, or where nobody can tell."""
     if memory.settled and memory.compare_due is not None and now < memory.compare_due:
@@ -132,7 +143,7 @@ def _is_in_sync(
     memory.compare_due = now + COMPARE_EVERY
     found: bool | None
     try:
-        rulesets = _compiled(live, memory=memory)
+        rulesets = _compiled(live, effective, memory=memory)
         differences = [kernel.compare(ruleset=ruleset) for ruleset in rulesets]
         found = all(difference.in_sync for difference in differences)
         detail = "\n".join(line for difference in differences for line in difference.lines)
@@ -148,9 +159,10 @@ def _is_in_sync(
     return found
 
 
-def _compiled(revision: Revision, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
-    if memory.compiled is None or memory.compiled[0] != revision.pk:
-        memory.compiled = revision.pk, tuple(compile_rulesets(document_of(revision)).values())
+def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
+    key = revision.pk, effective.digest
+    if memory.compiled is None or memory.compiled[0] != key:
+        memory.compiled = key, tuple(compile_rulesets(effective.document).values())
     return memory.compiled[1]
 
 

@@ -2,10 +2,21 @@
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
-from balancer.models.roles import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK
+from balancer.models.roles import ADMINISTER, APPLY, APPROVE, DRAFT, OPERATE, ROLL_BACK
 from balancer.workflow.errors import Refused
 
-__all__ = ["ADMINISTER", "APPLY", "APPROVE", "DRAFT", "ROLL_BACK", "VIEW", "Actor", "may", "require"]
+__all__ = [
+    "ADMINISTER",
+    "APPLY",
+    "APPROVE",
+    "DRAFT",
+    "OPERATE",
+    "ROLL_BACK",
+    "VIEW",
+    "Actor",
+    "may",
+    "require",
+]
 
 VIEW = "balancer.view_change"
 
@@ -17,6 +28,7 @@ _DEEDS = {
     APPROVE: "approve or reject changes",
     APPLY: "apply changes",
     ROLL_BACK: "ask for a rollback",
+    OPERATE: "operate backends",
     ADMINISTER: "administer clusters and nodes",
     VIEW: "see changes",
 }
@@ -25,6 +37,7 @@ _ROLES = {
     APPROVE: "Approver",
     APPLY: "Operator or Approver",
     ROLL_BACK: "Editor or Operator",
+    OPERATE: "Operator",
     ADMINISTER: "Administrator",
     VIEW: "Viewer",
 }

@@ -7,7 +7,19 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, reverse
 
-from balancer.models import AuditEvent, Change, Cluster, Deployment, Draft, Node, Review, Revision, Service
+from balancer.models import (
+    AuditEvent,
+    Change,
+    Cluster,
+    Deployment,
+    Draft,
+    LateReview,
+    Node,
+    Override,
+    Review,
+    Revision,
+    Service,
+)
 
 LEAVE = {"logout", "jsi18n", "autocomplete", "view_on_site"}
 """Not pages of the console: the way out, a catalogue of texts, and two that answer nothing here."""
@@ -15,7 +27,9 @@ _MODELS: dict[str, type[Model]] = {
     "auditevent": AuditEvent,
     "change": Change,
     "cluster": Cluster,
+    "latereview": LateReview,
     "node": Node,
+    "override": Override,
     "review": Review,
     "revision": Revision,
     "service": Service,

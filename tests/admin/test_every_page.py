@@ -7,7 +7,9 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
 
+from balancer.domain.types import BackendState
 from balancer.models import Change
+from balancer.workflow.overrides import set_override
 from balancer.workflow.revisions import live_revision
 from balancer.workflow.rollback import roll_back_to
 from tests.admin.addresses import address_of, names
@@ -23,6 +25,8 @@ POST_ONLY = {
     "balancer_change_cancel",
     "balancer_revision_roll_back",
     "balancer_service_leave_change",
+    "balancer_override_lift",
+    "balancer_latereview_sign",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},
@@ -43,7 +47,7 @@ OF_ITS_AUTHORS = {"balancer_service_draft": {"superuser"}}
 """Forms of somebody's own work, to which no right of one's own leads but an invitation."""
 NEVER = {
     f"balancer_{model}_{page}"
-    for model in ("change", "revision", "review", "auditevent")
+    for model in ("change", "revision", "review", "auditevent", "override", "latereview")
     for page in ("add", "delete")
 }
 NEVER |= {f"balancer_{model}_delete" for model in ("cluster", "node")}
@@ -58,6 +62,15 @@ def busy(site: Site, submitted: Change) -> Site:
     """A console with something on every page: a deployment under way, a review, drafts."""
     live = live_revision(site.cluster)
     site.deploy(service_data("web", port=81))
+    set_override(
+        actor=site.operator,
+        cluster=site.cluster,
+        service="web",
+        address="10.0.0.3",
+        port=81,
+        state=BackendState.DRAINING,
+        reason="disk is full",
+    )
     site.start(service_data("dns", protocol="udp", port=53))
     site.save("mail", port=25)
     roll_back_to(actor=site.operator, revision=live)
@@ -139,6 +152,8 @@ WHOLE_DEEDS = {
     "balancer_change_do",
     "balancer_change_cancel",
     "balancer_revision_roll_back",
+    "balancer_override_lift",
+    "balancer_latereview_sign",
 }
 """Where an empty post says all that there is to say."""
 
@@ -197,6 +212,9 @@ def test_a_post_from_another_site_is_refused(address: str, submitted: Change, ap
 NOWHERE = (
     "/balancer/service/999/change/",
     "/balancer/service/x/change/",
+    "/balancer/service/999/operate/",
+    "/balancer/override/999/change/",
+    "/balancer/latereview/999/change/",
     "/balancer/service/draft/999/",
     "/balancer/change/999/change/",
     "/balancer/change/999999999999999999999999/change/",

@@ -7,15 +7,15 @@ from balancer.models import AuditEvent, Node
 from balancer.models.roles import OWN_PERMISSIONS, ROLES, VIEWED_MODELS
 from balancer.workflow.clusters import create_cluster, create_node, create_person, update_node
 from balancer.workflow.errors import Refused
-from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, may
+from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, OPERATE, ROLL_BACK, may
 from tests.cast import PASSWORD, Site, make_person
 
 EXPECTED = {
     "Viewer": set(),
     "Editor": {DRAFT, ROLL_BACK},
     "Approver": {APPROVE, APPLY},
-    "Operator": {APPLY, ROLL_BACK},
-    "Administrator": {DRAFT, APPROVE, APPLY, ROLL_BACK, ADMINISTER},
+    "Operator": {APPLY, ROLL_BACK, OPERATE},
+    "Administrator": {DRAFT, APPROVE, APPLY, ROLL_BACK, OPERATE, ADMINISTER},
 }
 
 
@@ -25,7 +25,9 @@ def test_a_role_may_do_what_it_is_for_and_see_everything(role: str) -> None:
     person = make_person("somebody", role)
 
     allowed = {
-        deed for deed in (DRAFT, APPROVE, APPLY, ROLL_BACK, ADMINISTER) if may(actor=person, permission=deed)
+        deed
+        for deed in (DRAFT, APPROVE, APPLY, ROLL_BACK, OPERATE, ADMINISTER)
+        if may(actor=person, permission=deed)
     }
     assert allowed == EXPECTED[role]
     assert all(person.has_perm(f"balancer.view_{model}") for model in VIEWED_MODELS)
