@@ -30,6 +30,8 @@ class ChangeDeed(StrEnum):
     REQUEST_CHANGES = "request-changes"
     RECONSIDER = "reconsider"
     """What the approvals rested on is no longer there; it has to be reviewed again."""
+    SCHEDULE = "schedule"
+    """Let it be applied in a window of time to come."""
     APPLY = "apply"
     FINISH = "finish"
     FAIL = "fail"
@@ -49,6 +51,8 @@ class JobState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """The node was down, and the policy lets a roll-out go on without it."""
 
 
 class JobDeed(StrEnum):
@@ -57,6 +61,16 @@ class JobDeed(StrEnum):
     SUCCEED = "succeed"
     FAIL = "fail"
     CANCEL = "cancel"
+    SKIP = "skip"
+
+
+class WindowState(StrEnum):
+    WAITING = "waiting"
+    REHEARSING = "rehearsing"
+    STARTED = "started"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    MISSED = "missed"
 
 
 CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = MappingProxyType(
@@ -77,6 +91,7 @@ CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = Mappi
         (ChangeState.APPROVED, ChangeDeed.REJECT): ChangeState.REJECTED,
         (ChangeState.APPROVED, ChangeDeed.REQUEST_CHANGES): ChangeState.CHANGES_REQUESTED,
         (ChangeState.APPROVED, ChangeDeed.RECONSIDER): ChangeState.SUBMITTED,
+        (ChangeState.APPROVED, ChangeDeed.SCHEDULE): ChangeState.APPROVED,
         (ChangeState.APPROVED, ChangeDeed.APPLY): ChangeState.APPLYING,
         (ChangeState.REJECTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
         (ChangeState.APPLYING, ChangeDeed.FINISH): ChangeState.APPLIED,
@@ -93,6 +108,7 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobDeed], JobState] = MappingProxyType(
         (JobState.QUEUED, JobDeed.CLAIM): JobState.RUNNING,
         (JobState.QUEUED, JobDeed.CANCEL): JobState.CANCELLED,
         (JobState.QUEUED, JobDeed.FAIL): JobState.FAILED,
+        (JobState.QUEUED, JobDeed.SKIP): JobState.SKIPPED,
         (JobState.RUNNING, JobDeed.REQUEUE): JobState.QUEUED,
         (JobState.RUNNING, JobDeed.SUCCEED): JobState.SUCCEEDED,
         (JobState.RUNNING, JobDeed.FAIL): JobState.FAILED,
@@ -119,7 +135,12 @@ CHANGE_IN_REVIEW = frozenset({ChangeState.SUBMITTED})
 CHANGE_APPLICABLE = frozenset({ChangeState.APPROVED, ChangeState.FAILED})
 DEPLOYMENT_ACTIVE = frozenset({DeploymentState.RUNNING})
 JOB_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
-JOB_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+JOB_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED})
+JOB_PASSED = frozenset({JobState.SUCCEEDED, JobState.SKIPPED})
+"""A roll-out goes on behind it."""
+JOB_STOPPING = JOB_ENDED - JOB_PASSED - {JobState.CANCELLED}
+"""A roll-out goes no further, and what it has changed is put back."""
+WINDOW_ACTIVE = frozenset({WindowState.WAITING, WindowState.REHEARSING})
 
 
 def next_state(*, state: ChangeState, deed: ChangeDeed) -> ChangeState | None:

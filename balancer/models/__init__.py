@@ -6,6 +6,7 @@ from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Job
 from balancer.models.revisions import Revision
 from balancer.models.services import Backend, Service
+from balancer.models.windows import Freeze, Window
 
 __all__ = [
     "AuditEvent",
@@ -15,10 +16,12 @@ __all__ = [
     "Deployment",
     "Draft",
     "EditedChange",
+    "Freeze",
     "Job",
     "Node",
     "Review",
     "Revision",
     "Service",
     "Vote",
+    "Window",
 ]

@@ -15,12 +15,14 @@ VIEWED_MODELS = (
     "cluster",
     "deployment",
     "draft",
+    "freeze",
     "job",
     "node",
     "review",
     "revision",
     "service",
     "vote",
+    "window",
 )
 OWN_PERMISSIONS = {
     ("change", "draft_change"): "Can draft, submit and withdraw changes",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.utils import timezone
+
 from balancer.domain.codec import load_document
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
@@ -25,12 +27,14 @@ def make_site(*nodes: str) -> Site:
     cluster = create_cluster(actor=None, name="edge")
     for name in nodes:
         create_node(actor=None, cluster=cluster, name=name)
+    # Some tests begin to apply before the workers start, so nobody calls their nodes down yet.
+    Node.objects.update(last_seen=timezone.now())
     return Site(cluster=cluster, author=people[0], approver=people[1], operator=people[2])
 
 
 def wait_for_worker(node: str, *, stack: Stack) -> None:
     """Until the worker has had its first tick: it is consuming, and its pool works."""
-    eventually(lambda: Node.objects.get(name=node).last_seen, what=f"the start of the worker of {node}")
+    eventually(lambda: Node.objects.get(name=node).facts_at, what=f"the start of the worker of {node}")
 
 
 def wait_for_end(deployment: Deployment, *, within: float = 20) -> Deployment:

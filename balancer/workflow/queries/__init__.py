@@ -19,7 +19,7 @@ from balancer.workflow.queries.cluster import (
     view_dashboard,
     view_node,
 )
-from balancer.workflow.queries.deployments import DeploymentView, JobView, view_deployment
+from balancer.workflow.queries.deployments import CancelView, DeploymentView, JobView, view_deployment
 from balancer.workflow.queries.drafts import (
     Preview,
     ServiceForm,
@@ -40,6 +40,7 @@ from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
 __all__ = [
     "ApprovalDeed",
     "ApprovalsView",
+    "CancelView",
     "ChangeActions",
     "ChangeView",
     "Dashboard",
