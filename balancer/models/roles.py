@@ -17,6 +17,7 @@ VIEWED_MODELS = (
     "draft",
     "job",
     "node",
+    "rehearsal",
     "review",
     "revision",
     "service",

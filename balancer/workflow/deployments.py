@@ -14,7 +14,7 @@ from balancer.domain.lifecycle import (
 )
 from balancer.models import Change, Cluster, Deployment, Job, Node, Revision
 from balancer.workflow import audit
-from balancer.workflow.approvals import why_not_approved
+from balancer.workflow.approvals import why_not_agreed, why_not_approved
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
 from balancer.workflow.documents import candidate_document
@@ -23,6 +23,7 @@ from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
 from balancer.workflow.presence import is_gone
 from balancer.workflow.queue import publish_on_commit
+from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 
 
@@ -31,16 +32,18 @@ def apply_change(*, actor: Actor, change: Change) -> Deployment:
     """Make a revision of an approved (or failed) change and queue one job for each node. Needs APPLY.
 
     Refused: "state", "stale" (live moved under the drafts; the sentence says what), "invalid", "not-approved"
-    (the approval does not hold), "busy" (another deployment or a convergence runs), "nothing" (no nodes).
+    (the approval does not hold), "not-rehearsed", "busy" (another deployment or a convergence runs),
+    "nothing" (no nodes).
     """
     require(actor=actor, permission=APPLY)
     cluster = lock_cluster(change.cluster)
     change = lock_change(change)
     advance(change=change, deed=ChangeDeed.APPLY)
     require_current(change)
-    why_not = why_not_approved(change)
+    why_not = why_not_agreed(change)
     if why_not is not None:
         raise Refused("not-approved", f"{why_not} Withdraw it, submit it again and have it approved.")
+    require_rehearsed(change)
     document = candidate_document(change)
     nodes = _require_free_nodes(cluster)
     revision = create_revision(actor=actor, change=change, document=document)
