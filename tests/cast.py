@@ -153,12 +153,19 @@ def own_rules(snapshot: Snapshot) -> dict[str, dict[str, tuple[str, ...]]]:
 @pytest.fixture
 def site(author: User, approver: User, operator: User) -> Site:
     cluster = create_cluster(actor=None, name="edge")
+    let_rehearsals_be(cluster)
     for name in ("lb1", "lb2"):
         create_node(actor=None, cluster=cluster, name=name)
     kernels = {"lb1": FakeKernel(), "lb2": FakeKernel()}
     site = Site(cluster=cluster, author=author, approver=approver, operator=operator, kernels=kernels)
     site.see_nodes()
     return site
+
+
+def let_rehearsals_be(cluster: Cluster, *, rehearsal: str = "off") -> None:
+    """Approve without a rehearsal; "required" is for the tests that are about them."""
+    Cluster.objects.filter(pk=cluster.pk).update(rehearsal=rehearsal)
+    cluster.refresh_from_db()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""The states of a change, a deployment and a job, and the deeds that lead from one to the next.
+"""The states of a change, a deployment, a job and a rehearsal, and the deeds that lead from one to the next.
 
 A deed that is not in the table cannot happen. The tables are the only place that says so: workflow asks
 `next_state`, the console asks `deeds_from`.
@@ -73,6 +73,22 @@ class WindowState(StrEnum):
     MISSED = "missed"
 
 
+class RehearsalState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RehearsalDeed(StrEnum):
+    CLAIM = "claim"
+    REQUEUE = "requeue"
+    PASS = "pass"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
 CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = MappingProxyType(
     {
         (ChangeState.DRAFT, ChangeDeed.EDIT): ChangeState.DRAFT,
@@ -115,6 +131,17 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobDeed], JobState] = MappingProxyType(
     }
 )
 
+REHEARSAL_TRANSITIONS: Mapping[tuple[RehearsalState, RehearsalDeed], RehearsalState] = MappingProxyType(
+    {
+        (RehearsalState.QUEUED, RehearsalDeed.CLAIM): RehearsalState.RUNNING,
+        (RehearsalState.QUEUED, RehearsalDeed.CANCEL): RehearsalState.CANCELLED,
+        (RehearsalState.RUNNING, RehearsalDeed.REQUEUE): RehearsalState.QUEUED,
+        (RehearsalState.RUNNING, RehearsalDeed.PASS): RehearsalState.PASSED,
+        (RehearsalState.RUNNING, RehearsalDeed.FAIL): RehearsalState.FAILED,
+        (RehearsalState.RUNNING, RehearsalDeed.CANCEL): RehearsalState.CANCELLED,
+    }
+)
+
 CHANGE_OPEN = frozenset(
     {
         ChangeState.DRAFT,
@@ -132,6 +159,8 @@ CHANGE_EDITABLE = frozenset({ChangeState.DRAFT, ChangeState.CHANGES_REQUESTED})
 CHANGE_REVIEWED = frozenset({ChangeState.SUBMITTED, ChangeState.APPROVED, ChangeState.FAILED})
 """It carries a digest that votes are bound to, and nothing runs."""
 CHANGE_IN_REVIEW = frozenset({ChangeState.SUBMITTED})
+CHANGE_REHEARSABLE = CHANGE_REVIEWED | CHANGE_EDITABLE
+"""What it proposes can be tried."""
 CHANGE_APPLICABLE = frozenset({ChangeState.APPROVED, ChangeState.FAILED})
 DEPLOYMENT_ACTIVE = frozenset({DeploymentState.RUNNING})
 JOB_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
@@ -141,6 +170,9 @@ JOB_PASSED = frozenset({JobState.SUCCEEDED, JobState.SKIPPED})
 JOB_STOPPING = JOB_ENDED - JOB_PASSED - {JobState.CANCELLED}
 """A roll-out goes no further, and what it has changed is put back."""
 WINDOW_ACTIVE = frozenset({WindowState.WAITING, WindowState.REHEARSING})
+REHEARSAL_ACTIVE = frozenset({RehearsalState.QUEUED, RehearsalState.RUNNING})
+REHEARSAL_ENDED = frozenset({RehearsalState.PASSED, RehearsalState.FAILED, RehearsalState.CANCELLED})
+REHEARSAL_JUDGED = frozenset({RehearsalState.PASSED, RehearsalState.FAILED})
 
 
 def next_state(*, state: ChangeState, deed: ChangeDeed) -> ChangeState | None:
@@ -150,6 +182,10 @@ def next_state(*, state: ChangeState, deed: ChangeDeed) -> ChangeState | None:
 
 def next_job_state(*, state: JobState, deed: JobDeed) -> JobState | None:
     return JOB_TRANSITIONS.get((state, deed))
+
+
+def next_rehearsal_state(*, state: RehearsalState, deed: RehearsalDeed) -> RehearsalState | None:
+    return REHEARSAL_TRANSITIONS.get((state, deed))
 
 
 def deeds_from(state: ChangeState) -> frozenset[ChangeDeed]:

@@ -16,7 +16,7 @@ def forwards(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0008_operation_policy'),
+        ('balancer', '0009_rehearsal'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

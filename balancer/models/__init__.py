@@ -4,6 +4,7 @@ from balancer.models.audit import AuditEvent
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Job
+from balancer.models.rehearsals import Rehearsal
 from balancer.models.revisions import Revision
 from balancer.models.services import Backend, Service
 from balancer.models.windows import Freeze, Window
@@ -19,6 +20,7 @@ __all__ = [
     "Freeze",
     "Job",
     "Node",
+    "Rehearsal",
     "Review",
     "Revision",
     "Service",

@@ -18,6 +18,7 @@ VIEWED_MODELS = (
     "freeze",
     "job",
     "node",
+    "rehearsal",
     "review",
     "revision",
     "service",

@@ -19,7 +19,7 @@ from balancer.domain.lifecycle import (
 from balancer.domain.operation import Away
 from balancer.models import Change, Cluster, Deployment, Job, Node, Revision
 from balancer.workflow import audit
-from balancer.workflow.approvals import why_not_approved
+from balancer.workflow.approvals import why_not_agreed, why_not_approved
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
 from balancer.workflow.clock import Clock
@@ -29,6 +29,7 @@ from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
 from balancer.workflow.presence import is_down, is_gone
 from balancer.workflow.queue import publish_on_commit
+from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 from balancer.workflow.rollout import find_next, find_running, order_nodes, why_not_yet
 
@@ -38,8 +39,8 @@ def apply_change(*, actor: Actor, change: Change, clock: Clock = timezone.now) -
     """Make a revision of an approved (or failed) change and queue one job for each node. Needs APPLY.
 
     Refused: "state", "stale" (live moved under the drafts; the sentence says what), "invalid", "not-approved"
-    (the approval does not hold), "busy" (another deployment or a convergence runs), "nothing" (no nodes),
-    "away" (a node is down that the policy does not leave out).
+    (the approval does not hold), "not-rehearsed", "busy" (another deployment or a convergence runs),
+    "nothing" (no nodes), "away" (a node is down that the policy does not leave out).
     """
     return start_deployment(actor=actor, change=change, clock=clock)
 
@@ -51,9 +52,10 @@ def start_deployment(*, actor: Actor, change: Change, clock: Clock = timezone.no
     change = lock_change(change)
     advance(change=change, deed=ChangeDeed.APPLY)
     require_current(change)
-    why_not = why_not_approved(change)
+    why_not = why_not_agreed(change)
     if why_not is not None:
         raise Refused("not-approved", f"{why_not} Withdraw it, submit it again and have it approved.")
+    require_rehearsed(change)
     document = candidate_document(change)
     nodes = _require_free_nodes(cluster)
     down = _require_present(cluster=cluster, nodes=nodes, clock=clock)

@@ -5,7 +5,8 @@ class Refused(Exception):
     """A deed that is not allowed, or not possible now. Nothing was changed.
 
     `code` is stable and short: `forbidden`, `state`, `own-change`, `not-invited`, `not-eligible`, `password`,
-    `not-approved`, `stale`, `busy`, `conflict`, `invalid`, `reason`, `nothing`, `rollback`, `taken`.
+    `not-approved`, `not-rehearsed`, `stale`, `busy`, `conflict`, `invalid`, `reason`, `nothing`, `rollback`,
+    `taken`.
     `message` is for the person: what to do, in a sentence.
     """
 

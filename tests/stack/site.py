@@ -11,7 +11,7 @@ from balancer.models import AuditEvent, Deployment, Node
 from balancer.ruleset.compile import compile_document
 from balancer.workflow.clusters import create_cluster, create_node
 from balancer.workflow.revisions import live_revision
-from tests.cast import Site, make_person
+from tests.cast import Site, let_rehearsals_be, make_person
 from tests.kernel.machine import Namespace
 from tests.stack.machinery import Stack, eventually
 
@@ -25,6 +25,7 @@ def make_site(*nodes: str) -> Site:
         for name, role in (("ann", "Editor"), ("bob", "Approver"), ("oli", "Operator"))
     ]
     cluster = create_cluster(actor=None, name="edge")
+    let_rehearsals_be(cluster)
     for name in nodes:
         create_node(actor=None, cluster=cluster, name=name)
     # Some tests begin to apply before the workers start, so nobody calls their nodes down yet.

@@ -15,7 +15,7 @@ from balancer.models import Change, Deployment, Draft, Vote
 from balancer.workflow.approvals import (
     valid_approvals,
     why_needless,
-    why_not_approved,
+    why_not_agreed,
     why_not_counted,
     why_not_eligible,
 )
@@ -24,6 +24,7 @@ from balancer.workflow.documents import candidate_of, live_services
 from balancer.workflow.editing import find_current_change
 from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, VIEW, may
 from balancer.workflow.queries.rulesets import RulesetDiff, diff_change
+from balancer.workflow.rehearsed import why_not_rehearsed
 from balancer.workflow.reviews import Shown, show_now
 from balancer.workflow.submissions import merge_drafts
 from balancer.workflow.traffic import ShareRow, service_value, share_rows, shares_alone
@@ -204,7 +205,7 @@ def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[Ch
     """None where the button belongs on the page; an empty sentence where nobody expects it."""
     if ChangeDeed.APPROVE not in deeds or person is None:
         return ""
-    if change.state != ChangeState.SUBMITTED and why_not_approved(change) is None:
+    if change.state != ChangeState.SUBMITTED and why_not_agreed(change) is None:
         return ""
     needless = why_needless(person=person, change=change)
     if needless:
@@ -215,7 +216,7 @@ def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[Ch
         return "Your account has no role that may approve changes."
     if stale_reasons(change):
         return "What is live has moved under it; its author has to bring it up to date first."
-    return why_not_eligible(person=person, change=change)
+    return why_not_eligible(person=person, change=change) or why_not_rehearsed(change)
 
 
 def _view_draft(draft: Draft) -> DraftView:
