@@ -25,6 +25,7 @@ from balancer.workflow.changes import advance, lock_change, lock_cluster, requir
 from balancer.workflow.clock import Clock
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
+from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
 from balancer.workflow.presence import is_down, is_gone
@@ -32,6 +33,7 @@ from balancer.workflow.queue import publish_on_commit
 from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 from balancer.workflow.rollout import find_next, find_running, order_nodes, why_not_yet
+from balancer.workflow.schedules import close_window
 
 
 @deed(Action.DEPLOYMENT_STARTED, target="change")
@@ -40,17 +42,28 @@ def apply_change(*, actor: Actor, change: Change, clock: Clock = timezone.now) -
 
     Refused: "state", "stale" (live moved under the drafts; the sentence says what), "invalid", "not-approved"
     (the approval does not hold), "not-rehearsed", "busy" (another deployment or a convergence runs),
-    "nothing" (no nodes), "away" (a node is down that the policy does not leave out).
+    "nothing" (no nodes), "away" (a node is down that the policy does not leave out), "frozen".
     """
     return start_deployment(actor=actor, change=change, clock=clock)
 
 
-def start_deployment(*, actor: Actor, change: Change, clock: Clock = timezone.now) -> Deployment:
-    """The same inside a transaction of the caller's, for what has a record of its own: a window."""
+def start_deployment(
+    *,
+    actor: Actor,
+    change: Change,
+    scheduled: bool = False,
+    emergency: bool = False,
+    clock: Clock = timezone.now,
+) -> Deployment:
+    """The same inside a transaction of the caller's, for what has a record of its own: a window.
+
+    `scheduled`: it is the change's window that asks; otherwise one that is still to come is given up.
+    """
     require(actor=actor, permission=APPLY)
     cluster = lock_cluster(change.cluster)
     change = lock_change(change)
     advance(change=change, deed=ChangeDeed.APPLY)
+    require_not_frozen(cluster=cluster, now=clock(), emergency=emergency)
     require_current(change)
     why_not = why_not_agreed(change)
     if why_not is not None:
@@ -59,6 +72,8 @@ def start_deployment(*, actor: Actor, change: Change, clock: Clock = timezone.no
     document = candidate_document(change)
     nodes = _require_free_nodes(cluster)
     down = _require_present(cluster=cluster, nodes=nodes, clock=clock)
+    if not scheduled:
+        close_window(change=change, actor=actor, why="It was applied before its window.")
     revision = create_revision(actor=actor, change=change, document=document)
     deployment = _create_deployment(actor=actor, change=change, revision=revision)
     facts = {"revision": revision.number, "change": change.pk, "nodes": [node.name for node in nodes]}

@@ -24,6 +24,7 @@ from balancer.workflow.observations import ObservationMemory, refresh_observatio
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import compile_rulesets, document_of, live_revision
 from balancer.workflow.rollout import turn_since
+from balancer.workflow.windows import run_due_windows
 
 COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
@@ -64,7 +65,7 @@ def reconcile_node(
     rehearsal that waits, and look at what the node does.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
-    waits for a node that is down.
+    waits for a node that is down, and windows.
     """
     node = _greet(node_name=node_name, memory=memory, identity=identity, clock=clock)
     if node is None:
@@ -75,6 +76,7 @@ def reconcile_node(
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
     skip_absent_node(cluster=node.cluster, clock=clock)
+    run_due_windows(cluster=node.cluster, clock=clock)
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
