@@ -25,7 +25,7 @@ from balancer.admin.site import (
 )
 from balancer.models import Change, Deployment, Draft
 from balancer.workflow import deployments, queries
-from balancer.workflow.errors import Refused
+from balancer.workflow.errors import Invalid, Refused
 from balancer.workflow.permissions import APPLY, may
 
 
@@ -91,7 +91,8 @@ class ChangeAdmin(ConsoleAdmin):
         typed = {name: request.POST.get(name, "") for name in TYPED}
         if not any(typed.values()) or not request.user.is_authenticated:
             return HttpResponseRedirect(page_address(change))
-        return self._show(request, change, typed=typed)
+        errors = refusal.fields if isinstance(refusal, Invalid) else {}
+        return self._show(request, change, typed=typed, field_errors=errors)
 
     def cancel_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         if request.method != "POST":

@@ -26,7 +26,12 @@ LENGTH_MAX = timedelta(days=7)
 
 @deed(Action.CHANGE_SCHEDULED, target="change")
 def schedule_change(
-    *, actor: Actor, change: Change, starts_at: datetime, ends_at: datetime, clock: Clock = timezone.now
+    *,
+    actor: Actor,
+    change: Change,
+    starts_at: datetime | None,
+    ends_at: datetime | None,
+    clock: Clock = timezone.now,
 ) -> Window:
     """Let an approved change be applied between two moments, as this person. Needs APPLY.
 
@@ -42,7 +47,7 @@ def schedule_change(
     if find_window(change) is not None:
         raise Refused("scheduled", f"{change} is scheduled already. Cancel that window first.")
     problems = check_times(cluster=cluster, starts_at=starts_at, ends_at=ends_at, now=clock())
-    if problems:
+    if problems or starts_at is None or ends_at is None:
         raise Invalid(problems)
     require_current(change)
     why_not = why_not_approved(change)
@@ -115,9 +120,12 @@ def end_window(
 
 
 def check_times(
-    *, cluster: Cluster, starts_at: datetime, ends_at: datetime, now: datetime
+    *, cluster: Cluster, starts_at: datetime | None, ends_at: datetime | None, now: datetime
 ) -> Mapping[str, str]:
     """Argument -> what is wrong with it, in a sentence; empty where the times can be taken."""
+    if starts_at is None or ends_at is None:
+        given = {"starts_at": starts_at, "ends_at": ends_at}
+        return {name: "Give a date and a time." for name, value in given.items() if value is None}
     if starts_at < now:
         return {"starts_at": "That is in the past; choose a time to come, or apply it now."}
     if ends_at <= starts_at:

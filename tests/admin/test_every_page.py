@@ -23,6 +23,7 @@ POST_ONLY = {
     "balancer_change_cancel",
     "balancer_revision_roll_back",
     "balancer_service_leave_change",
+    "balancer_cluster_lift_freeze",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},
@@ -34,6 +35,7 @@ FORMS_OF = {
     "balancer_cluster_add": {"administrator"},
     "balancer_cluster_policy": {"administrator"},
     "balancer_cluster_operation": {"administrator"},
+    "balancer_cluster_freeze": {"administrator"},
     "balancer_cluster_edit": {"administrator"},
     "balancer_node_add": {"administrator"},
     "balancer_node_edit": {"administrator"},
@@ -129,6 +131,8 @@ DEEDS = (
     "approve",
     "reject",
     "apply",
+    "schedule",
+    "cancel-window",
     "discard",
     "describe",
     "drop-draft",

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from balancer.domain.lifecycle import RehearsalState
-from balancer.models import AuditEvent, Change, Cluster, Deployment, Rehearsal, Window
+from balancer.models import AuditEvent, Change, Cluster, Deployment, Freeze, Rehearsal, Window
 from balancer.workflow import windows
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Invalid
@@ -21,7 +21,7 @@ from balancer.workflow.submissions import withdraw_change
 from balancer.workflow.windows import run_due_windows
 from tests.cast import Site, let_rehearsals_be
 from tests.documents import service_data
-from tests.workflow.deeds import approve, go_live, refusal_of
+from tests.workflow.deeds import approve, edit, go_live, refusal_of
 
 HOUR = timedelta(hours=1)
 
@@ -201,13 +201,18 @@ def test_in_a_freeze_it_stops(site: Site, change: Change, administrator: User) -
     stops(site, window, "frozen", "All clusters are frozen until", "Sale")
 
 
-def test_where_the_change_was_withdrawn_and_approved_anew_it_stops(site: Site, change: Change) -> None:
+@pytest.mark.parametrize("anew", [True, False])
+def test_where_the_change_was_withdrawn_it_stops_even_if_something_else_was_approved_in_it(
+    site: Site, change: Change, anew: bool
+) -> None:
     window = schedule(site, change)
     withdraw_change(actor=site.author, change=change)
-    site.save("mail", port=25, by=site.author)
-    Change.objects.get(pk=change.pk).drafts.update(version=2)
+    if anew:
+        edit(site.author, site, Change.objects.get(pk=change.pk), port=81)
+        site.approve(Change.objects.get(pk=change.pk))
 
-    stops(site, window, "state", "is draft", "Have it approved")
+    state = "approved" if anew else "draft"
+    stops(site, window, "state", f"is {state} and no longer what was scheduled.", "schedule it again")
 
 
 def test_where_whoever_scheduled_it_may_not_apply_any_more_it_stops(site: Site, change: Change) -> None:
@@ -322,7 +327,7 @@ def test_applying_it_at_once_makes_its_window_needless(site: Site, change: Chang
 # Freezes
 
 
-def freeze_now(site: Site, administrator: User, cluster: Cluster | None):  # type: ignore[no-untyped-def]
+def freeze_now(site: Site, administrator: User, cluster: Cluster | None) -> Freeze:
     now = timezone.now()
     return declare_freeze(
         actor=administrator, cluster=cluster, starts_at=now - HOUR, ends_at=now + HOUR, reason="Audit."

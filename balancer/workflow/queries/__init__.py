@@ -36,6 +36,7 @@ from balancer.workflow.queries.revisions import (
     view_revision,
 )
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
+from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
     "ApprovalDeed",
@@ -62,6 +63,7 @@ __all__ = [
     "VoteView",
     "actions_for",
     "candidate_text",
+    "coming_windows",
     "diff_revisions",
     "find_origin",
     "list_services",
@@ -69,9 +71,11 @@ __all__ = [
     "preview_service",
     "service_form",
     "service_names",
+    "stopped_windows",
     "view_change",
     "view_dashboard",
     "view_deployment",
+    "view_freezes",
     "view_node",
     "view_revision",
 ]
