@@ -1,5 +1,6 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from django.utils.module_loading import import_string
 from balancer.domain.types import Document
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError
 from balancer.lab.errors import LabError
-from balancer.lab.rehearsal import Load, Loaded
+from balancer.lab.rehearsal import Load, Loaded, Rehearsal
+from balancer.lab.rehearse import rehearse
 from balancer.models import Node
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.jobs import run_job
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.queue import NODE_TICK
+from balancer.workflow.rehearsing import Rehearse, run_rehearsal
 
 AUTO = "auto"
 _memory = NodeMemory()
@@ -33,7 +36,24 @@ def run_own_job(*, job_id: str) -> None:
 
 def reconcile_own_node() -> None:
     name = own_node_name()
-    reconcile_node(node_name=name, kernel=kernel_of(node_name=name), memory=_memory, identity=own_identity())
+    reconcile_node(
+        node_name=name,
+        kernel=kernel_of(node_name=name),
+        memory=_memory,
+        identity=own_identity(),
+        rehearse=rehearse_of(node_name=name),
+    )
+
+
+def run_own_rehearsal(*, rehearsal_id: str) -> None:
+    """Carry out a rehearsal of the node whose worker this process is."""
+    name = own_node_name()
+    run_rehearsal(
+        rehearsal_id=rehearsal_id,
+        node_name=name,
+        rehearse=rehearse_of(node_name=name),
+        identity=own_identity(),
+    )
 
 
 def own_node_name() -> str:
@@ -44,10 +64,21 @@ def own_node_name() -> str:
 
 def kernel_of(*, node_name: str) -> Kernel:
     """The kernel as the node's row and the environment ask for it; the environment wins."""
+    return _kernel(settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_FLAVOUR, _driver_of(node_name))
+
+
+def rehearse_of(*, node_name: str) -> Rehearse:
+    """The node's own way to rehearse: with the flavour and the driver that `kernel_of` would use."""
+    make = import_string(settings.LBADMIN_REHEARSAL_FACTORY)
+    found: Rehearse = make(flavour=settings.LBADMIN_FLAVOUR, driver=_driver_of(node_name))
+    return found
+
+
+def _driver_of(node_name: str) -> str:
     asked = settings.LBADMIN_DRIVER
     if asked == AUTO:
         asked = Node.objects.filter(name=node_name).values_list("driver", flat=True).first() or AUTO
-    return _kernel(settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_FLAVOUR, str(asked))
+    return str(asked)
 
 
 def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
@@ -60,6 +91,22 @@ def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
         driver=None if driver == AUTO else DriverName(driver),
         this_host=settings.LBADMIN_THIS_HOST,
     )
+
+
+def make_rehearse(*, flavour: str, driver: str) -> Rehearse:
+    """The real one, in a lab of its own."""
+
+    def run(
+        *,
+        document: Document,
+        ruleset: Ruleset,
+        touched: Collection[str],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Rehearsal:
+        load = rehearsal_loader(flavour=flavour, driver=driver)
+        return rehearse(document=document, load=load, ruleset=ruleset, touched=touched, meanwhile=meanwhile)
+
+    return run
 
 
 def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:

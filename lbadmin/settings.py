@@ -46,6 +46,8 @@ LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22")
 """TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
 LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
 """Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
+LBADMIN_REHEARSAL_FACTORY = "balancer.wiring.make_rehearse"
+"""The same for the worker's way to rehearse."""
 
 LBADMIN_TRUSTED_PROXIES = env_list("LBADMIN_TRUSTED_PROXIES", "")
 """Addresses and networks of proxies whose X-Forwarded-For is believed; `unix` for one on a unix socket."""

@@ -3,6 +3,7 @@ two nodes whose kernels are kept in memory; and history that a test database may
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -122,10 +123,15 @@ class Site:
         return self.finish(self.start(*services))
 
     def finish(self, deployment: Deployment) -> Revision:
-        for job in deployment.jobs.order_by("node__name"):
+        for job in deployment.jobs.filter(state=JobState.QUEUED).order_by("position"):
             assert self.run(job) is JobState.SUCCEEDED
         self.cluster.refresh_from_db()
         return deployment.revision
+
+    def see_nodes(self, *names: str, at: datetime | None = None) -> None:
+        """The workers of these nodes (of all) were heard of just now; a node that is down begins nothing."""
+        nodes = self.cluster.nodes.filter(name__in=names) if names else self.cluster.nodes.all()
+        nodes.update(last_seen=at or timezone.now())
 
     def run(self, job: Job, **options: Any) -> JobState | None:
         name = options.pop("node_name", job.node.name)
@@ -147,10 +153,19 @@ def own_rules(snapshot: Snapshot) -> dict[str, dict[str, tuple[str, ...]]]:
 @pytest.fixture
 def site(author: User, approver: User, operator: User) -> Site:
     cluster = create_cluster(actor=None, name="edge")
+    let_rehearsals_be(cluster)
     for name in ("lb1", "lb2"):
         create_node(actor=None, cluster=cluster, name=name)
     kernels = {"lb1": FakeKernel(), "lb2": FakeKernel()}
-    return Site(cluster=cluster, author=author, approver=approver, operator=operator, kernels=kernels)
+    site = Site(cluster=cluster, author=author, approver=approver, operator=operator, kernels=kernels)
+    site.see_nodes()
+    return site
+
+
+def let_rehearsals_be(cluster: Cluster, *, rehearsal: str = "off") -> None:
+    """Approve without a rehearsal; "required" is for the tests that are about them."""
+    Cluster.objects.filter(pk=cluster.pk).update(rehearsal=rehearsal)
+    cluster.refresh_from_db()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ the tables of the code.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
@@ -35,7 +36,7 @@ STATES = (
 )
 ROLES = ("Viewer", "Editor", "Approver", "Operator", "Administrator", "no role", "superuser")
 PARTS = ("author", "contributor", "voter", "stranger")
-DEEDS = ("submit", "withdraw", "approve", "reject", "request-changes", "apply", "discard")
+DEEDS = ("submit", "withdraw", "approve", "reject", "request-changes", "apply", "schedule", "discard")
 
 _WRITES = {"Editor", "Administrator", "superuser"}
 _REVIEWS = {"Approver", "Administrator", "superuser"}
@@ -48,6 +49,7 @@ _FROM = {
     "reject": {"submitted", "approved"},
     "request-changes": {"submitted", "approved"},
     "apply": {"approved", "failed"},
+    "schedule": {"approved"},
     "discard": {"draft"},
 }
 LEADS_TO = {
@@ -57,6 +59,7 @@ LEADS_TO = {
     "reject": "rejected",
     "request-changes": "changes-requested",
     "apply": "applying",
+    "schedule": "approved",
     "discard": "discarded",
 }
 EVENTS = {
@@ -66,6 +69,7 @@ EVENTS = {
     "reject": "change.rejected",
     "request-changes": "change.sent_back",
     "apply": "deployment.started",
+    "schedule": "change.scheduled",
     "discard": "change.discarded",
 }
 NEED_A_REASON = ("reject", "request-changes")
@@ -81,11 +85,17 @@ def is_allowed(*, deed: str, state: str, role: str, part: str) -> bool:
         return role in _WRITES and wrote
     if deed in {"withdraw", "discard"}:
         return (role in _WRITES and wrote) or role in _CLEARS_UP
-    if deed == "apply":
+    if deed in {"apply", "schedule"}:
         return role in _APPLIES
     if deed == "approve":
         return role in _REVIEWS and part == "stranger"  # a second yes of one person adds nothing
     return role in _REVIEWS and not wrote
+
+
+def times_ahead() -> dict[str, datetime]:
+    """A window that can be asked for."""
+    start = timezone.now() + timedelta(hours=1)
+    return {"starts_at": start, "ends_at": start + timedelta(hours=1)}
 
 
 @dataclass

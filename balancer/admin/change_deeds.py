@@ -10,9 +10,10 @@ from django.core import signing
 from django.http import HttpRequest
 
 from balancer.admin.site import actor_of
+from balancer.admin.times import read_moment
 from balancer.domain.merge import Side
 from balancer.models import Change
-from balancer.workflow import approvals, deployments, drafts, editing, submissions
+from balancer.workflow import approvals, deployments, drafts, editing, schedules, submissions
 from balancer.workflow.approvals import PASSWORD_FRESH
 from balancer.workflow.errors import Refused
 from balancer.workflow.identity import prove_password
@@ -22,7 +23,7 @@ PASSWORD_AT = "lbadmin_password_at"
 """In the session: when the password was typed, in seconds since the epoch."""
 PASSWORD_TRIES = "lbadmin_password_tries"
 TRIES_MAX = 5
-TYPED = ("reason", "text", "title", "description", "username")
+TYPED = ("reason", "text", "title", "description", "username", "starts_at", "ends_at")
 """Fields whose text must not be lost when a deed is refused."""
 _SALT = "lbadmin.shown"
 
@@ -134,6 +135,19 @@ DEEDS: Mapping[str, Deed] = {
     "apply": Deed(
         lambda r, c: deployments.apply_change(actor=actor_of(r), change=c),
         "Applying. Every node reports below what it does.",
+    ),
+    "schedule": Deed(
+        lambda r, c: schedules.schedule_change(
+            actor=actor_of(r),
+            change=c,
+            starts_at=read_moment(_text(r, "starts_at")),
+            ends_at=read_moment(_text(r, "ends_at")),
+        ),
+        "Scheduled. It begins by itself, and everything is asked again then.",
+    ),
+    "cancel-window": Deed(
+        lambda r, c: schedules.cancel_window(actor=actor_of(r), change=c),
+        "The window is cancelled. The change stays approved.",
     ),
     "discard": Deed(
         lambda r, c: submissions.discard_change(actor=actor_of(r), change=c),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from balancer.admin import chips
@@ -14,6 +15,7 @@ from balancer.admin.operating import in_force
 from balancer.admin.overtaken import describe_clashes
 from balancer.admin.shares import compare_shares
 from balancer.admin.stakes import describe_stakes
+from balancer.admin.times import next_hours
 from balancer.domain.lifecycle import CHANGE_CLOSED
 from balancer.models import Change
 from balancer.workflow import queries
@@ -36,6 +38,8 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "progress": progress,
         "jobs": job_chips(progress),
         "password_needed": password_needed(request),
+        "times": next_hours() if view.actions.schedule else (),
+        "zone": timezone.get_current_timezone_name(),
         "shown": sign_shown(view.shown) if view.actions.approve else "",
         "events": events_about(change=change),
         **_overrides(request, view),

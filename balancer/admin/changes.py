@@ -19,14 +19,13 @@ from balancer.admin.site import (
     actor_of,
     count_rows,
     page_address,
-    perform,
     register,
     show_moment,
     texts_of,
 )
 from balancer.models import Change, Deployment, Draft
 from balancer.workflow import deployments, queries
-from balancer.workflow.errors import Refused
+from balancer.workflow.errors import Invalid, Refused
 from balancer.workflow.permissions import APPLY, may
 
 
@@ -68,6 +67,7 @@ class ChangeAdmin(ConsoleAdmin):
             title=change.title,
             crumbs=[(f"#{change.pk}", "")],
             can_cancel=self._can_cancel(request, context["progress"]),
+            may_cancel=_runs(context["progress"]) and may(actor=request.user, permission=APPLY),
             **context,
         )
 
@@ -91,7 +91,8 @@ class ChangeAdmin(ConsoleAdmin):
         typed = {name: request.POST.get(name, "") for name in TYPED}
         if not any(typed.values()) or not request.user.is_authenticated:
             return HttpResponseRedirect(page_address(change))
-        return self._show(request, change, typed=typed)
+        errors = refusal.fields if isinstance(refusal, Invalid) else {}
+        return self._show(request, change, typed=typed, field_errors=errors)
 
     def cancel_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         if request.method != "POST":
@@ -100,12 +101,14 @@ class ChangeAdmin(ConsoleAdmin):
         deployment = _latest_deployment(change)
         if change is None or deployment is None:
             return self.answer_missing(request, str(change_id))
-        return perform(
-            request,
-            lambda: deployments.cancel_deployment(actor=actor_of(request), deployment=deployment),
-            done="Cancelled. Nodes that had begun are put back to what was live.",
-            then=page_address(change),
-        )
+        try:
+            cancelled = deployments.cancel_deployment(actor=actor_of(request), deployment=deployment)
+        except Refused as refusal:
+            messages.error(request, refusal.message)
+        else:
+            after = queries.view_deployment(deployment=cancelled)
+            messages.success(request, after.cancelling or cancelled.error)
+        return HttpResponseRedirect(page_address(change))
 
     def progress_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         """A piece of the page, polled while a deployment runs; afterwards the page is loaded anew."""
@@ -121,11 +124,12 @@ class ChangeAdmin(ConsoleAdmin):
             "progress": progress,
             "jobs": job_chips(progress),
             "can_cancel": self._can_cancel(request, progress),
+            "may_cancel": progress.running and may(actor=request.user, permission=APPLY),
         }
         return TemplateResponse(request, "console/progress.html", context)
 
     def _can_cancel(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
-        return progress is not None and progress.can_cancel and may(actor=request.user, permission=APPLY)
+        return progress is not None and progress.cancel.possible and may(actor=request.user, permission=APPLY)
 
     @display(description="No.", ordering="pk")
     def show_number(self, row: Change) -> SafeString:
@@ -150,6 +154,10 @@ class ChangeAdmin(ConsoleAdmin):
     @display(description="Services")
     def show_size(self, row: Any) -> int:
         return row.size
+
+
+def _runs(progress: queries.DeploymentView | None) -> bool:
+    return progress is not None and progress.running
 
 
 def _latest_deployment(change: Change | None) -> Deployment | None:

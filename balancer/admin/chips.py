@@ -26,6 +26,7 @@ _WORK = {
     "succeeded": ("Succeeded", "ok", "check_circle"),
     "failed": ("Failed", "bad", "error"),
     "cancelled": ("Cancelled", "idle", "cancel"),
+    "skipped": ("Left out", "warn", "cloud_off"),
 }
 _DRAFT = {
     Draft.Action.CREATE: ("New", "ok", "add"),

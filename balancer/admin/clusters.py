@@ -8,6 +8,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
+from balancer.admin.freezes import FreezePages
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.nodes import nodes_of, nodes_row
 from balancer.admin.operation import OperationPages
@@ -16,12 +17,12 @@ from balancer.admin.site import ConsoleAdmin, count_rows, page_address, register
 from balancer.domain.operation import describe_operation
 from balancer.domain.policy import describe_policy
 from balancer.models import Cluster, Node, Service
-from balancer.workflow import clusters
+from balancer.workflow import clusters, queries
 from balancer.workflow.permissions import ADMINISTER, may
 
 
 @register(Cluster)
-class ClusterAdmin(PolicyPages, OperationPages, MachinePages, ConsoleAdmin):
+class ClusterAdmin(FreezePages, PolicyPages, OperationPages, MachinePages, ConsoleAdmin):
     list_display = ("show_name", "description", "show_nodes", "show_services", "show_live", "show_policy")
     search_fields = ("name", "description")
     search_help_text = "Name or description"
@@ -52,6 +53,9 @@ class ClusterAdmin(PolicyPages, OperationPages, MachinePages, ConsoleAdmin):
             services=row.services.count(),
             policy=describe_policy(row.policy),
             alone=alone_in(row),
+            freezes=queries.view_freezes(cluster=row),
+            windows=queries.coming_windows(cluster=row),
+            stopped=queries.stopped_windows(cluster=row),
             operation=describe_operation(row.operation),
             may_administer=may(actor=request.user, permission=ADMINISTER),
         )

@@ -49,7 +49,13 @@ def _clusters() -> list[dict[str, Any]]:
 
 def _show_cluster(cluster: Cluster) -> dict[str, Any]:
     view = queries.view_dashboard(cluster=cluster)
-    return {"view": view, "nodes": [nodes_row(node) for node in nodes_of(cluster)]}
+    return {
+        "view": view,
+        "nodes": [nodes_row(node) for node in nodes_of(cluster)],
+        "freezes": queries.view_freezes(cluster=cluster),
+        "windows": queries.coming_windows(cluster=cluster),
+        "stopped": queries.stopped_windows(cluster=cluster),
+    }
 
 
 def _deployments() -> list[tuple[Deployment, Any]]:

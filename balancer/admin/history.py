@@ -32,6 +32,10 @@ _TONES = {
     "set": "warn",
     "lifted": "info",
     "signed": "ok",
+    "scheduled": "info",
+    "stopped": "bad",
+    "missed": "bad",
+    "skipped": "warn",
 }
 _TELLING = ("message", "words", "error", "reason", "service", "title", "cause", "why")
 _WORDS = {
@@ -71,6 +75,14 @@ _WORDS = {
     "job.succeeded": ("finished a job", ""),
     "job.failed": ("failed at a job", ""),
     "job.cancelled": ("cancelled a job", ""),
+    "job.skipped": ("left a node out", ""),
+    "change.scheduled": ("scheduled it", "schedule it"),
+    "window.cancelled": ("cancelled its window", "cancel its window"),
+    "window.started": ("began its window", ""),
+    "window.stopped": ("stopped at its window", ""),
+    "window.missed": ("missed its window", ""),
+    "freeze.declared": ("declared a freeze", "declare a freeze"),
+    "freeze.lifted": ("lifted a freeze", "lift a freeze"),
     "node.created": ("added a node", "add a node"),
     "node.updated": ("edited a node", "edit a node"),
     "node.drifted": ("found other rules in a kernel", ""),

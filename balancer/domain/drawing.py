@@ -7,8 +7,11 @@ from balancer.domain.lifecycle import (
     CHANGE_TRANSITIONS,
     JOB_ENDED,
     JOB_TRANSITIONS,
+    REHEARSAL_ENDED,
+    REHEARSAL_TRANSITIONS,
     ChangeState,
     JobState,
+    RehearsalState,
 )
 
 
@@ -22,6 +25,12 @@ def draw_jobs() -> str:
     """The states of a node's job as a Mermaid state diagram."""
     steps = [(here, deed, there) for (here, deed), there in JOB_TRANSITIONS.items()]
     return _draw(steps, start=JobState.QUEUED, ends=sorted(JOB_ENDED))
+
+
+def draw_rehearsals() -> str:
+    """The states of a rehearsal as a Mermaid state diagram."""
+    steps = [(here, deed, there) for (here, deed), there in REHEARSAL_TRANSITIONS.items()]
+    return _draw(steps, start=RehearsalState.QUEUED, ends=sorted(REHEARSAL_ENDED))
 
 
 def _draw(steps: Iterable[tuple[str, str, str]], *, start: str, ends: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The states of a change, a deployment and a job, and the deeds that lead from one to the next.
+"""The states of a change, a deployment, a job and a rehearsal, and the deeds that lead from one to the next.
 
 A deed that is not in the table cannot happen. The tables are the only place that says so: workflow asks
 `next_state`, the console asks `deeds_from`.
@@ -30,6 +30,8 @@ class ChangeDeed(StrEnum):
     REQUEST_CHANGES = "request-changes"
     RECONSIDER = "reconsider"
     """What the approvals rested on is no longer there; it has to be reviewed again."""
+    SCHEDULE = "schedule"
+    """Let it be applied in a window of time to come."""
     APPLY = "apply"
     FINISH = "finish"
     FAIL = "fail"
@@ -49,12 +51,40 @@ class JobState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    """The node was down, and the policy lets a roll-out go on without it."""
 
 
 class JobDeed(StrEnum):
     CLAIM = "claim"
     REQUEUE = "requeue"
     SUCCEED = "succeed"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    SKIP = "skip"
+
+
+class WindowState(StrEnum):
+    WAITING = "waiting"
+    REHEARSING = "rehearsing"
+    STARTED = "started"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+    MISSED = "missed"
+
+
+class RehearsalState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RehearsalDeed(StrEnum):
+    CLAIM = "claim"
+    REQUEUE = "requeue"
+    PASS = "pass"
     FAIL = "fail"
     CANCEL = "cancel"
 
@@ -77,6 +107,7 @@ CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = Mappi
         (ChangeState.APPROVED, ChangeDeed.REJECT): ChangeState.REJECTED,
         (ChangeState.APPROVED, ChangeDeed.REQUEST_CHANGES): ChangeState.CHANGES_REQUESTED,
         (ChangeState.APPROVED, ChangeDeed.RECONSIDER): ChangeState.SUBMITTED,
+        (ChangeState.APPROVED, ChangeDeed.SCHEDULE): ChangeState.APPROVED,
         (ChangeState.APPROVED, ChangeDeed.APPLY): ChangeState.APPLYING,
         (ChangeState.REJECTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
         (ChangeState.APPLYING, ChangeDeed.FINISH): ChangeState.APPLIED,
@@ -93,9 +124,21 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobDeed], JobState] = MappingProxyType(
         (JobState.QUEUED, JobDeed.CLAIM): JobState.RUNNING,
         (JobState.QUEUED, JobDeed.CANCEL): JobState.CANCELLED,
         (JobState.QUEUED, JobDeed.FAIL): JobState.FAILED,
+        (JobState.QUEUED, JobDeed.SKIP): JobState.SKIPPED,
         (JobState.RUNNING, JobDeed.REQUEUE): JobState.QUEUED,
         (JobState.RUNNING, JobDeed.SUCCEED): JobState.SUCCEEDED,
         (JobState.RUNNING, JobDeed.FAIL): JobState.FAILED,
+    }
+)
+
+REHEARSAL_TRANSITIONS: Mapping[tuple[RehearsalState, RehearsalDeed], RehearsalState] = MappingProxyType(
+    {
+        (RehearsalState.QUEUED, RehearsalDeed.CLAIM): RehearsalState.RUNNING,
+        (RehearsalState.QUEUED, RehearsalDeed.CANCEL): RehearsalState.CANCELLED,
+        (RehearsalState.RUNNING, RehearsalDeed.REQUEUE): RehearsalState.QUEUED,
+        (RehearsalState.RUNNING, RehearsalDeed.PASS): RehearsalState.PASSED,
+        (RehearsalState.RUNNING, RehearsalDeed.FAIL): RehearsalState.FAILED,
+        (RehearsalState.RUNNING, RehearsalDeed.CANCEL): RehearsalState.CANCELLED,
     }
 )
 
@@ -116,10 +159,20 @@ CHANGE_EDITABLE = frozenset({ChangeState.DRAFT, ChangeState.CHANGES_REQUESTED})
 CHANGE_REVIEWED = frozenset({ChangeState.SUBMITTED, ChangeState.APPROVED, ChangeState.FAILED})
 """It carries a digest that votes are bound to, and nothing runs."""
 CHANGE_IN_REVIEW = frozenset({ChangeState.SUBMITTED})
+CHANGE_REHEARSABLE = CHANGE_REVIEWED | CHANGE_EDITABLE
+"""What it proposes can be tried."""
 CHANGE_APPLICABLE = frozenset({ChangeState.APPROVED, ChangeState.FAILED})
 DEPLOYMENT_ACTIVE = frozenset({DeploymentState.RUNNING})
 JOB_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
-JOB_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+JOB_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED})
+JOB_PASSED = frozenset({JobState.SUCCEEDED, JobState.SKIPPED})
+"""A roll-out goes on behind it."""
+JOB_STOPPING = JOB_ENDED - JOB_PASSED - {JobState.CANCELLED}
+"""A roll-out goes no further, and what it has changed is put back."""
+WINDOW_ACTIVE = frozenset({WindowState.WAITING, WindowState.REHEARSING})
+REHEARSAL_ACTIVE = frozenset({RehearsalState.QUEUED, RehearsalState.RUNNING})
+REHEARSAL_ENDED = frozenset({RehearsalState.PASSED, RehearsalState.FAILED, RehearsalState.CANCELLED})
+REHEARSAL_JUDGED = frozenset({RehearsalState.PASSED, RehearsalState.FAILED})
 
 
 def next_state(*, state: ChangeState, deed: ChangeDeed) -> ChangeState | None:
@@ -129,6 +182,10 @@ def next_state(*, state: ChangeState, deed: ChangeDeed) -> ChangeState | None:
 
 def next_job_state(*, state: JobState, deed: JobDeed) -> JobState | None:
     return JOB_TRANSITIONS.get((state, deed))
+
+
+def next_rehearsal_state(*, state: RehearsalState, deed: RehearsalDeed) -> RehearsalState | None:
+    return REHEARSAL_TRANSITIONS.get((state, deed))
 
 
 def deeds_from(state: ChangeState) -> frozenset[ChangeDeed]:

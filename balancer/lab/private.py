@@ -3,7 +3,7 @@
 import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,13 +15,15 @@ _T = TypeVar("_T")
 _CLONE_NEWNS, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 2, 4, 4096, 16384, 1 << 18
 """sched.h, sys/mount.h."""
 _libc = ctypes.CDLL(None, use_errno=True)
+_MEANWHILE_SECONDS = 2.0
 
 
-def run_privately(work: Callable[[], _T]) -> _T:
+def run_privately(work: Callable[[], _T], *, meanwhile: Callable[[], None] | None = None) -> _T:
     """What `work` returns or raises. It runs in a thread that sees an empty /run/netns, an empty directory
     of records and an xtables lock of its own, and so does all that it starts. LabError if that is refused.
 
     The thread ends with the work, so that none is left standing in a namespace that is not the process's.
+    `meanwhile` is called every two seconds in the caller's own thread.
     """
 
     def run() -> _T:
@@ -29,7 +31,10 @@ def run_privately(work: Callable[[], _T]) -> _T:
         return work()
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="private") as pool:
-        return pool.submit(run).result()
+        future = pool.submit(run)
+        while meanwhile is not None and not wait([future], timeout=_MEANWHILE_SECONDS).done:
+            meanwhile()
+        return future.result()
 
 
 def _leave_mounts() -> None:

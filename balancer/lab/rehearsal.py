@@ -24,7 +24,7 @@ class Limits:
     """So many others get `probes` connections each; of more a sample."""
     probes: int = 4
     seconds: float = 60.0
-    """No service is begun after that."""
+    """Nothing more is sent after that; a service that is not done by then counts as not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,9 @@ class Rehearsal:
     services: tuple[ServiceResult, ...]
     """The touched ones that were measured, then the others that were probed; each part sorted by name."""
     omitted: tuple[Omitted, ...]
-    """Enabled or touched services that got no connection, with the reason; sorted by name."""
+    """Enabled or touched services that got no connection or not enough, with the reason; sorted by name."""
+    unmeasured: tuple[Omitted, ...]
+    """Touched services whose shares nobody measured, though something is promised of them; sorted by name."""
     seconds: float
 
     def to_data(self) -> dict[str, Any]:
@@ -118,5 +120,6 @@ class Rehearsal:
             "measured": sum(service.touched for service in self.services),
             "probed": sum(not service.touched for service in self.services),
             "omitted": [asdict(one) for one in self.omitted],
+            "unmeasured": [asdict(one) for one in self.unmeasured],
             "seconds": round(self.seconds, 3),
         }

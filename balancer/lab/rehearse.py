@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -23,7 +23,7 @@ from balancer.lab.judge import (
 from balancer.lab.namespaces import NETNS_DIRECTORY
 from balancer.lab.private import run_privately
 from balancer.lab.rehearsal import Limits, Load, Loaded, Omitted, Rehearsal, ServiceResult
-from balancer.lab.sample import Fit, Sample, draw_sample, fit_lab
+from balancer.lab.sample import DELETED, DISABLED, Fit, Sample, draw_sample, fit_lab
 from balancer.lab.topology import Lab, missing_tools
 from balancer.lab.traffic import Report, open_connections, send_datagrams
 from balancer.ruleset.compile import compile_document
@@ -37,6 +37,9 @@ _BATCHES = (16, 400)
 """The first and every further one: where a connection stays unanswered, the others would only take time."""
 _CONCURRENCY = {Protocol.TCP: 16, Protocol.UDP: 64}
 _TIMEOUT_SECONDS = 2.0
+_LISTED = 5
+_GRACE_SECONDS = 10.0
+"""For clients that were begun just before the time was over."""
 
 
 def rehearse(
@@ -47,11 +50,13 @@ def rehearse(
     promised: Promised | None = None,
     touched: Collection[str] | None = None,
     limits: Limits | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Rehearsal:
     """Load `ruleset` (left out: the compiled document) as a node would, and compare what real connections
     see with `promised` (left out: by weight). None for `touched` means every service.
 
     Needs root. Raises LabError when it cannot be rehearsed here; nothing of it is seen or left outside.
+    `meanwhile` is called every two seconds, in the caller's thread.
     """
     _refuse_impossible()
     limits = limits or Limits()
@@ -65,9 +70,14 @@ def rehearse(
         deadline=started + limits.seconds,
     )
     wanted = ruleset or compile_document(document)
-    loaded, services, late = run_privately(lambda: work.run(load=load, ruleset=wanted))
+    loaded, services, late = run_privately(lambda: work.run(load=load, ruleset=wanted), meanwhile=meanwhile)
     return _sum_up(
-        loaded=loaded, services=services, omitted=(*sample.omitted, *late), seconds=time.monotonic() - started
+        loaded=loaded,
+        services=services,
+        omitted=(*sample.omitted, *late),
+        late=late,
+        touched=None if touched is None else frozenset(touched),
+        seconds=time.monotonic() - started,
     )
 
 
@@ -108,17 +118,22 @@ class _Work:
             return loaded, *self._send_all()
 
     def _send_all(self) -> tuple[tuple[ServiceResult, ...], tuple[Omitted, ...]]:
-        done, late = [], []
-        reason = f"the rehearsal had taken {self._limits.seconds:.0f} s already"
+        done: list[ServiceResult] = []
+        late: list[Omitted] = []
         parts = ((self._sample.measured, True), (self._sample.probed, False))
         for service, touched in [(service, touched) for part, touched in parts for service in part]:
             if time.monotonic() < self._deadline:
-                done.append(self._send_to(service, touched=touched))
+                result = self._send_to(service, touched=touched)
             else:
-                late.append(Omitted(name=service.name, touched=touched, reason=reason))
+                reason = f"the rehearsal had taken {self._limits.seconds:.0f} s already"
+                result = Omitted(name=service.name, touched=touched, reason=reason)
+            if isinstance(result, Omitted):
+                late.append(result)
+            else:
+                done.append(result)
         return tuple(done), tuple(late)
 
-    def _send_to(self, service: Service, *, touched: bool) -> ServiceResult:
+    def _send_to(self, service: Service, *, touched: bool) -> ServiceResult | Omitted:
         started = time.monotonic()
         shares = self._promised[service.name]
         count = self._limits.probes
@@ -136,6 +151,12 @@ class _Work:
             # No whole cycles, and too few for a verdict on shares.
             expected = replace(expected, exact=False, chance=None)
         complaints = judge(expected=expected, counts=counts)
+        if not complaints and counts.sent < count:
+            return Omitted(
+                name=service.name,
+                touched=touched,
+                reason=f"the time was over after {counts.sent} of {count} connections",
+            )
         by_chance = expected.chance is not None and shares
         return ServiceResult(
             name=service.name,
@@ -170,10 +191,12 @@ class _Work:
         return str(service.address or own)
 
     def _count(self, service: Service, *, count: int) -> Counts:
-        """Fewer than `count` where one was not answered."""
+        """Fewer than `count` where one was not answered, or where the time is over."""
         self._lead_clients(service)
         reports: list[Report] = []
         while (left := count - sum(report.sent for report in reports)) and not any(map(_unanswered, reports)):
+            if reports and time.monotonic() > self._deadline:
+                break
             reports.append(self._send(service, count=min(left, _BATCHES[1 if reports else 0])))
         return _add_up(reports)
 
@@ -186,6 +209,7 @@ class _Work:
             count=count,
             concurrency=_CONCURRENCY[service.protocol],
             timeout=_TIMEOUT_SECONDS,
+            within=_GRACE_SECONDS + max(0.0, self._deadline - time.monotonic()),
         )
 
     def _lead_clients(self, service: Service) -> None:
@@ -227,25 +251,52 @@ def _sum_up(
     loaded: Loaded,
     services: tuple[ServiceResult, ...],
     omitted: tuple[Omitted, ...],
+    late: tuple[Omitted, ...],
+    touched: frozenset[str] | None,
     seconds: float,
 ) -> Rehearsal:
     failed = [service.name for service in services if not service.passed]
-    unmeasured = [one.name for one in omitted if one.touched and one.reason.startswith("the rehearsal had")]
-    measured = sum(service.touched for service in services)
-    scope = f"{measured} services measured, {len(services) - measured} probed, {len(omitted)} left out"
+    missing = [one.name for one in late if one.touched]
+    unmeasured = _find_unmeasured(services=services, omitted=omitted, touched=touched)
+    scope = _describe_scope(services=services, omitted=omitted, unmeasured=unmeasured)
     if loaded.error is not None:
         verdict = f"Failed: the ruleset was not loaded. {loaded.error}"
     elif failed:
-        verdict = f"Failed: {', '.join(failed)} did not do what is promised ({scope})."
-    elif unmeasured:
-        verdict = f"Failed: there was no time for {', '.join(unmeasured)} ({scope})."
+        verdict = f"Failed: {', '.join(failed)} did not do what is promised. {scope}"
+    elif missing:
+        verdict = f"Failed: there was no time for {', '.join(missing)}. {scope}"
     else:
-        verdict = f"Passed: {scope}."
+        verdict = f"Passed: {scope}"
     return Rehearsal(
-        passed=loaded.error is None and not failed and not unmeasured,
+        passed=loaded.error is None and not failed and not missing,
         verdict=verdict,
         loaded=loaded,
         services=services,
         omitted=tuple(sorted(omitted, key=lambda one: one.name)),
+        unmeasured=unmeasured,
         seconds=seconds,
     )
+
+
+def _find_unmeasured(
+    *, services: tuple[ServiceResult, ...], omitted: tuple[Omitted, ...], touched: frozenset[str] | None
+) -> tuple[Omitted, ...]:
+    """What a pass says nothing about: a few probes do not show shares, and none show nothing."""
+    found = [one for one in omitted if one.touched and one.reason not in {DELETED, DISABLED}]
+    for service in services:
+        if not service.touched and (touched is None or service.name in touched):
+            reason = f"{service.sent} probes only, as others are in the sample"
+            found.append(Omitted(name=service.name, touched=True, reason=reason))
+    return tuple(sorted(found, key=lambda one: one.name))
+
+
+def _describe_scope(
+    *, services: tuple[ServiceResult, ...], omitted: tuple[Omitted, ...], unmeasured: tuple[Omitted, ...]
+) -> str:
+    measured = sum(service.touched for service in services)
+    scope = f"{measured} services measured, {len(services) - measured} probed, {len(omitted)} left out."
+    if not unmeasured:
+        return scope
+    listed = [f"{one.name} ({one.reason})" for one in unmeasured[:_LISTED]]
+    more = [f"{len(unmeasured) - _LISTED} more"] if len(unmeasured) > _LISTED else []
+    return f"{scope} Changed, but not measured: {', '.join([*listed, *more])}."

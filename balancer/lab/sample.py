@@ -19,6 +19,8 @@ _BLOCKS = tuple(
 """For benchmarks (RFC 2544) and carriers (RFC 6598): seldom a document's own."""
 _CLIENTS, _LAN, _FIRST_SEGMENT = 0, 1, 2
 """Which /24 of the block is what."""
+DELETED, DISABLED = "it is not in the document", "it is disabled"
+"""Reasons to leave a service out of which nothing is promised."""
 _NO_LINK = frozenset({"lo", "all", "default"})
 """Names that Linux gives to no new link."""
 _NO_ROUTE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "240.0.0.0/4"))
@@ -64,13 +66,13 @@ def _find_impossible(document: Document, *, touched: set[str]) -> Iterable[tuple
         if (service.enabled or service.name in touched) and (reason := _why_not(service, own=own)):
             yield service.name, Omitted(name=service.name, touched=service.name in touched, reason=reason)
     for name in touched - {service.name for service in document.services}:
-        yield name, Omitted(name=name, touched=True, reason="it is not in the document")
+        yield name, Omitted(name=name, touched=True, reason=DELETED)
 
 
 def _why_not(service: Service, *, own: Collection[object]) -> str | None:
     addresses = [a for a in (service.address, *(b.address for b in service.backends)) if a is not None]
     if not service.enabled:
-        return "it is disabled"
+        return DISABLED
     if service.family is not Family.IPV4:
         return "the lab has IPv4 only"
     if service.interface in _NO_LINK:

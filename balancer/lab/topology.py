@@ -120,15 +120,19 @@ class Lab:
         self, *, machine: str, command: Sequence[str], text: str | None = None, timeout: float = 60.0
     ) -> str:
         """Run to the end inside the machine; the standard output, or LabError with the standard error."""
-        done = subprocess.run(
-            self.command(machine=machine, command=command),
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            env=self.environment(machine=machine),
-        )
+        try:
+            done = subprocess.run(
+                self.command(machine=machine, command=command),
+                input=text,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+                env=self.environment(machine=machine),
+            )
+        except subprocess.TimeoutExpired as error:
+            told = f"“{' '.join(command)}” had not ended on {machine} after {timeout:.0f} s and was stopped."
+            raise LabError(told) from error
         if done.returncode:
             raise LabError(f"“{' '.join(command)}” failed on {machine}: {done.stderr.strip()}")
         return done.stdout

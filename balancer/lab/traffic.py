@@ -53,14 +53,16 @@ def open_connections(
     concurrency: int = 1,
     timeout: float = 2.0,
     sources: Sequence[str] | None = None,
+    within: float | None = None,
 ) -> Report:
     """`count` TCP connections from the client namespace; one after the other unless told otherwise.
 
-    No two connections or flows in the life of a lab share a source address and port.
+    No two connections or flows in the life of a lab share a source address and port. LabError where the
+    clients do not end within that many seconds (left out: as long as so many timeouts take).
     """
     return _run_clients(
         lab=lab, kind="tcp", address=address, port=port, count=count,
-        concurrency=concurrency, timeout=timeout, sources=sources,
+        concurrency=concurrency, timeout=timeout, sources=sources, within=within,
     )  # fmt: skip
 
 
@@ -73,11 +75,12 @@ def send_datagrams(
     concurrency: int = 64,
     timeout: float = 1.0,
     sources: Sequence[str] | None = None,
+    within: float | None = None,
 ) -> Report:
-    """`count` UDP flows of one datagram; sources as in `open_connections`."""
+    """`count` UDP flows of one datagram; sources and `within` as in `open_connections`."""
     return _run_clients(
         lab=lab, kind="udp", address=address, port=port, count=count,
-        concurrency=concurrency, timeout=timeout, sources=sources,
+        concurrency=concurrency, timeout=timeout, sources=sources, within=within,
     )  # fmt: skip
 
 
@@ -147,6 +150,7 @@ def _run_clients(
     concurrency: int,
     timeout: float,
     sources: Sequence[str] | None,
+    within: float | None,
 ) -> Report:
     order = {
         "kind": kind,
@@ -158,17 +162,27 @@ def _run_clients(
         "timeout": timeout,
         "concurrency": concurrency,
     }
-    limit = _SPARE_SECONDS + count * timeout / concurrency
+    limit = _SPARE_SECONDS + count * timeout / concurrency if within is None else within
     process = lab.start_module(machine="client", module="client")
     try:
         output, complaint = process.communicate(json.dumps(order) + "\n", timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        raise LabError(
+            f"The lab's clients had not ended after {limit:.0f} s and were stopped. The machine may be"
+            " overloaded; try again."
+        ) from error
     except BaseException:
-        process.kill()
-        process.communicate()
+        _end(process)
         raise
     if process.returncode:
         raise LabError(f"The clients failed: {complaint.strip()}")
     return _read_report(json.loads(output), sent=count)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def _read_report(data: dict[str, Any], *, sent: int) -> Report:

@@ -5,8 +5,10 @@ from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Job
 from balancer.models.overrides import LateReview, Override
+from balancer.models.rehearsals import Rehearsal
 from balancer.models.revisions import Revision
 from balancer.models.services import Backend, Service
+from balancer.models.windows import Freeze, Window
 
 __all__ = [
     "AuditEvent",
@@ -16,12 +18,15 @@ __all__ = [
     "Deployment",
     "Draft",
     "EditedChange",
+    "Freeze",
     "Job",
     "LateReview",
     "Node",
     "Override",
+    "Rehearsal",
     "Review",
     "Revision",
     "Service",
     "Vote",
+    "Window",
 ]

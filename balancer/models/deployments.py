@@ -54,6 +54,9 @@ class Job(models.Model):
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="jobs")
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="jobs")
     reason = models.CharField(max_length=16, choices=Reason)
+    position = models.PositiveIntegerField(default=0)
+    """In a roll-out: 1 for the canary, and so on; each begins when all before it have succeeded or were
+    skipped. 0 outside of one."""
     cause = models.CharField(max_length=200, blank=True)
     """Why a convergence was started, in words."""
     state = models.CharField(max_length=16, choices=choices_of(JobState), default=JobState.QUEUED)

@@ -16,14 +16,17 @@ VIEWED_MODELS = (
     "cluster",
     "deployment",
     "draft",
+    "freeze",
     "job",
     "latereview",
     "node",
     "override",
+    "rehearsal",
     "review",
     "revision",
     "service",
     "vote",
+    "window",
 )
 OWN_PERMISSIONS = {
     ("change", "draft_change"): "Can draft, submit and withdraw changes",

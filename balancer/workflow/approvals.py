@@ -22,6 +22,7 @@ from balancer.workflow.changes import (
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import APPROVE, Actor, may, require
+from balancer.workflow.rehearsed import require_rehearsed, why_not_rehearsed
 from balancer.workflow.reviews import Shown, keep_review
 
 PASSWORD_FRESH = timedelta(minutes=5)
@@ -45,8 +46,9 @@ def approve_change(
 
     Needs APPROVE. Refused: "own-change" for the author and everyone who ever edited a draft in it, superusers
     included; "not-eligible" by the policy of the cluster; "password" where that was too long ago; "conflict"
-    where the page is out of date; "stale" where the live configuration moved; "state" where it is not in
-    review, or this approval would add nothing.
+    where the page is out of date; "stale" where the live configuration moved; "not-rehearsed" where the
+    policy asks for a rehearsal of exactly this and none has passed; "state" where it is not in review, or
+    this approval would add nothing.
     """
     change = lock_change(change)
     actor = _require_reviewer(actor=actor, change=change, digest=digest)
@@ -62,6 +64,7 @@ def approve_change(
     candidate_document(change)
     if digest_change(change) != change.digest:
         raise Refused("conflict", f"{change} is not what was submitted. Withdraw it and submit it again.")
+    require_rehearsed(change)
     _vote(actor=actor, change=change, verdict=Vote.Verdict.APPROVE, reason=reason, shown=shown)
     if len(valid_approvals(change)) >= approvals_required(change):
         advance(change=change, deed=ChangeDeed.APPROVE)
@@ -91,10 +94,15 @@ def request_changes(*, actor: Actor, change: Change, digest: str, reason: str) -
 
 
 def why_not_approved(change: Change) -> str | None:
-    """Asks everything again that an approval rests on; a sentence where any of it does not hold.
+    """Asks everything again that an approval rests on, its rehearsal too; a sentence where any of it fails.
 
     For apply and for the worker: they trust neither the state of the row nor each other.
     """
+    return why_not_agreed(change) or why_not_rehearsed(change)
+
+
+def why_not_agreed(change: Change) -> str | None:
+    """The part of it that is up to people: a sentence where the votes do not carry what is proposed."""
     if digest_change(change) != change.digest:
         return f"{change} is not what was submitted and approved, or the policy has changed since."
     votes = list(Vote.objects.filter(change=change))
@@ -111,7 +119,7 @@ def why_not_approved(change: Change) -> str | None:
 
 def why_needless(*, person: User, change: Change) -> str | None:
     """Why an approval by this person would change nothing, in a sentence; None where it would."""
-    if change.state != ChangeState.SUBMITTED and why_not_approved(change) is None:
+    if change.state != ChangeState.SUBMITTED and why_not_agreed(change) is None:
         return f"{change} has all the approvals that it needs."
     valid = valid_approvals(change)
     if len(valid) < approvals_required(change) and any(vote.user_id == person.pk for vote in valid):

@@ -1,4 +1,6 @@
-"""Bringing an approved change to every node, and making it live when every node carries it."""
+"""Bringing an approved change to the nodes, one after the other, and making it live when all carry it."""
+
+from collections.abc import Iterable
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -8,47 +10,82 @@ from balancer.domain.lifecycle import (
     DEPLOYMENT_ACTIVE,
     JOB_ACTIVE,
     JOB_ENDED,
+    JOB_PASSED,
+    JOB_STOPPING,
     ChangeDeed,
     DeploymentState,
     JobState,
 )
+from balancer.domain.operation import Away
 from balancer.models import Change, Cluster, Deployment, Job, Node, Revision
 from balancer.workflow import audit
-from balancer.workflow.approvals import why_not_approved
+from balancer.workflow.approvals import why_not_agreed, why_not_approved
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
+from balancer.workflow.clock import Clock
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
+from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
-from balancer.workflow.presence import is_gone
+from balancer.workflow.presence import is_down, is_gone
 from balancer.workflow.queue import publish_on_commit
+from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import create_revision, document_of, live_revision
+from balancer.workflow.rollout import find_next, find_running, order_nodes, why_not_yet
+from balancer.workflow.schedules import close_window
 
 
 @deed(Action.DEPLOYMENT_STARTED, target="change")
-def apply_change(*, actor: Actor, change: Change) -> Deployment:
+def apply_change(*, actor: Actor, change: Change, clock: Clock = timezone.now) -> Deployment:
     """Make a revision of an approved (or failed) change and queue one job for each node. Needs APPLY.
 
     Refused: "state", "stale" (live moved under the drafts; the sentence says what), "invalid", "not-approved"
-    (the approval does not hold), "busy" (another deployment or a convergence runs), "nothing" (no nodes).
+    (the approval does not hold), "not-rehearsed", "busy" (another deployment or a convergence runs),
+    "nothing" (no nodes), "away" (a node is down that the policy does not leave out), "frozen".
+    """
+    return start_deployment(actor=actor, change=change, clock=clock)
+
+
+def start_deployment(
+    *,
+    actor: Actor,
+    change: Change,
+    scheduled: bool = False,
+    emergency: bool = False,
+    clock: Clock = timezone.now,
+) -> Deployment:
+    """The same inside a transaction of the caller's, for what has a record of its own: a window.
+
+    `scheduled`: it is the change's window that asks; otherwise one that is still to come is given up.
     """
     require(actor=actor, permission=APPLY)
     cluster = lock_cluster(change.cluster)
     change = lock_change(change)
     advance(change=change, deed=ChangeDeed.APPLY)
+    require_not_frozen(cluster=cluster, now=clock(), emergency=emergency)
     require_current(change)
-    why_not = why_not_approved(change)
+    why_not = why_not_agreed(change)
     if why_not is not None:
         raise Refused("not-approved", f"{why_not} Withdraw it, submit it again and have it approved.")
+    require_rehearsed(change)
     document = candidate_document(change)
     nodes = _require_free_nodes(cluster)
+    down = _require_present(cluster=cluster, nodes=nodes, clock=clock)
+    if not scheduled:
+        close_window(change=change, actor=actor, why="It was applied before its window.")
     revision = create_revision(actor=actor, change=change, document=document)
     deployment = _create_deployment(actor=actor, change=change, revision=revision)
     facts = {"revision": revision.number, "change": change.pk, "nodes": [node.name for node in nodes]}
     audit.record(actor=actor, action=Action.DEPLOYMENT_STARTED, target=deployment, facts=facts)
-    for node in nodes:
-        queue_job(actor=actor, node=node, revision=revision, deployment=deployment)
+    for position, node in enumerate(nodes, start=1):
+        if node in down:
+            _skip_at_once(node=node, revision=revision, deployment=deployment, position=position)
+        else:
+            queue_job(
+                actor=actor, node=node, revision=revision, deployment=deployment, position=position,
+                announce=position == 1,
+            )  # fmt: skip
     return deployment
 
 
@@ -65,7 +102,11 @@ def cancel_deployment(*, actor: Actor, deployment: Deployment) -> Deployment:
         raise Refused("state", f"This deployment is over ({deployment.state}); there is nothing to cancel.")
     names = cancel_queued_jobs(actor=actor, deployment=deployment) + _abandon_jobs(deployment)
     if not names:
-        raise Refused("nothing", "Every node is at work; wait for the result and roll back if needed.")
+        raise Refused(
+            "nothing",
+            "No node is left that has not begun, and what is at work cannot be stopped. Wait for the result"
+            " and roll back if needed.",
+        )
     audit.record(actor=actor, action=Action.DEPLOYMENT_CANCELLED, target=deployment, facts={"nodes": names})
     finalize_deployment(deployment=deployment)
     deployment.refresh_from_db()
@@ -79,15 +120,18 @@ def queue_job(
     revision: Revision,
     deployment: Deployment | None = None,
     cause: str = "",
+    position: int = 0,
     announce: bool = True,
 ) -> Job:
-    """A job in the state queued, announced to its node after the commit unless the node itself queues it."""
+    """A job in the state queued, announced to its node after the commit; not where the node itself queues it,
+    nor where others come first."""
     job = Job.objects.create(
         deployment=deployment,
         node=node,
         revision=revision,
         reason=Job.Reason.DEPLOY if deployment else Job.Reason.CONVERGE,
         cause=cause,
+        position=position,
         queued_at=timezone.now(),
     )
     facts = {"node": node.name, "revision": revision.number, "reason": str(job.reason), "cause": cause}
@@ -111,7 +155,8 @@ def cancel_queued_jobs(*, actor: Actor, deployment: Deployment) -> list[str]:
 
 
 def finalize_deployment(*, deployment: Deployment) -> None:
-    """End a deployment whose jobs have all ended; before that, stop the rest as soon as one has failed.
+    """After the end of a job: call the next node; or stop the roll-out and put back what it changed; or make
+    it live, when every node carries it that was not left out.
 
     Runs in the transaction that records the end of a job, with the cluster locked, so the last of several
     nodes is the one that sees them all ended.
@@ -120,28 +165,48 @@ def finalize_deployment(*, deployment: Deployment) -> None:
     if deployment.state not in DEPLOYMENT_ACTIVE:
         return
     states = _job_states(deployment)
-    if JobState.FAILED in states and JobState.QUEUED in states:
+    if states & JOB_STOPPING and JobState.QUEUED in states:
         cancel_queued_jobs(actor=None, deployment=deployment)
         states = _job_states(deployment)
     if not states <= JOB_ENDED:
-        return
-    if states == {JobState.SUCCEEDED}:
+        following = find_next(deployment)
+        if following is not None:
+            publish_on_commit(following)
+    elif states <= JOB_PASSED and JobState.SUCCEEDED in states:
         _make_live(deployment)
     else:
-        _give_up(
-            deployment,
-            state=DeploymentState.FAILED if JobState.FAILED in states else DeploymentState.CANCELLED,
+        stopped = states & JOB_STOPPING
+        _give_up(deployment, state=DeploymentState.FAILED if stopped else DeploymentState.CANCELLED)
+
+
+def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:
+    """Where a roll-out waits for a node that is down and that the policy leaves out: let it go on.
+
+    Asked in the tick of every worker of the cluster; one of them does it.
+    """
+    deployment = find_running(cluster)
+    job = find_next(deployment) if deployment is not None else None
+    if deployment is None or job is None or not _may_skip(job=job, cluster=cluster, clock=clock):
+        return
+    with audit.writing():
+        lock_cluster(cluster)
+        skipped = Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
+            state=JobState.SKIPPED, finished_at=clock()
         )
+        if skipped:
+            _record_skip(job)
+            finalize_deployment(deployment=deployment)
 
 
 def _require_free_nodes(cluster: Cluster) -> list[Node]:
-    """The cluster's nodes, none of them at work. A convergence that nobody has begun makes room."""
-    running = Deployment.objects.filter(cluster=cluster, state__in=DEPLOYMENT_ACTIVE).first()
+    """The cluster's nodes in the order of a roll-out, none at work. A convergence that nobody has begun makes
+    room."""
+    running = find_running(cluster)
     if running is not None:
         raise Refused(
             "busy", f"Revision {running.revision.number} is being applied; wait until that is over."
         )
-    nodes = list(Node.objects.filter(cluster=cluster, enabled=True).order_by("name"))
+    nodes = order_nodes(cluster=cluster, nodes=Node.objects.filter(cluster=cluster, enabled=True))
     if not nodes:
         raise Refused(
             "nothing", f"The cluster {cluster} has no node that takes part; add or enable one first."
@@ -158,6 +223,60 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused("busy", f"The node {busy.node} is being brought back to revision"
                               f" {busy.revision.number} just now; try again in a moment.")  # fmt: skip
     return nodes
+
+
+def _require_present(*, cluster: Cluster, nodes: list[Node], clock: Clock) -> list[Node]:
+    """The nodes that are down and may be left out; Refused("away") where one is down that may not."""
+    down = [node for node in nodes if is_down(node=node, now=clock())]
+    skips = cluster.operation.away == Away.SKIP
+    blocking = [node.name for node in down if not skips or node == nodes[0]]
+    if not blocking:
+        return down
+    if skips:
+        raise Refused(
+            "away",
+            f"{blocking[0]} is down, and a roll-out begins with it. Start its worker, or let the operation"
+            " policy name another node as the first.",
+        )
+    verb = "is" if len(blocking) == 1 else "are"
+    raise Refused(
+        "away",
+        f"{join_names(blocking)} {verb} down, and the operation policy lets no roll-out begin without every"
+        " node. Start the worker there, or switch the node off until it is back.",
+    )
+
+
+def join_names(names: Iterable[str]) -> str:
+    """`lb1, lb2 and lb3`."""
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def _may_skip(*, job: Job, cluster: Cluster, clock: Clock) -> bool:
+    if cluster.operation.away != Away.SKIP or job.position <= 1:
+        return False
+    return is_down(node=job.node, now=clock())
+
+
+def _skip_at_once(*, node: Node, revision: Revision, deployment: Deployment, position: int) -> None:
+    now = timezone.now()
+    job = Job.objects.create(
+        deployment=deployment,
+        node=node,
+        revision=revision,
+        reason=Job.Reason.DEPLOY,
+        position=position,
+        state=JobState.SKIPPED,
+        queued_at=now,
+        finished_at=now,
+    )
+    _record_skip(job)
+
+
+def _record_skip(job: Job) -> None:
+    facts = {"node": job.node.name, "revision": job.revision.number}
+    why = "The node is down; it catches up when it returns."
+    audit.record(actor=None, action=Action.JOB_SKIPPED, target=job, facts=facts | {"why": why})
 
 
 def _abandon_jobs(deployment: Deployment) -> list[str]:
@@ -208,9 +327,9 @@ def _make_live(deployment: Deployment) -> None:
 
 
 def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
-    jobs = list(deployment.jobs.select_related("node").order_by("node__name"))
-    wrong = [f"{job.node.name}: {job.error}" for job in jobs if job.state == JobState.FAILED]
-    error = " ".join(wrong) or "The deployment was cancelled before every node had begun."
+    jobs = list(deployment.jobs.select_related("node").order_by("position", "node__name"))
+    wrong = [f"{job.node.name}: {job.error}" for job in jobs if job.state in JOB_STOPPING]
+    error = " ".join(wrong) or _describe_cancel(jobs)
     _end(deployment, state=state, error=error)
     advance(change=lock_change(deployment.change), deed=ChangeDeed.FAIL)
     facts = {"revision": deployment.revision.number, "error": error}
@@ -222,6 +341,15 @@ def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
     for job in jobs:
         if job.claimed_at is not None:
             queue_job(actor=None, node=job.node, revision=live, cause=cause)
+
+
+def _describe_cancel(jobs: list[Job]) -> str:
+    stopped = [job.node.name for job in jobs if job.state == JobState.CANCELLED]
+    back = [job.node.name for job in jobs if job.claimed_at is not None]
+    text = f"Cancelled before {join_names(stopped)} had begun."
+    if back:
+        text += f" {join_names(back)} had, and {'is' if len(back) == 1 else 'are'} put back."
+    return text
 
 
 def _end(deployment: Deployment, *, state: DeploymentState, error: str) -> None:
@@ -236,6 +364,9 @@ def why_not_deployable(job: Job) -> str | None:
         return "The deployment of this job is not running."
     if deployment.revision_id != job.revision_id or job.revision.change_id != deployment.change_id:
         return "The job, its deployment and its revision do not belong together."
+    not_yet = why_not_yet(job)
+    if not_yet:
+        return not_yet
     try:
         document = candidate_document(deployment.change)
         if dump_document(document) != job.revision.document:

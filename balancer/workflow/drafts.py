@@ -17,6 +17,7 @@ from balancer.workflow.editing import current_change, find_current_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.overtaken import require_seen
 from balancer.workflow.permissions import DRAFT, Actor, require
+from balancer.workflow.rehearsals import cancel_rehearsals
 
 NAME_MAX = 63
 
@@ -179,6 +180,7 @@ def require_editable(*, actor: Actor, cluster: Cluster, change: Change) -> Chang
             f"{change} brings back a revision as it was and cannot be edited. Discard it and edit.",
         )
     begin_edit(change)
+    cancel_rehearsals(change=change, why="The change was edited.", actor=actor)
     return change
 
 

@@ -1,12 +1,14 @@
 """Why a person's deed was not done."""
 
+from collections.abc import Mapping
+
 
 class Refused(Exception):
     """A deed that is not allowed, or not possible now. Nothing was changed.
 
     `code` is stable and short: `forbidden`, `state`, `own-change`, `not-invited`, `not-eligible`, `password`,
-    `not-approved`, `stale`, `busy`, `conflict`, `invalid`, `reason`, `nothing`, `rollback`, `taken`,
-    `own-deed`, `limit`.
+    `not-approved`, `not-rehearsed`, `stale`, `busy`, `away`, `frozen`, `conflict`, `invalid`, `reason`,
+    `nothing`, `rollback`, `scheduled`, `taken`, `own-deed`, `limit`.
     `message` is for the person: what to do, in a sentence.
     """
 
@@ -14,3 +16,11 @@ class Refused(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class Invalid(Refused):
+    """Values that cannot be taken, each with its own sentence. `fields` are named like the arguments."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        super().__init__("invalid", " ".join(fields.values()))
+        self.fields = dict(fields)

@@ -24,6 +24,7 @@ from balancer.workflow.deployments import finalize_deployment, why_not_deployabl
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.overrides import effective_of
 from balancer.workflow.revisions import compile_rulesets, live_revision, why_not_genuine
+from balancer.workflow.rollout import why_not_yet
 
 ATTEMPTS_MAX = 5
 """Workers that may die over one job."""
@@ -122,7 +123,8 @@ def _why_not_claimable(job: Job | None, *, node_name: str) -> tuple[str, str]:
         return "ended", f"The job has ended already ({job.state}); nothing was done."
     if job.state != JobState.QUEUED:
         return "running", "The job is being carried out already."
-    return "", ""
+    not_yet = why_not_yet(job)
+    return ("not-yet", not_yet) if not_yet else ("", "")
 
 
 def _why_not_convergence(job: Job) -> str | None:

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from balancer.models import Job
+from balancer.models import Job, Rehearsal
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
 
@@ -24,8 +24,10 @@ def record_refused_message(*, queue: str, code: str, message: str, raw: bytes) -
         audit.record(actor=None, action=Action.MESSAGE_REFUSED, facts=facts)
 
 
-def record_refused_job(*, node: str, code: str, message: str, job: Job | None, **facts: Any) -> None:
-    """A job that a worker was told to run and would not."""
+def record_refused_job(
+    *, node: str, code: str, message: str, job: Job | Rehearsal | None, **facts: Any
+) -> None:
+    """A job or a rehearsal that a worker was told to run and would not."""
     audit.record(
         actor=None,
         action=Action.WORKER_REFUSED,

@@ -17,12 +17,15 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
-from balancer.workflow.deployments import queue_job
+from balancer.workflow.deployments import queue_job, skip_absent_node
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
 from balancer.workflow.overrides import Effective, effective_of
+from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import compile_rulesets, live_revision
+from balancer.workflow.rollout import turn_since
+from balancer.workflow.windows import run_due_windows
 
 COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
@@ -46,14 +49,24 @@ class NodeMemory:
 
 
 def reconcile_node(
-    *, node_name: str, kernel: Kernel, memory: NodeMemory, identity: str, clock: Clock = timezone.now
+    *,
+    node_name: str,
+    kernel: Kernel,
+    memory: NodeMemory,
+    identity: str,
+    rehearse: Rehearse | None = None,
+    clock: Clock = timezone.now,
 ) -> None:
     """Refresh what is known of the node, then do the first of these that there is to do:
 
-    leave a living worker of this node alone; run a queued job; wait for a running deployment, or until the
-    node takes part again; bring the kernel back to the live revision (where the node carries another one, or
-    where the kernel differs when the worker starts). A kernel that differs later on is reported as drift and
-    left as it is. With no job at hand, look at what the node does.
+    leave a living worker of this node alone; run a queued job whose turn has come; wait for a running
+    deployment, or until the node takes part again; bring the kernel back to the live revision (where the
+    node carries another one, or where the kernel differs when the worker starts). A kernel that differs later
+    on is reported as drift and left as it is. With no job at hand, carry out a
+    rehearsal that waits, and look at what the node does.
+
+    Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
+    waits for a node that is down, and windows.
     """
     node = _greet(node_name=node_name, memory=memory, identity=identity, clock=clock)
     if node is None:
@@ -61,9 +74,14 @@ def reconcile_node(
     _refresh_facts(node=node, kernel=kernel, memory=memory, now=clock())
     if not recover_jobs(node=node, identity=identity, clock=clock):
         return
-    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).first()
-    if waiting is not None:
-        if waiting.attempts or waiting.queued_at <= clock() - MESSAGE_GRACE:
+    if not recover_rehearsals(node=node, identity=identity, clock=clock):
+        return
+    skip_absent_node(cluster=node.cluster, clock=clock)
+    run_due_windows(cluster=node.cluster, clock=clock)
+    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
+    since = turn_since(waiting) if waiting is not None else None
+    if waiting is not None and since is not None:
+        if waiting.attempts or since <= clock() - MESSAGE_GRACE:
             run_job(
                 job_id=str(waiting.pk), node_name=node_name, kernel=kernel, identity=identity, clock=clock
             )
@@ -72,6 +90,9 @@ def reconcile_node(
         cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
         if cause:
             _converge(node=node, cause=cause, kernel=kernel, identity=identity, clock=clock)
+        elif rehearse is not None:
+            before = clock() - MESSAGE_GRACE
+            rehearse_next(node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=clock)
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 

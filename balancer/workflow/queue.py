@@ -1,4 +1,4 @@
-"""Telling a node that a job waits. The row is the queue; the message is a hint that may be lost."""
+"""Telling a node that a job or a rehearsal waits. The row is the queue; the message is a hint."""
 
 import logging
 
@@ -6,26 +6,31 @@ from celery import current_app
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from balancer.models import Job, Node
+from balancer.models import Job, Node, Rehearsal
 
 APPLY_JOB = "balancer.tasks.apply_job"
+REHEARSE = "balancer.tasks.rehearse"
 NODE_TICK = "balancer.tasks.node_tick"
 
 logger = logging.getLogger(__name__)
 
 
-def publish_on_commit(job: Job) -> None:
-    """After the commit, send the job's id to its node. Without a broker the node finds the row by itself."""
-    job_id, queue = str(job.pk), job.node.queue
-    transaction.on_commit(lambda: _send(job_id=job_id, queue=queue), robust=True)
+def publish_on_commit(row: Job | Rehearsal) -> None:
+    """After the commit, send the row's id to its node. Without a broker the node finds the row by itself."""
+    task = APPLY_JOB if isinstance(row, Job) else REHEARSE
+    row_id, queue = str(row.pk), row.node.queue
+    transaction.on_commit(lambda: _send(task=task, row_id=row_id, queue=queue), robust=True)
 
 
-def _send(*, job_id: str, queue: str) -> None:
+def _send(*, task: str, row_id: str, queue: str) -> None:
     try:
-        current_app.send_task(APPLY_JOB, args=[job_id], queue=queue, retry=False, ignore_result=True)
+        current_app.send_task(task, args=[row_id], queue=queue, retry=False, ignore_result=True)
     except OperationalError as error:
         logger.warning(
-            "Job %s is queued, but the broker cannot be reached (%s); its node will find it.", job_id, error
+            "%s %s is queued, but the broker cannot be reached (%s); its node will find it.",
+            task,
+            row_id,
+            error,
         )
 
 

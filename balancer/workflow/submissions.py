@@ -10,11 +10,10 @@ from balancer.domain.lifecycle import CHANGE_OPEN, CHANGE_REVIEWED, ChangeDeed
 from balancer.domain.merge import Merge, Side, merge_service
 from balancer.models import Change, Draft
 from balancer.workflow import audit
-from balancer.workflow.approvals import why_not_approved
+from balancer.workflow.approvals import why_not_agreed
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import (
     advance,
-    approvals_required,
     begin_edit,
     digest_change,
     drop_votes,
@@ -26,6 +25,7 @@ from balancer.workflow.documents import Data, candidate_document, drafts_of, liv
 from balancer.workflow.drafts import rebase_drafts
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
+from balancer.workflow.rehearsals import approve_unasked, cancel_rehearsals, queue_missing
 from balancer.workflow.revisions import document_of, live_revision
 
 Choices = Mapping[str, Mapping[str, Side]]
@@ -36,7 +36,8 @@ Choices = Mapping[str, Mapping[str, Side]]
 def submit_change(*, actor: Actor, change: Change) -> Change:
     """Hand a draft change in for review; its digest is fixed here. Needs DRAFT (ROLL_BACK for a rollback).
 
-    Where the policy asks for no approval it is approved by that. Refused: "nothing" (no drafts), "stale"
+    By that its rehearsals are queued, where the policy asks for them. Where it asks for no approval, the
+    change is approved as soon as they have passed, or at once. Refused: "nothing" (no drafts), "stale"
     (live moved under them), "invalid" (not valid as a whole), "not-invited" (somebody else's change).
     """
     change = lock_change(change)
@@ -56,10 +57,8 @@ def submit_change(*, actor: Actor, change: Change) -> Change:
         change.contributors.add(actor)
     facts = {"digest": change.digest, "policy": change.cluster.policy.to_data()}
     audit.record(actor=actor, action=Action.CHANGE_SUBMITTED, target=change, facts=facts)
-    if approvals_required(change) == 0:
-        advance(change=change, deed=ChangeDeed.APPROVE)
-        facts = {"digest": change.digest, "why": "The policy asks for no approval."}
-        audit.record(actor=None, action=Action.CHANGE_APPROVED, target=change, facts=facts)
+    queue_missing(actor=actor, change=change, cause="It was submitted.")
+    approve_unasked(change)
     return change
 
 
@@ -70,6 +69,7 @@ def withdraw_change(*, actor: Actor, change: Change) -> Change:
     require_drafter(actor=actor, change=change, or_administrator=True)
     was = change.state
     advance(change=change, deed=ChangeDeed.WITHDRAW, digest="", submitted_at=None)
+    cancel_rehearsals(change=change, why="The change was withdrawn.", actor=actor)
     facts = {"was": was, "votes_dropped": drop_votes(change)}
     audit.record(actor=actor, action=Action.CHANGE_WITHDRAWN, target=change, facts=facts)
     return change
@@ -81,6 +81,7 @@ def discard_change(*, actor: Actor, change: Change) -> Change:
     change = lock_change(change)
     require_drafter(actor=actor, change=change, or_administrator=True)
     advance(change=change, deed=ChangeDeed.DISCARD, closed_at=timezone.now())
+    cancel_rehearsals(change=change, why="The change was discarded.", actor=actor)
     audit.record(actor=actor, action=Action.CHANGE_DISCARDED, target=change)
     return change
 
@@ -97,6 +98,7 @@ def rebase_change(*, actor: Actor, change: Change, choices: Choices | None = Non
     require_drafter(actor=actor, change=change)
     base = live_revision(change.cluster)
     begin_edit(change, base_revision=base)
+    cancel_rehearsals(change=change, why="The change was edited.", actor=actor)
     live = live_services(change.cluster)
     if change.rollback_of is not None:
         target = {s["name"]: s for s in document_to_data(document_of(change.rollback_of))["services"]}
@@ -138,9 +140,13 @@ def reconsider(*, change: Change, actor: Actor, action: Action, facts: dict[str,
     if change.state not in CHANGE_REVIEWED:
         return
     digest = digest_change(change)
-    if digest == change.digest and why_not_approved(change) is None:
+    if digest == change.digest and why_not_agreed(change) is None:
         return
+    moved = digest != change.digest
     advance(change=change, deed=ChangeDeed.RECONSIDER, digest=digest)
+    if moved:
+        cancel_rehearsals(change=change, why="What it is judged by has changed.")
+        queue_missing(actor=None, change=change, cause="What it is judged by has changed.")
     facts = {"why": "What an approval rests on has changed; it has to be reviewed again.", "digest": digest}
     audit.record(actor=None, action=Action.CHANGE_RECONSIDERED, target=change, facts=facts)
 

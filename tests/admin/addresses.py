@@ -64,6 +64,7 @@ def _address_of_model(name: str) -> str:
         "balancer_service_draft": lambda: [_editable_draft().pk],
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
+        "balancer_cluster_lift_freeze": lambda: [row.pk, 1],
         "balancer_revision_compare": lambda: [],
         "balancer_service_bulk": lambda: [],
         "balancer_service_editing": lambda: [],

@@ -239,7 +239,7 @@ class TestProgress:
             assert 'hx-trigger="every 1s"' in text
             assert "1 of 2 nodes carry revision 2." in text
             assert "Read the rules back" in text
-        assert "The node&#x27;s worker does not answer" in piece
+        assert "Waiting for the node&#x27;s worker to take it." in piece
 
     def test_loads_the_page_anew_when_it_is_over(self, site: Site, web: Service, login: Login) -> None:
         change = in_state(site, "applying")

@@ -27,6 +27,7 @@ POST_ONLY = {
     "balancer_service_leave_change",
     "balancer_override_lift",
     "balancer_latereview_sign",
+    "balancer_cluster_lift_freeze",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},
@@ -38,6 +39,7 @@ FORMS_OF = {
     "balancer_cluster_add": {"administrator"},
     "balancer_cluster_policy": {"administrator"},
     "balancer_cluster_operation": {"administrator"},
+    "balancer_cluster_freeze": {"administrator"},
     "balancer_cluster_edit": {"administrator"},
     "balancer_node_add": {"administrator"},
     "balancer_node_edit": {"administrator"},
@@ -142,6 +144,8 @@ DEEDS = (
     "approve",
     "reject",
     "apply",
+    "schedule",
+    "cancel-window",
     "discard",
     "describe",
     "drop-draft",

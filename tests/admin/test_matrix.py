@@ -13,6 +13,7 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
+from balancer.admin.times import write_moment
 from balancer.models import Service
 from tests.admin.conftest import Login
 from tests.cast import Site
@@ -27,6 +28,7 @@ from tests.matrix import (
     all_rows,
     cells,
     make_case,
+    times_ahead,
 )
 
 LISTS = cycle(("admin:balancer_change_changelist", "admin:balancer_service_changelist"))
@@ -72,7 +74,9 @@ def by_hand(client: Client, case: Case, expected: dict[str, bool]) -> Iterator[s
         start, refusals = transaction.savepoint(), case.refusals(deed)
         # With a reason the answer to a refusal is the whole page, so it is given where it is looked at.
         reason = {"reason": REASON} if deed in NEED_A_REASON and case.state in REVIEWED else {}
-        fields = {"digest": case.change.digest, **reason}
+        times = times_ahead() if deed == "schedule" and case.state == "approved" else {}
+        typed = {name: write_moment(moment) for name, moment in times.items()}
+        fields = {"digest": case.change.digest, **reason, **typed}
         answer = client.post(reverse("admin:balancer_change_do", args=[case.change.pk, deed]), fields)
         refused = case.refusals(deed) - refusals
         if allowed and case.now().state != LEADS_TO[deed]:

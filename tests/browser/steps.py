@@ -63,7 +63,7 @@ def approve(page: Page, console: Console, address: str, *, by: str) -> None:
 
 def apply(page: Page, address: str) -> None:
     page.goto(address)
-    page.get_by_role("button", name="Apply", exact=True).click()
+    page.get_by_role("button", name="Apply now", exact=True).click()
     expect(page.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
 
 

@@ -130,7 +130,7 @@ def test_a_change_that_became_stale_is_brought_up_to_date_and_nothing_is_lost(
 
     operator.goto(address)
     expect(operator.get_by_text("The service shelf was modified since.")).to_be_visible()
-    operator.get_by_role("button", name="Apply", exact=True).click()
+    operator.get_by_role("button", name="Apply now", exact=True).click()
     expect(operator.get_by_text("bring it up to date").first).to_be_visible()
     author.goto(address)
     author.get_by_role("button", name="Withdraw").click()

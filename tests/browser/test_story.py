@@ -104,7 +104,7 @@ def review_and_apply(
     ).to_be_visible()
     approve(approver, console, address, by="approver")
     operator.goto(address)
-    operator.get_by_role("button", name="Apply", exact=True).click()
+    operator.get_by_role("button", name="Apply now", exact=True).click()
     assert look_at(operator, "applying-1440-light") == []
     expect(operator.get_by_text("2 of 2 nodes carry revision")).to_be_visible(timeout=30_000)
     expect(operator.locator(".lb-head").get_by_text("Applied")).to_be_visible()

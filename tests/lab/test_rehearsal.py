@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,8 @@ from fractions import Fraction
 from io import StringIO
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -18,6 +21,7 @@ from balancer.domain.types import Document
 from balancer.lab.judge import WRONG_BY
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
+from balancer.lab.traffic import Report, open_connections
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Chance, Dnat, Masquerade, Nth, Rule, Ruleset, Table
 from balancer.wiring import rehearsal_loader
@@ -192,8 +196,69 @@ def test_what_comes_after_the_time_limit_is_no_pass() -> None:
     result = rehearse(document=one, load=load, touched={"new"}, limits=Limits(seconds=0))
     assert not result.passed
     assert result.verdict == (
-        "Failed: there was no time for new (0 services measured, 0 probed, 2 left out)."
+        "Failed: there was no time for new. 0 services measured, 0 probed, 2 left out."
+        " Changed, but not measured: new (the rehearsal had taken 0 s already)."
     )
+
+
+@pytest.mark.kernel
+def test_a_service_that_is_not_done_when_the_time_is_over_was_not_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+
+    def connect_for_long(**options: Any) -> Report:
+        report = open_connections(**options)
+        now[0] += 100
+        return report
+
+    monkeypatch.setattr("balancer.lab.rehearse.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("balancer.lab.rehearse.open_connections", connect_for_long)
+    result = rehearse(document=document(service_data()), load=rehearsal_loader(flavour="nft"))
+    assert not result.passed
+    assert [(o.name, o.reason) for o in result.unmeasured] == [
+        ("web", "the time was over after 16 of 400 connections")
+    ]
+    assert result.verdict.startswith("Failed: there was no time for web.")
+
+
+@pytest.mark.kernel
+def test_a_pass_says_which_touched_services_it_says_nothing_about() -> None:
+    one = document(
+        service_data("first", backends=[backend_data("10.0.0.3")]),
+        service_data("second", port=81, backends=[backend_data("10.0.0.3")]),
+        service_data("third", port=82, backends=[backend_data("10.0.0.3")]),
+        service_data("local", interface="lo", port=83),
+    )
+    result = rehearse(
+        document=one,
+        load=rehearsal_loader(flavour="nft"),
+        touched={"first", "second", "third", "local", "deleted"},
+        limits=Limits(connections=4, touched=1, probed=1),
+    )
+    assert result.passed, result.verdict
+    assert len(result.unmeasured) == 3
+    assert {(o.reason) for o in result.unmeasured} == {
+        "4 probes only, as others are in the sample",
+        "not in the sample",
+        "the lab cannot have an interface lo",
+    }
+    assert "Changed, but not measured: " in result.verdict
+    assert all(f"{one.name} ({one.reason})" in result.verdict for one in result.unmeasured)
+
+
+@pytest.mark.kernel
+def test_who_waits_for_a_rehearsal_is_called_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancer.lab.private._MEANWHILE_SECONDS", 0.01)
+    called: list[str] = []
+    result = rehearse(
+        document=document(service_data()),
+        load=rehearsal_loader(flavour="nft"),
+        limits=Limits(connections=4),
+        meanwhile=lambda: called.append(threading.current_thread().name),
+    )
+    assert result.passed
+    assert set(called) == {threading.current_thread().name}
 
 
 def write(path: Path, *services: dict[str, object]) -> Path:

@@ -8,6 +8,7 @@ import pytest
 
 from balancer.lab.article import EXPECTED_LOSS, load_rules, method_one, method_two
 from balancer.lab.client import TIMED_OUT
+from balancer.lab.errors import LabError
 from balancer.lab.topology import Lab
 from balancer.lab.traffic import BackgroundTraffic, list_sources, open_connections, send_datagrams
 from tests.lab.rules import remove_rules, restore
@@ -97,3 +98,12 @@ def count(traffic: BackgroundTraffic) -> int:
         sum(target["answered"].values()) + sum(target["lost"].values())
         for target in status["targets"].values()
     )
+
+
+def test_clients_that_do_not_end_in_time_are_stopped_and_told_of_in_a_sentence(lab: Lab) -> None:
+    remove_rules(lab)
+    restore(lab=lab, flavour="nft", text=DROP_EVERY_FOURTH.format(protocol="tcp", verdict="DROP"))
+    with pytest.raises(LabError, match="had not ended after 0 s and were stopped"):
+        open_connections(lab=lab, address="10.0.0.9", port=80, count=4, timeout=30, within=0.4)
+    with pytest.raises(LabError, match="had not ended on client after 0 s"):
+        lab.run(machine="client", command=["sleep", "30"], timeout=0.2)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.utils import timezone
+
 from balancer.domain.codec import load_document
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
@@ -9,7 +11,7 @@ from balancer.models import AuditEvent, Deployment, Node
 from balancer.ruleset.compile import compile_document
 from balancer.workflow.clusters import create_cluster, create_node
 from balancer.workflow.revisions import live_revision
-from tests.cast import Site, make_person
+from tests.cast import Site, let_rehearsals_be, make_person
 from tests.kernel.machine import Namespace
 from tests.stack.machinery import Stack, eventually
 
@@ -23,14 +25,17 @@ def make_site(*nodes: str) -> Site:
         for name, role in (("ann", "Editor"), ("bob", "Approver"), ("oli", "Operator"))
     ]
     cluster = create_cluster(actor=None, name="edge")
+    let_rehearsals_be(cluster)
     for name in nodes:
         create_node(actor=None, cluster=cluster, name=name)
+    # Some tests begin to apply before the workers start, so nobody calls their nodes down yet.
+    Node.objects.update(last_seen=timezone.now())
     return Site(cluster=cluster, author=people[0], approver=people[1], operator=people[2])
 
 
 def wait_for_worker(node: str, *, stack: Stack) -> None:
     """Until the worker has had its first tick: it is consuming, and its pool works."""
-    eventually(lambda: Node.objects.get(name=node).last_seen, what=f"the start of the worker of {node}")
+    eventually(lambda: Node.objects.get(name=node).facts_at, what=f"the start of the worker of {node}")
 
 
 def wait_for_end(deployment: Deployment, *, within: float = 20) -> Deployment:

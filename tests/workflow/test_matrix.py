@@ -18,6 +18,7 @@ from balancer.models import AuditEvent
 from balancer.workflow.approvals import approve_change, reject_change, request_changes
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.schedules import schedule_change
 from balancer.workflow.submissions import discard_change, submit_change, withdraw_change
 from tests.cast import PASSWORD, Site
 from tests.matrix import (
@@ -32,6 +33,7 @@ from tests.matrix import (
     cells,
     is_allowed,
     make_case,
+    times_ahead,
 )
 
 Door = Callable[[Case, str], bool]
@@ -45,6 +47,8 @@ def by_workflow(case: Case, deed: str) -> bool:
         arguments |= {"digest": change.digest, "reason": REASON}
     if deed == "approve":
         arguments["password_at"] = timezone.now()
+    if deed == "schedule":
+        arguments |= times_ahead()
     try:
         FUNCTIONS[deed](**arguments)
     except Refused as refusal:
@@ -58,6 +62,9 @@ def by_command(case: Case, deed: str) -> bool:
     options = ["--as", case.person.get_username(), "--digest", change.digest, "--reason", REASON]
     if deed == "approve":
         options.append("--password-stdin")
+    if deed == "schedule":
+        start, end = times_ahead().values()
+        options += ["--from", start.isoformat(), "--until", end.isoformat()]
     try:
         call_command("change", deed, str(change.pk), *options, stdout=io.StringIO())
     except CommandError as error:
@@ -73,6 +80,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "reject": reject_change,
     "request-changes": request_changes,
     "apply": apply_change,
+    "schedule": schedule_change,
     "discard": discard_change,
 }
 DOORS: Mapping[str, Door] = {"workflow": by_workflow, "command": by_command}

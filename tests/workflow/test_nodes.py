@@ -69,6 +69,7 @@ def converged(site: Site) -> list[str]:
 
 
 def test_a_tick_says_that_the_node_is_there_and_what_it_is(site: Site, worker: Worker) -> None:
+    Node.objects.update(last_seen=None)
     assert view_node(node=worker.node).absent
 
     worker.tick()

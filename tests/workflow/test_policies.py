@@ -178,6 +178,7 @@ def test_an_approval_that_expired_is_not_applied_and_can_be_given_again(site: Si
         refusal = refusal_of(lambda: apply_change(actor=site.operator, change=change))
         notes = notes_on(change)
         approve(site.approver, change)
+        site.see_nodes()
         site.finish(apply_change(actor=site.operator, change=change))
 
     assert refusal.code == "not-approved"
@@ -189,6 +190,7 @@ def test_an_approval_counts_until_it_expires(site: Site) -> None:
     set_policy(site, hours=2)
     change = site.approved(service_data("web"))
     with time_machine.travel(timezone.now() + timedelta(hours=1, minutes=59)):
+        site.see_nodes()
         site.finish(apply_change(actor=site.operator, change=change))
 
     assert fresh(change).state == "applied"

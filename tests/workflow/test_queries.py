@@ -155,10 +155,11 @@ def test_progress_tells_what_each_node_is_doing(site: Site) -> None:
 
     view = view_deployment(deployment=deployment)
 
-    assert (view.active, view.done, view.can_cancel) == (True, 1, True)
+    assert (view.active, view.done, view.cancel.possible) == (True, 1, True)
     done, waiting = view.jobs
     assert [text for _, text in done.steps][-1] == "Read back and verified."
-    assert "does not answer" in waiting.waiting_for
+    assert waiting.waiting_for == "Waiting for the node's worker to take it."
+    assert [job.place for job in view.jobs] == ["1st of 2, the canary", "2nd of 2"]
 
 
 def test_two_revisions_are_compared_in_either_direction(site: Site) -> None:

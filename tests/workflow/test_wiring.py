@@ -7,9 +7,9 @@ from pytest_django import Settings
 from balancer import wiring
 from balancer.kernel.fake import FakeKernel
 from balancer.models import Node
-from balancer.tasks import apply_job, node_tick
+from balancer.tasks import apply_job, node_tick, rehearse
 from balancer.workflow.nodes import NodeMemory
-from balancer.workflow.queue import APPLY_JOB, NODE_TICK
+from balancer.workflow.queue import APPLY_JOB, NODE_TICK, REHEARSE
 from lbadmin import worker
 from lbadmin.envelope import TASKS
 from tests.cast import Site
@@ -43,7 +43,8 @@ def test_the_environment_wins_over_the_row(site: Site, asked: Settings) -> None:
 def test_a_process_without_a_node_runs_no_job(settings: Settings) -> None:
     settings.LBADMIN_NODE = ""
 
-    for task in (lambda: apply_job("00000000-0000-0000-0000-000000000000"), node_tick):
+    nobody = "00000000-0000-0000-0000-000000000000"
+    for task in (lambda: apply_job(nobody), lambda: rehearse(nobody), node_tick):
         with pytest.raises(ImproperlyConfigured):
             task()
 
@@ -58,7 +59,8 @@ def test_a_worker_without_a_node_does_not_start(
 
 
 def test_the_door_knows_every_task_and_no_other() -> None:
-    assert set(TASKS) == {APPLY_JOB, NODE_TICK} == {apply_job.name, node_tick.name}
+    assert set(TASKS) == {APPLY_JOB, REHEARSE, NODE_TICK}
+    assert set(TASKS) == {apply_job.name, rehearse.name, node_tick.name}
 
 
 def make_fake(*, flavour: str, driver: str) -> FakeKernel:

@@ -6,12 +6,14 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from balancer.models import Change
 from balancer.workflow.approvals import approve_change, reject_change, request_changes
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.identity import prove_password
+from balancer.workflow.schedules import schedule_change
 from balancer.workflow.submissions import discard_change, submit_change, withdraw_change
 
 Options = dict[str, Any]
@@ -29,6 +31,10 @@ class Command(BaseCommand):
         parser.add_argument("--as", dest="username", required=True, help="the account whose deed this is")
         parser.add_argument("--digest", default="", help="of the change as it was read, from its page")
         parser.add_argument("--reason", default="", help="why; the author reads it")
+        parser.add_argument(
+            "--from", dest="starts_at", default="", help="schedule: ISO time of the beginning"
+        )
+        parser.add_argument("--until", dest="ends_at", default="", help="schedule: ISO time of the end")
         parser.add_argument(
             "--password-stdin", action="store_true", help="read the password that approve needs from stdin"
         )
@@ -61,6 +67,15 @@ def _approve(actor: User, change: Change, options: Options) -> None:
     )
 
 
+def _moment(text: str) -> datetime | None:
+    """In the console's time zone where it names none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if timezone.is_aware(found) else timezone.make_aware(found)
+
+
 _DEEDS: Mapping[str, Callable[[User, Change, Options], Any]] = {
     "submit": lambda actor, change, _: submit_change(actor=actor, change=change),
     "withdraw": lambda actor, change, _: withdraw_change(actor=actor, change=change),
@@ -72,5 +87,8 @@ _DEEDS: Mapping[str, Callable[[User, Change, Options], Any]] = {
         actor=actor, change=change, digest=o["digest"], reason=o["reason"]
     ),
     "apply": lambda actor, change, _: apply_change(actor=actor, change=change),
+    "schedule": lambda actor, change, o: schedule_change(
+        actor=actor, change=change, starts_at=_moment(o["starts_at"]), ends_at=_moment(o["ends_at"])
+    ),
     "discard": lambda actor, change, _: discard_change(actor=actor, change=change),
 }

@@ -19,7 +19,7 @@ from balancer.workflow.queries.cluster import (
     view_dashboard,
     view_node,
 )
-from balancer.workflow.queries.deployments import DeploymentView, JobView, view_deployment
+from balancer.workflow.queries.deployments import CancelView, DeploymentView, JobView, view_deployment
 from balancer.workflow.queries.drafts import (
     Preview,
     ServiceForm,
@@ -48,11 +48,13 @@ from balancer.workflow.queries.revisions import (
     view_revision,
 )
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
+from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
     "ApprovalDeed",
     "ApprovalsView",
     "BackendNow",
+    "CancelView",
     "ChangeActions",
     "ChangeView",
     "Dashboard",
@@ -77,6 +79,7 @@ __all__ = [
     "VoteView",
     "actions_for",
     "candidate_text",
+    "coming_windows",
     "describe_late_reviews",
     "diff_override",
     "diff_revisions",
@@ -88,9 +91,11 @@ __all__ = [
     "service_form",
     "service_names",
     "services_left_empty",
+    "stopped_windows",
     "view_change",
     "view_dashboard",
     "view_deployment",
+    "view_freezes",
     "view_node",
     "view_operation",
     "view_overrides",

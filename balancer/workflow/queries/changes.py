@@ -15,7 +15,7 @@ from balancer.models import Change, Deployment, Draft, Vote
 from balancer.workflow.approvals import (
     valid_approvals,
     why_needless,
-    why_not_approved,
+    why_not_agreed,
     why_not_counted,
     why_not_eligible,
 )
@@ -24,7 +24,10 @@ from balancer.workflow.documents import candidate_of, live_services
 from balancer.workflow.editing import find_current_change
 from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, VIEW, may
 from balancer.workflow.queries.rulesets import RulesetDiff, diff_change
+from balancer.workflow.queries.windows import ScheduleView, view_schedule
+from balancer.workflow.rehearsed import why_not_rehearsed
 from balancer.workflow.reviews import Shown, show_now
+from balancer.workflow.schedules import find_window
 from balancer.workflow.submissions import merge_drafts
 from balancer.workflow.traffic import ShareRow, service_value, share_rows, shares_alone
 
@@ -93,6 +96,8 @@ class ChangeActions:
     reject: bool
     request_changes: bool
     apply: bool
+    schedule: bool
+    cancel_window: bool
     discard: bool
     describe: bool
     invite: bool
@@ -121,6 +126,7 @@ class ChangeView:
     invited: tuple[str, ...]
     deployment: Deployment | None
     """The latest attempt."""
+    schedule: ScheduleView
     actions: ChangeActions
 
 
@@ -144,6 +150,7 @@ def view_change(*, change: Change, user: Person) -> ChangeView:
         contributors=_names(change.contributors.all()),
         invited=_names(change.invited.all()),
         deployment=deployment,
+        schedule=view_schedule(change=change),
         actions=actions_for(change=change, user=user),
     )
 
@@ -179,6 +186,7 @@ def actions_for(*, change: Change, user: Person) -> ChangeActions:
     reviews = may(actor=user, permission=APPROVE) and not (
         person is not None and is_involved(actor=person, change=change)
     )
+    window = find_window(change)
     edit = draft and not rollback and ChangeDeed.EDIT in deeds
     why_not = _why_not_approve(change=change, person=person, deeds=deeds)
     return ChangeActions(
@@ -191,6 +199,8 @@ def actions_for(*, change: Change, user: Person) -> ChangeActions:
         reject=reviews and ChangeDeed.REJECT in deeds,
         request_changes=reviews and ChangeDeed.REQUEST_CHANGES in deeds,
         apply=may(actor=user, permission=APPLY) and ChangeDeed.APPLY in deeds,
+        schedule=may(actor=user, permission=APPLY) and ChangeDeed.SCHEDULE in deeds and window is None,
+        cancel_window=may(actor=user, permission=APPLY) and window is not None,
         discard=clears_up and ChangeDeed.DISCARD in deeds,
         describe=draft and ChangeDeed.EDIT in deeds,
         invite=draft and not rollback and person is not None and person.pk == change.author_id
@@ -204,7 +214,7 @@ def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[Ch
     """None where the button belongs on the page; an empty sentence where nobody expects it."""
     if ChangeDeed.APPROVE not in deeds or person is None:
         return ""
-    if change.state != ChangeState.SUBMITTED and why_not_approved(change) is None:
+    if change.state != ChangeState.SUBMITTED and why_not_agreed(change) is None:
         return ""
     needless = why_needless(person=person, change=change)
     if needless:
@@ -215,7 +225,7 @@ def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[Ch
         return "Your account has no role that may approve changes."
     if stale_reasons(change):
         return "What is live has moved under it; its author has to bring it up to date first."
-    return why_not_eligible(person=person, change=change)
+    return why_not_eligible(person=person, change=change) or why_not_rehearsed(change)
 
 
 def _view_draft(draft: Draft) -> DraftView:
