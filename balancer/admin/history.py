@@ -64,6 +64,7 @@ _WORDS = {
     "late_review.opened": ("did something that a second person has to sign", ""),
     "late_review.signed": ("signed afterwards", "sign it afterwards"),
     "rollback.opened": ("prepared a rollback", "prepare a rollback"),
+    "rollback.at_once": ("rolled back at once", "roll back at once"),
     "revision.created": ("made a revision", ""),
     "deployment.started": ("began to apply it", "apply it"),
     "deployment.succeeded": ("brought it to every node", ""),

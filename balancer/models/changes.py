@@ -26,6 +26,10 @@ class Change(models.Model):
         Revision, null=True, blank=True, on_delete=models.PROTECT, related_name="rollbacks"
     )
     """The revision whose content this change brings back."""
+    rollback_services = models.JSONField(null=True, blank=True)
+    """The names of the services that a rollback brings back, sorted; null: the whole revision."""
+    at_once = models.BooleanField(default=False)
+    """A rollback to the previous revision, which the policy lets an operator apply without an approval."""
     author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="changes")
     contributors = models.ManyToManyField(
         settings.AUTH_USER_MODEL, blank=True, related_name="contributed_changes"

@@ -100,6 +100,7 @@ class Action(StrEnum):
     REHEARSAL_FAILED = "rehearsal.failed"
     REHEARSAL_CANCELLED = "rehearsal.cancelled"
     ROLLBACK_OPENED = "rollback.opened"
+    ROLLED_BACK_AT_ONCE = "rollback.at_once"
     CHANGE_SCHEDULED = "change.scheduled"
     WINDOW_CANCELLED = "window.cancelled"
     WINDOW_STARTED = "window.started"

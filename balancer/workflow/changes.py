@@ -7,16 +7,17 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.domain.codec import digest_text, dump_document, parse_service
+from balancer.domain.codec import digest_text, document_to_data, dump_document, parse_service
 from balancer.domain.lifecycle import CHANGE_EDITABLE, ChangeDeed, ChangeState, next_state, states_before
 from balancer.domain.policy import is_critical
 from balancer.domain.types import Document
-from balancer.models import Change, Cluster, Draft, Vote
+from balancer.models import Change, Cluster, Draft, Revision, Vote
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
-from balancer.workflow.documents import Data, candidate_of, live_services
+from balancer.workflow.documents import Data, candidate_of, drafts_of, live_services
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import ADMINISTER, DRAFT, ROLL_BACK, Actor, may, require
+from balancer.workflow.revisions import document_of
 
 
 def lock_change(change: Change) -> Change:
@@ -124,6 +125,8 @@ def digest_change(change: Change) -> str:
         "cluster": change.cluster.name,
         "kind": change.kind,
         "rollback_of": change.rollback_of.number if change.rollback_of else None,
+        # Written only where it differs, so that no digest of before moves.
+        **({} if change.rollback_services is None else {"rollback_services": change.rollback_services}),
         "policy": change.cluster.policy.to_data(),
         "drafts": [_digested(draft) for draft in drafts],
     }
@@ -182,7 +185,33 @@ def _moved(draft: Draft, live: Data | None) -> str | None:
     return f"The service {draft.service_name} was modified since."
 
 
+def rollback_target(
+    *, revision: Revision, services: list[str] | None, live: dict[str, Data]
+) -> dict[str, Data | None]:
+    """Name -> what a rollback makes of the service, None where it goes; of all services, or of those named.
+
+    Refused("invalid") where the revision cannot be read, or neither it nor what is live has such a service.
+    """
+    target = {service["name"]: service for service in document_to_data(document_of(revision))["services"]}
+    if services is None:
+        return {name: target.get(name) for name in sorted({*live, *target})}
+    if not services:
+        raise Refused("invalid", "Choose at least one service to bring back.")
+    unknown = [name for name in services if name not in target and name not in live]
+    if unknown:
+        raise Refused(
+            "invalid", f"Neither {revision} nor what is live has a service named {', '.join(unknown)}."
+        )
+    return {name: target.get(name) for name in services}
+
+
 def _reaches_its_target(change: Change) -> bool:
-    document = candidate_of(change).document
-    assert change.rollback_of is not None
-    return document is not None and dump_document(document) == change.rollback_of.document
+    revision = change.rollback_of
+    assert revision is not None
+    if change.rollback_services is None:
+        document = candidate_of(change).document
+        return document is not None and dump_document(document) == revision.document
+    live = live_services(change.cluster)
+    target = rollback_target(revision=revision, services=change.rollback_services, live=live)
+    drafts = drafts_of(change)
+    return all(drafts.get(name, live.get(name)) == after for name, after in target.items())

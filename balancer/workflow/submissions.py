@@ -5,7 +5,6 @@ from typing import Any
 
 from django.utils import timezone
 
-from balancer.domain.codec import document_to_data
 from balancer.domain.lifecycle import CHANGE_OPEN, CHANGE_REVIEWED, ChangeDeed
 from balancer.domain.merge import Merge, Side, merge_service
 from balancer.models import Change, Draft
@@ -20,13 +19,14 @@ from balancer.workflow.changes import (
     lock_change,
     require_current,
     require_drafter,
+    rollback_target,
 )
 from balancer.workflow.documents import Data, candidate_document, drafts_of, live_services
 from balancer.workflow.drafts import rebase_drafts
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
 from balancer.workflow.rehearsals import approve_unasked, cancel_rehearsals, queue_missing
-from balancer.workflow.revisions import document_of, live_revision
+from balancer.workflow.revisions import live_revision
 
 Choices = Mapping[str, Mapping[str, Side]]
 """Service -> path of a clash -> whose value."""
@@ -40,6 +40,14 @@ def submit_change(*, actor: Actor, change: Change) -> Change:
     change is approved as soon as they have passed, or at once. Refused: "nothing" (no drafts), "stale"
     (live moved under them), "invalid" (not valid as a whole), "not-invited" (somebody else's change).
     """
+    change = hand_in(actor=actor, change=change)
+    queue_missing(actor=actor, change=change, cause="It was submitted.")
+    approve_unasked(change)
+    return change
+
+
+def hand_in(*, actor: Actor, change: Change) -> Change:
+    """The same up to the digest, inside the transaction of a deed that goes on by itself."""
     change = lock_change(change)
     require_drafter(actor=actor, change=change)
     if not Draft.objects.filter(change=change).exists():
@@ -57,8 +65,6 @@ def submit_change(*, actor: Actor, change: Change) -> Change:
         change.contributors.add(actor)
     facts = {"digest": change.digest, "policy": change.cluster.policy.to_data()}
     audit.record(actor=actor, action=Action.CHANGE_SUBMITTED, target=change, facts=facts)
-    queue_missing(actor=actor, change=change, cause="It was submitted.")
-    approve_unasked(change)
     return change
 
 
@@ -101,8 +107,10 @@ def rebase_change(*, actor: Actor, change: Change, choices: Choices | None = Non
     cancel_rehearsals(change=change, why="The change was edited.", actor=actor)
     live = live_services(change.cluster)
     if change.rollback_of is not None:
-        target = {s["name"]: s for s in document_to_data(document_of(change.rollback_of))["services"]}
-        wanted = {name: target.get(name) for name in {*live, *target, *drafts_of(change)}}
+        target = rollback_target(
+            revision=change.rollback_of, services=change.rollback_services, live=live
+        )
+        wanted = {name: target.get(name, live.get(name)) for name in {*target, *drafts_of(change)}}
     else:
         wanted = _decided(merge_drafts(change, live=live, choices=choices))
     rebase_drafts(actor=actor, change=change, live=live, wanted=wanted)
