@@ -51,6 +51,8 @@ def with_overrides(document: Document, overrides: Iterable[Override]) -> Documen
     overrides would not be valid (round robin counts to a limit), those that only take traffic away hold.
     """
     found = _by_service(overrides)
+    if not found:
+        return document
     services = (service_with_overrides(s, found.get(s.name, ())) for s in document.services)
     return replace(document, services=tuple(services))
 

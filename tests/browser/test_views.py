@@ -22,7 +22,7 @@ def test_every_page_fits_and_keeps_nobody_out(console: Console, person: Person) 
 
 
 def make_something_to_see(editor: Page, operator: Page) -> None:
-    """A change in review, a draft with a modified, a new and a deleted service, and a rollback."""
+    """A change in review, a draft with a modified, a new and a deleted service, a rollback, an override."""
     edit(editor, "web", "Description", "The shop's front page, moved to the new machines one after the other")
     editor.get_by_role("button", name="Submit for review").click()
     for name, port in (("metrics.internal-collector", "9090"), ("dns", "53")):
@@ -39,6 +39,20 @@ def make_something_to_see(editor: Page, operator: Page) -> None:
     operator.goto("/balancer/revision/")
     operator.get_by_role("link", name=re.compile(r"^demo 0$")).click()
     operator.get_by_role("button", name="Roll back to this").click()
+    operate(
+        operator, "web", "Disable", reason="Its disk is full, and the machine is replaced this afternoon."
+    )
+
+
+def operate(page: Page, service: str, button: str, *, reason: str) -> None:
+    """What an operator does with the first backend of a service."""
+    page.goto("/balancer/service/")
+    page.get_by_role("link", name=service, exact=True).click()
+    first = page.locator("#operate details").first
+    first.locator("summary").click()
+    first.get_by_label("Reason").fill(reason)
+    first.get_by_role("button", name=button).click()
+    page.get_by_text("waits for a second person's signature").first.wait_for()
 
 
 def edit(page: Page, service: str, field: str, value: str) -> None:
@@ -80,6 +94,7 @@ def editors_pages(page: Page) -> dict[str, str]:
         "services-none": "/balancer/service/?q=nothing-like-this",
         "form": service,
         "form-new": "/balancer/service/add/",
+        "overrides": "/balancer/override/",
         "delete": service.replace("/change/", "/delete/"),
         "change": change,
         "changes": "/balancer/change/",
@@ -114,6 +129,9 @@ def reviewers_pages(page: Page) -> dict[str, str]:
         "node-new": "/balancer/node/add/",
         "audit": "/balancer/auditevent/",
         "event": event,
+        "operate": "/balancer/service/1/operate/",
+        "late-reviews": "/balancer/latereview/",
+        "late-review": "/balancer/latereview/1/change/",
         "origin": "/balancer/revision/2/origin/?service=web",
         "seen": "/balancer/review/1/change/",
         "policy": "/balancer/cluster/1/policy/",

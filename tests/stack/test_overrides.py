@@ -20,7 +20,7 @@ from tests.stack.site import LEGACY, NFT, events, make_site, wait_for_end, wait_
 Places = dict[str, tuple[Namespace, Flavour]]
 DRAINED, OTHER = "10.0.0.3:80", "10.0.0.4:80"
 SECONDS = 5.0
-"""Within which what an operator does is in every kernel; measured: well below one."""
+"""Within which what an operator does is in every kernel; measured: below one."""
 
 
 def chosen(place: tuple[Namespace, Flavour]) -> str:
