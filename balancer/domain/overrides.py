@@ -6,8 +6,9 @@ what was approved.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 
 from balancer.domain.codec import digest_text
@@ -42,6 +43,17 @@ class Override:
         """JSON data, for receipts and digests."""
         state = None if self.state is None else str(self.state)
         return {**asdict(self), "address": str(self.address), "state": state}
+
+
+def override_from_data(data: Mapping[str, Any]) -> Override:
+    """The inverse of `Override.to_data`, for what a receipt has kept."""
+    return Override(
+        service=data["service"],
+        address=ip_address(data["address"]),
+        port=data["port"],
+        state=None if data["state"] is None else BackendState(data["state"]),
+        weight=data["weight"],
+    )
 
 
 def with_overrides(document: Document, overrides: Iterable[Override]) -> Document:
