@@ -42,7 +42,7 @@ class LateReviewList(ChangeList):
 
 @register(LateReview)
 class LateReviewAdmin(ConsoleAdmin):
-    list_display = ("show_what", "show_signature", "show_time", "reason")
+    list_display = ("show_what", "show_signature", "show_time", "show_reason")
     list_filter = ("kind", "cluster", "opened_by")
     search_fields = ("reason", "opened_by__username", "signed_by__username", "comment")
     search_help_text = "Reason, comment or person"
@@ -96,6 +96,10 @@ class LateReviewAdmin(ConsoleAdmin):
             row.words,
         )
 
+    @display(description="Reason")
+    def show_reason(self, row: LateReview) -> str:
+        return row.reason
+
     @display(description="Signature", ordering="signed_at")
     def show_signature(self, row: LateReview) -> SafeString:
         if row.signed_by is None:
@@ -109,7 +113,7 @@ class LateReviewAdmin(ConsoleAdmin):
 
 @register(Override)
 class OverrideAdmin(ConsoleAdmin):
-    list_display = ("show_what", "show_service", "show_by", "show_time", "show_end", "reason")
+    list_display = ("show_what", "show_service", "show_by", "show_time", "show_end", "show_reason")
     list_filter = ("kind", "cluster", "set_by")
     search_fields = ("service_name", "address", "reason", "set_by__username")
     search_help_text = "Service, backend, reason or person"
@@ -153,7 +157,13 @@ class OverrideAdmin(ConsoleAdmin):
 
     @display(description="Backend", ordering="service_name")
     def show_service(self, row: Override) -> SafeString:
-        return format_html('<span class="lb-mono">{}</span> of {}', row.endpoint, row.service_name)
+        return format_html(
+            '<span><span class="lb-mono">{}</span> of {}</span>', row.endpoint, row.service_name
+        )
+
+    @display(description="Reason")
+    def show_reason(self, row: Override) -> str:
+        return row.reason
 
     @display(description="Set by", ordering="set_by__username")
     def show_by(self, row: Override) -> str:

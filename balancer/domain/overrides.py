@@ -6,8 +6,9 @@ what was approved.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 
 from balancer.domain.codec import digest_text
@@ -44,6 +45,17 @@ class Override:
         return {**asdict(self), "address": str(self.address), "state": state}
 
 
+def override_from_data(data: Mapping[str, Any]) -> Override:
+    """The inverse of `Override.to_data`, for what a receipt has kept."""
+    return Override(
+        service=data["service"],
+        address=ip_address(data["address"]),
+        port=data["port"],
+        state=None if data["state"] is None else BackendState(data["state"]),
+        weight=data["weight"],
+    )
+
+
 def with_overrides(document: Document, overrides: Iterable[Override]) -> Document:
     """The document as the nodes carry it: valid where the document is.
 
@@ -51,6 +63,8 @@ def with_overrides(document: Document, overrides: Iterable[Override]) -> Documen
     overrides would not be valid (round robin counts to a limit), those that only take traffic away hold.
     """
     found = _by_service(overrides)
+    if not found:
+        return document
     services = (service_with_overrides(s, found.get(s.name, ())) for s in document.services)
     return replace(document, services=tuple(services))
 

@@ -16,6 +16,7 @@ from balancer.domain.overrides import (
     Override,
     digest_overrides,
     is_approved,
+    override_from_data,
     why_not_lift,
     why_not_override,
     with_overrides,
@@ -54,6 +55,17 @@ def effective_of(*, cluster: Cluster, revision: Revision) -> Effective:
     """With the overrides that are in force now, whatever was in force when the revision was made."""
     overrides = overrides_in_force(cluster)
     return Effective(with_overrides(document_of(revision), overrides), overrides)
+
+
+def effective_of_job(job: Job) -> Effective:
+    """What the job wrote: its revision with the overrides of its receipt, whatever was set or lifted since.
+
+    For whoever compares the kernel with what a job brought, or proves afterwards what it did.
+    """
+    receipts = list((job.receipt or {}).values())
+    kept = receipts[0].get("overrides", []) if receipts else []
+    overrides = tuple(override_from_data(data) for data in kept)
+    return Effective(with_overrides(document_of(job.revision), overrides), overrides)
 
 
 def effective_document(cluster: Cluster, revision: Revision) -> Document:

@@ -1,5 +1,6 @@
 """Overrides beside the document: laws for any document, and the limits of what operators may set."""
 
+import json
 from ipaddress import IPv4Address
 from random import Random
 
@@ -12,6 +13,7 @@ from balancer.domain.operation import OperationPolicy
 from balancer.domain.overrides import (
     Override,
     digest_overrides,
+    override_from_data,
     put_override,
     service_with_overrides,
     weight_range,
@@ -75,6 +77,7 @@ def test_the_order_of_overrides_means_nothing_and_lifting_all_gives_the_document
 
     assert dump_document(with_overrides(before, shuffled)) == dump_document(with_overrides(before, overrides))
     assert digest_overrides(shuffled) == digest_overrides(overrides)
+    assert tuple(override_from_data(json.loads(json.dumps(o.to_data()))) for o in overrides) == overrides
     assert dump_document(with_overrides(before, ())) == text == dump_document(before)
 
 

@@ -13,6 +13,7 @@ from balancer.workflow.deployments import apply_change
 from balancer.workflow.overrides import (
     active_overrides,
     effective_document,
+    effective_of_job,
     lift_override,
     set_override,
 )
@@ -129,6 +130,20 @@ def test_the_receipt_of_a_job_says_what_was_laid_over_the_revision(web: Site) ->
         "draining",
         None,
     )
+
+
+def test_what_a_job_wrote_can_be_told_after_the_override_was_lifted(web: Site) -> None:
+    override = operate(web)
+    run_jobs(web)
+    job = Job.objects.filter(node__name="lb1").latest("queued_at")
+    lift_override(actor=web.operator, override=override)
+
+    wrote = effective_of_job(job)
+
+    assert [str(b.state) for b in wrote.document.services[0].backends][:2] == ["draining", "enabled"]
+    assert wrote.digest == Node.objects.get(name="lb1").carried_overrides
+    (ruleset,) = compile_rulesets(wrote.document).values()
+    assert web.kernels["lb1"].compare(ruleset=ruleset).in_sync
 
 
 def test_a_lost_message_costs_one_tick(web: Site) -> None:

@@ -12,6 +12,7 @@ from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node, 
 from balancer.models import Backend as BackendRecord
 from balancer.models import Service as ServiceRecord
 from balancer.workflow.documents import live_services
+from balancer.workflow.overrides import active_overrides
 from balancer.workflow.presence import is_absent
 from balancer.workflow.traffic import service_value, shares_alone
 
@@ -55,7 +56,9 @@ class Dashboard:
     disabled_services: int
     backends: int
     idle_backends: int
-    """Draining or disabled."""
+    """Draining or disabled, as approved."""
+    overrides: int
+    """In force."""
     nodes: tuple[NodeView, ...]
     in_review: int
     approved: int
@@ -95,6 +98,7 @@ def view_dashboard(*, cluster: Cluster) -> Dashboard:
         disabled_services=services.filter(enabled=False).count(),
         backends=backends.count(),
         idle_backends=backends.exclude(state=BackendState.ENABLED).count(),
+        overrides=active_overrides(cluster).count(),
         nodes=tuple(view_node(node=node) for node in cluster.nodes.order_by("name")),
         in_review=changes.filter(state__in=CHANGE_IN_REVIEW).count(),
         approved=changes.filter(state=ChangeState.APPROVED).count(),
