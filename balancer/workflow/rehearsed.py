@@ -143,7 +143,7 @@ def _rehearsals(change: Change, *, since: datetime | None = None) -> "QuerySet[R
 
 
 def judge_kind(change: Change, kind: Kind, *, since: datetime | None = None) -> Standing:
-    """For one kind of node: the last that ended decides; where it did not pass, one under way is waited for."""
+    """For one kind of node the last that ended decides; one under way is waited for where that failed."""
     rows = list(_rehearsals(change, since=since).filter(flavour=kind.flavour, driver=kind.driver))
     judged = next((row for row in rows if row.state in REHEARSAL_JUDGED), None)
     if judged is not None and judged.state == RehearsalState.PASSED:
