@@ -8,11 +8,11 @@ from django.utils import timezone
 from balancer.domain.lifecycle import RehearsalState
 from balancer.lab.fake import FakeRehearsals
 from balancer.models import Change, Node, Rehearsal
-from balancer.ruleset.ir import Nth, Rule, Ruleset
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.rehearsing import run_rehearsal
 from tests.cast import Site, let_rehearsals_be
-from tests.lab.spoil import spoil_rules
+from tests.lab.spoil import spoil_rules, wrong_share
 
 
 @dataclass
@@ -69,12 +69,6 @@ def states(change: Change) -> list[tuple[str, str]]:
     return list(found.values_list("node__name", "state"))
 
 
-def wrong_share(ruleset: Ruleset) -> Ruleset:
+def spoil_shares(ruleset: Ruleset) -> Ruleset:
     """As a compiler would that counts the article's way."""
-
-    def spoil(name: str, rule: Rule) -> Rule:
-        from dataclasses import replace
-
-        return replace(rule, statistic=Nth(2)) if rule.statistic == Nth(4) else rule
-
-    return spoil_rules(ruleset, spoil)
+    return spoil_rules(ruleset, wrong_share)

@@ -12,17 +12,17 @@ from balancer.lab.fake import unable
 from balancer.models import AuditEvent, Change, Cluster, Job, Node, Rehearsal
 from balancer.workflow import audit
 from balancer.workflow.approvals import why_not_approved
+from balancer.workflow.claims import own_identity
 from balancer.workflow.deployments import apply_change
-from balancer.workflow.drafts import save_draft
 from balancer.workflow.policies import update_policy
 from balancer.workflow.rehearsals import request_fresh, request_rehearsal
 from balancer.workflow.rehearsed import standing_of, wanted_nodes, why_not_rehearsed
-from balancer.workflow.rehearsing import recover_rehearsals
+from balancer.workflow.rehearsing import recover_rehearsals, run_rehearsal
 from balancer.workflow.submissions import discard_change, submit_change, withdraw_change
 from tests.cast import Site, let_rehearsals_be
 from tests.documents import service_data
-from tests.workflow.deeds import actions_on, approve, refusal_of
-from tests.workflow.rehearsing import Stage, make_stage, see, states, waiting, wrong_share
+from tests.workflow.deeds import actions_on, approve, edit, refusal_of
+from tests.workflow.rehearsing import Stage, make_stage, see, spoil_shares, states, waiting
 
 BOTH_QUEUED = [("lb1", "queued"), ("lb2", "queued")]
 BOTH_PASSED = [("lb1", "passed"), ("lb2", "passed")]
@@ -49,8 +49,8 @@ def test_submitting_asks_for_a_rehearsal_on_each_kind_of_node_and_approving_wait
     assert "being rehearsed on lb1; wait for the result. It is being rehearsed on lb2" in refused.message
 
     assert stage.run(first) is RehearsalState.PASSED
-    assert refusal_of(lambda: approve(site.approver, change)).message.startswith(
-        "It is being rehearsed on lb2"
+    assert refusal_of(lambda: approve(site.approver, change)).message == (
+        "It is being rehearsed on lb2; wait for the result."
     )
     assert stage.run(second) is RehearsalState.PASSED
 
@@ -71,7 +71,7 @@ def test_submitting_asks_for_a_rehearsal_on_each_kind_of_node_and_approving_wait
 def test_a_change_whose_rehearsal_failed_is_not_approved_and_the_reason_has_the_numbers(
     site: Site, stage: Stage, change: Change
 ) -> None:
-    stage.ways["lb2"].spoil = wrong_share
+    stage.ways["lb2"].spoil = spoil_shares
     stage.run_all(change)
 
     refused = refusal_of(lambda: approve(site.approver, change))
@@ -116,7 +116,7 @@ def test_one_that_passes_in_a_second_attempt_counts(site: Site, stage: Stage, ch
 def test_a_later_failure_undoes_an_earlier_pass(site: Site, stage: Stage, change: Change) -> None:
     stage.run_all(change)
     approve(site.approver, change)
-    stage.ways["lb1"].spoil = wrong_share
+    stage.ways["lb1"].spoil = spoil_shares
     request_rehearsal(actor=site.author, change=change)
     stage.run_all(change)
 
@@ -145,9 +145,7 @@ def test_a_change_that_was_edited_is_rehearsed_again_and_one_that_was_not_is_not
     assert why_not_rehearsed(again) is None
 
     back = withdraw_change(actor=site.author, change=again)
-    save_draft(
-        actor=site.author, cluster=site.cluster, change=back, original_name="web", data=service_data(port=81)
-    )
+    edit(site.author, site, back, port=81)
     moved = submit_change(actor=site.author, change=back)
     assert states(moved) == [*BOTH_PASSED, *BOTH_QUEUED]
     assert refusal_of(lambda: approve(site.approver, moved)).code == "not-rehearsed"
@@ -160,13 +158,7 @@ def test_withdrawing_editing_or_discarding_a_change_ends_its_rehearsals(
     assert {state for _, state in states(change)} == {"cancelled"}
 
     request_rehearsal(actor=site.author, change=change)
-    save_draft(
-        actor=site.author,
-        cluster=site.cluster,
-        change=change,
-        original_name="web",
-        data=service_data(port=81),
-    )
+    edit(site.author, site, change, port=81)
     request_rehearsal(actor=site.author, change=change)
     discard_change(actor=site.author, change=change)
     assert [state for _, state in states(change)] == ["cancelled"] * 6
@@ -268,7 +260,7 @@ def test_where_nobody_has_to_approve_a_rehearsal_that_fails_does_not(site: Site,
     Cluster.objects.update(approvals=0, critical_approvals=0)
     site.cluster.refresh_from_db()
     change = submit_change(actor=site.author, change=site.change(service_data("web")))
-    stage.ways["lb2"].spoil = wrong_share
+    stage.ways["lb2"].spoil = spoil_shares
     stage.run_all(change)
 
     assert Change.objects.get().state == "submitted"
@@ -293,7 +285,7 @@ def test_a_fresh_one_counts_from_the_moment_it_was_asked_for(
     assert standing_of(change).passed
     assert standing_of(change, since=since).pending
     stage.run(waiting(change)[0])
-    stage.ways["lb2"].spoil = wrong_share
+    stage.ways["lb2"].spoil = spoil_shares
     stage.run_all(change)
     fresh = standing_of(change, since=since)
     assert (fresh.passed, fresh.pending) == (False, False)
@@ -332,9 +324,7 @@ def test_what_a_dead_worker_left_is_begun_again_and_a_living_one_is_left_alone(
     stage.tick("lb1", later=0)
     assert states(change)[0] == ("lb1", "passed")
 
-    from balancer.workflow.claims import own_identity
-
-    Rehearsal.objects.filter(pk=mine.pk).update(**taken, claimed_by=own_identity())
+    Rehearsal.objects.filter(pk=mine.pk).update(**taken, result=None, claimed_by=own_identity())
     assert not recover_rehearsals(node=mine.node, identity="test:1:1")
     Rehearsal.objects.filter(pk=mine.pk).update(claimed_by="another boot:1:1", attempts=3)
     assert recover_rehearsals(node=mine.node, identity="test:1:1")
@@ -352,8 +342,6 @@ def test_what_a_dead_worker_left_is_begun_again_and_a_living_one_is_left_alone(
 def test_what_does_not_fit_is_refused_and_leaves_an_event(
     stage: Stage, change: Change, make: object, code: str
 ) -> None:
-    from balancer.workflow.rehearsing import run_rehearsal
-
     rehearsal_id, node = make(change)  # type: ignore[operator]
     done = run_rehearsal(
         rehearsal_id=str(rehearsal_id), node_name=node, rehearse=stage.ways[node], identity="test:1:1"
