@@ -12,7 +12,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
-from balancer.models import AuditEvent, Change, Vote
+from balancer.models import AuditEvent, Change, Node, Vote
 from balancer.workflow.approvals import approve_change, reject_change, request_changes
 from balancer.workflow.deployments import apply_change, cancel_deployment
 from balancer.workflow.policies import update_policy
@@ -35,7 +35,7 @@ STATES = (
 )
 ROLES = ("Viewer", "Editor", "Approver", "Operator", "Administrator", "no role", "superuser")
 PARTS = ("author", "contributor", "voter", "stranger")
-DEEDS = ("submit", "withdraw", "approve", "reject", "request-changes", "apply", "discard")
+DEEDS = ("submit", "withdraw", "approve", "reject", "request-changes", "apply", "discard", "rehearse")
 
 _WRITES = {"Editor", "Administrator", "superuser"}
 _REVIEWS = {"Approver", "Administrator", "superuser"}
@@ -49,6 +49,7 @@ _FROM = {
     "request-changes": {"submitted", "approved"},
     "apply": {"approved", "failed"},
     "discard": {"draft"},
+    "rehearse": {"draft", "submitted", "changes-requested", "approved", "failed"},
 }
 LEADS_TO = {
     "submit": "submitted",
@@ -59,6 +60,7 @@ LEADS_TO = {
     "apply": "applying",
     "discard": "discarded",
 }
+"""A deed that is not here leaves the state as it is."""
 EVENTS = {
     "submit": "change.submitted",
     "withdraw": "change.withdrawn",
@@ -67,6 +69,7 @@ EVENTS = {
     "request-changes": "change.sent_back",
     "apply": "deployment.started",
     "discard": "change.discarded",
+    "rehearse": "rehearsal.queued",
 }
 NEED_A_REASON = ("reject", "request-changes")
 REASON = "Because of the port."
@@ -79,6 +82,8 @@ def is_allowed(*, deed: str, state: str, role: str, part: str) -> bool:
     wrote = part in {"author", "contributor"}
     if deed == "submit":
         return role in _WRITES and wrote
+    if deed == "rehearse":
+        return (role in _WRITES and wrote) or role in _REVIEWS
     if deed in {"withdraw", "discard"}:
         return (role in _WRITES and wrote) or role in _CLEARS_UP
     if deed == "apply":
@@ -120,8 +125,9 @@ class Case:
 
 
 def make_case(site: Site, *, state: str, role: str, password: str | None = None) -> Case:
-    """Two approvals are needed; a change in review has one of them."""
+    """Two approvals are needed; a change in review has one of them. Rehearsals are on demand."""
     site.deploy(service_data("web"))
+    Node.objects.update(facts={"flavour": "nft", "driver": "iptables-restore"}, last_seen=timezone.now())
     update_policy(actor=None, cluster=site.cluster, approvals=2, critical_approvals=2)
     roles = () if role in {"no role", "superuser"} else (role,)
     person = make_person("person", *roles, superuser=role == "superuser", password=password)

@@ -130,6 +130,7 @@ DEEDS = (
     "reject",
     "apply",
     "discard",
+    "rehearse",
     "describe",
     "drop-draft",
 )

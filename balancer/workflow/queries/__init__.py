@@ -28,6 +28,7 @@ from balancer.workflow.queries.drafts import (
     service_form,
 )
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
+from balancer.workflow.queries.rehearsals import RehearsalsView, view_rehearsals
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
     RevisionView,
@@ -50,6 +51,7 @@ __all__ = [
     "NodeView",
     "Origin",
     "Preview",
+    "RehearsalsView",
     "RevisionDiff",
     "RevisionView",
     "RulesetDiff",
@@ -72,5 +74,6 @@ __all__ = [
     "view_dashboard",
     "view_deployment",
     "view_node",
+    "view_rehearsals",
     "view_revision",
 ]
