@@ -12,6 +12,7 @@ from balancer.admin.change_words import missing_buttons
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.overtaken import describe_clashes
+from balancer.admin.rehearsals import describe_rehearsals
 from balancer.admin.shares import compare_shares
 from balancer.admin.stakes import describe_stakes
 from balancer.admin.times import next_hours
@@ -32,6 +33,7 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "errors": view.problems,
         "warnings": view.shown.warnings,
         "stakes": describe_stakes(view.shown.stakes),
+        **rehearsal_context(change),
         "hints": missing_buttons(view=view, user=request.user),
         "closed": change.state in CHANGE_CLOSED,
         "progress": progress,
@@ -42,6 +44,12 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "shown": sign_shown(view.shown) if view.actions.approve else "",
         "events": events_about(change=change),
     }
+
+
+def rehearsal_context(change: Change) -> dict[str, Any]:
+    """What console/rehearsal.html needs."""
+    view = queries.view_rehearsals(change)
+    return {"rehearsing": view, "rehearsals": describe_rehearsals(view.rehearsals)}
 
 
 def job_chips(

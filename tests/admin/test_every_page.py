@@ -134,6 +134,7 @@ DEEDS = (
     "schedule",
     "cancel-window",
     "discard",
+    "rehearse",
     "describe",
     "drop-draft",
 )

@@ -28,6 +28,7 @@ from balancer.workflow.queries.drafts import (
     service_form,
 )
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
+from balancer.workflow.queries.rehearsals import RehearsalsView, view_rehearsals
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
     RevisionView,
@@ -52,6 +53,7 @@ __all__ = [
     "NodeView",
     "Origin",
     "Preview",
+    "RehearsalsView",
     "RevisionDiff",
     "RevisionView",
     "RulesetDiff",
@@ -77,5 +79,6 @@ __all__ = [
     "view_deployment",
     "view_freezes",
     "view_node",
+    "view_rehearsals",
     "view_revision",
 ]
