@@ -13,7 +13,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
-from balancer.models import AuditEvent, Change, Vote
+from balancer.models import AuditEvent, Change, Node, Vote
 from balancer.workflow.approvals import approve_change, reject_change, request_changes
 from balancer.workflow.deployments import apply_change, cancel_deployment
 from balancer.workflow.policies import update_policy
@@ -36,7 +36,10 @@ STATES = (
 )
 ROLES = ("Viewer", "Editor", "Approver", "Operator", "Administrator", "no role", "superuser")
 PARTS = ("author", "contributor", "voter", "stranger")
-DEEDS = ("submit", "withdraw", "approve", "reject", "request-changes", "apply", "schedule", "discard")
+DEEDS = (
+    *("submit", "withdraw", "approve", "reject", "request-changes"),
+    *("apply", "schedule", "discard", "rehearse"),
+)
 
 _WRITES = {"Editor", "Administrator", "superuser"}
 _REVIEWS = {"Approver", "Administrator", "superuser"}
@@ -51,6 +54,7 @@ _FROM = {
     "apply": {"approved", "failed"},
     "schedule": {"approved"},
     "discard": {"draft"},
+    "rehearse": {"draft", "submitted", "changes-requested", "approved", "failed"},
 }
 LEADS_TO = {
     "submit": "submitted",
@@ -62,6 +66,7 @@ LEADS_TO = {
     "schedule": "approved",
     "discard": "discarded",
 }
+"""A deed that is not here leaves the state as it is."""
 EVENTS = {
     "submit": "change.submitted",
     "withdraw": "change.withdrawn",
@@ -71,6 +76,7 @@ EVENTS = {
     "apply": "deployment.started",
     "schedule": "change.scheduled",
     "discard": "change.discarded",
+    "rehearse": "rehearsal.queued",
 }
 NEED_A_REASON = ("reject", "request-changes")
 REASON = "Because of the port."
@@ -83,6 +89,8 @@ def is_allowed(*, deed: str, state: str, role: str, part: str) -> bool:
     wrote = part in {"author", "contributor"}
     if deed == "submit":
         return role in _WRITES and wrote
+    if deed == "rehearse":
+        return (role in _WRITES and wrote) or role in _REVIEWS
     if deed in {"withdraw", "discard"}:
         return (role in _WRITES and wrote) or role in _CLEARS_UP
     if deed in {"apply", "schedule"}:
@@ -130,8 +138,9 @@ class Case:
 
 
 def make_case(site: Site, *, state: str, role: str, password: str | None = None) -> Case:
-    """Two approvals are needed; a change in review has one of them."""
+    """Two approvals are needed; a change in review has one of them. Rehearsals are on demand."""
     site.deploy(service_data("web"))
+    Node.objects.update(facts={"flavour": "nft", "driver": "iptables-restore"}, last_seen=timezone.now())
     update_policy(actor=None, cluster=site.cluster, approvals=2, critical_approvals=2)
     roles = () if role in {"no role", "superuser"} else (role,)
     person = make_person("person", *roles, superuser=role == "superuser", password=password)

@@ -13,7 +13,7 @@ from balancer.admin.site import actor_of
 from balancer.admin.times import read_moment
 from balancer.domain.merge import Side
 from balancer.models import Change
-from balancer.workflow import approvals, deployments, drafts, editing, schedules, submissions
+from balancer.workflow import approvals, deployments, drafts, editing, rehearsals, schedules, submissions
 from balancer.workflow.approvals import PASSWORD_FRESH
 from balancer.workflow.errors import Refused
 from balancer.workflow.identity import prove_password
@@ -84,7 +84,12 @@ def _read_shown(request: HttpRequest) -> Shown | None:
         data = signing.loads(request.POST.get("shown", ""), salt=_SALT)
     except signing.BadSignature:
         return None
-    return Shown(warnings=tuple(data["warnings"]), stakes=tuple(data["stakes"]), read_at=data["read_at"])
+    return Shown(
+        warnings=tuple(data["warnings"]),
+        stakes=tuple(data["stakes"]),
+        rehearsals=tuple(data["rehearsals"]),
+        read_at=data["read_at"],
+    )
 
 
 def _read_choices(request: HttpRequest) -> submissions.Choices:
@@ -110,6 +115,10 @@ DEEDS: Mapping[str, Deed] = {
     "submit": Deed(
         lambda r, c: submissions.submit_change(actor=actor_of(r), change=c),
         "Submitted. Somebody else can review it now.",
+    ),
+    "rehearse": Deed(
+        lambda r, c: rehearsals.request_rehearsal(actor=actor_of(r), change=c),
+        "A node's worker rehearses it now; what it finds is shown below.",
     ),
     "withdraw": Deed(
         lambda r, c: submissions.withdraw_change(actor=actor_of(r), change=c),

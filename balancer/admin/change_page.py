@@ -13,6 +13,7 @@ from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.operating import in_force
 from balancer.admin.overtaken import describe_clashes
+from balancer.admin.rehearsals import describe_rehearsals
 from balancer.admin.shares import compare_shares
 from balancer.admin.stakes import describe_stakes
 from balancer.admin.times import next_hours
@@ -33,6 +34,7 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "errors": view.problems,
         "warnings": view.shown.warnings,
         "stakes": describe_stakes(view.shown.stakes),
+        **rehearsal_context(change),
         "hints": missing_buttons(view=view, user=request.user),
         "closed": change.state in CHANGE_CLOSED,
         "progress": progress,
@@ -57,6 +59,12 @@ def _overrides(request: HttpRequest, view: queries.ChangeView) -> dict[str, Any]
     found = in_force(request, view.change.cluster)
     empty = queries.services_left_empty(change=view.change) if found["overrides"] else ()
     return found | {"overrides_words": words, "left_empty": empty}
+
+
+def rehearsal_context(change: Change) -> dict[str, Any]:
+    """What console/rehearsal.html needs."""
+    view = queries.view_rehearsals(change)
+    return {"rehearsing": view, "rehearsals": describe_rehearsals(view.rehearsals)}
 
 
 def job_chips(

@@ -13,7 +13,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.change_deeds import DEEDS, TYPED
-from balancer.admin.change_page import job_chips, page_context
+from balancer.admin.change_page import job_chips, page_context, rehearsal_context
 from balancer.admin.site import (
     ConsoleAdmin,
     actor_of,
@@ -46,6 +46,7 @@ class ChangeAdmin(ConsoleAdmin):
         site = self.admin_site.admin_view
         own = [
             path("<int:change_id>/progress/", site(self.progress_view), name="balancer_change_progress"),
+            path("<int:change_id>/rehearsal/", site(self.rehearsal_view), name="balancer_change_rehearsal"),
             path("<int:change_id>/cancel/", site(self.cancel_view), name="balancer_change_cancel"),
             path("<int:change_id>/do/<slug:deed>/", site(self.deed_view), name="balancer_change_do"),
         ]
@@ -127,6 +128,23 @@ class ChangeAdmin(ConsoleAdmin):
             "may_cancel": progress.running and may(actor=request.user, permission=APPLY),
         }
         return TemplateResponse(request, "console/progress.html", context)
+
+    def rehearsal_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
+        """A piece of the page, polled while a rehearsal runs; afterwards the page is loaded anew.
+
+        Not from under somebody's hands: where a comment was begun (`TYPED`), the piece says what to do.
+        """
+        change = self.find(request, str(change_id))
+        if change is None:
+            return HttpResponse("", status=404)
+        context = rehearsal_context(change)
+        typed = any(request.GET.get(name, "").strip() for name in TYPED)
+        if not context["rehearsing"].active and not typed:
+            return HttpResponse("", headers={"HX-Refresh": "true"})
+        over = not context["rehearsing"].active
+        return TemplateResponse(
+            request, "console/rehearsal.html", {"change": change, "over": over, **context}
+        )
 
     def _can_cancel(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
         return progress is not None and progress.cancel.possible and may(actor=request.user, permission=APPLY)

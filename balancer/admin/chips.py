@@ -24,6 +24,7 @@ _WORK = {
     "queued": ("Queued", "idle", "schedule"),
     "running": ("Running", "info busy", "progress_activity"),
     "succeeded": ("Succeeded", "ok", "check_circle"),
+    "passed": ("Passed", "ok", "check_circle"),
     "failed": ("Failed", "bad", "error"),
     "cancelled": ("Cancelled", "idle", "cancel"),
     "skipped": ("Left out", "warn", "cloud_off"),
@@ -48,7 +49,7 @@ def change_chip(state: str) -> SafeString:
 
 
 def work_chip(state: str) -> SafeString:
-    """Of a job or a deployment."""
+    """Of a job, a deployment or a rehearsal."""
     return chip(*_WORK[state])
 
 

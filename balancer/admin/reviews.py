@@ -8,6 +8,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.field_words import describe_fields
+from balancer.admin.rehearsals import describe_rehearsals
 from balancer.admin.shares import compare_shares
 from balancer.admin.site import ConsoleAdmin, page_address, register
 from balancer.admin.stakes import describe_stakes
@@ -42,6 +43,8 @@ class ReviewAdmin(ConsoleAdmin):
             policy=describe_policy(_policy_of(review.content["policy"])),
             services=[_show_service(service) for service in review.content["services"]],
             stakes=describe_stakes(review.content["stakes"]),
+            # Those of older versions have none.
+            rehearsals=describe_rehearsals(review.content.get("rehearsals", ())),
             votes=votes,
         )
 

@@ -1,7 +1,5 @@
 """Bringing an approved change to the nodes, one after the other, and making it live when all carry it."""
 
-from collections.abc import Iterable
-
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -16,9 +14,9 @@ from balancer.domain.lifecycle import (
     DeploymentState,
     JobState,
 )
-from balancer.domain.operation import Away
 from balancer.models import Change, Cluster, Deployment, Job, Node, Revision
 from balancer.workflow import audit
+from balancer.workflow.absence import may_skip, record_skip, require_present, skip_at_once
 from balancer.workflow.approvals import why_not_agreed, why_not_approved
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
@@ -28,11 +26,11 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
-from balancer.workflow.presence import is_down, is_gone
+from balancer.workflow.presence import is_gone
 from balancer.workflow.queue import publish_on_commit
 from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import create_revision, document_of, live_revision
-from balancer.workflow.rollout import find_next, find_running, order_nodes, why_not_yet
+from balancer.workflow.rollout import describe_cancel, find_next, find_running, order_nodes, why_not_yet
 from balancer.workflow.schedules import close_window
 
 
@@ -71,7 +69,7 @@ def start_deployment(
     require_rehearsed(change)
     document = candidate_document(change)
     nodes = _require_free_nodes(cluster)
-    down = _require_present(cluster=cluster, nodes=nodes, clock=clock)
+    down = require_present(cluster=cluster, nodes=nodes, clock=clock)
     if not scheduled:
         close_window(change=change, actor=actor, why="It was applied before its window.")
     revision = create_revision(actor=actor, change=change, document=document)
@@ -80,7 +78,7 @@ def start_deployment(
     audit.record(actor=actor, action=Action.DEPLOYMENT_STARTED, target=deployment, facts=facts)
     for position, node in enumerate(nodes, start=1):
         if node in down:
-            _skip_at_once(node=node, revision=revision, deployment=deployment, position=position)
+            skip_at_once(node=node, revision=revision, deployment=deployment, position=position)
         else:
             queue_job(
                 actor=actor, node=node, revision=revision, deployment=deployment, position=position,
@@ -186,7 +184,7 @@ def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:
     """
     deployment = find_running(cluster)
     job = find_next(deployment) if deployment is not None else None
-    if deployment is None or job is None or not _may_skip(job=job, cluster=cluster, clock=clock):
+    if deployment is None or job is None or not may_skip(job=job, cluster=cluster, clock=clock):
         return
     with audit.writing():
         lock_cluster(cluster)
@@ -194,7 +192,7 @@ def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:
             state=JobState.SKIPPED, finished_at=clock()
         )
         if skipped:
-            _record_skip(job)
+            record_skip(job)
             finalize_deployment(deployment=deployment)
 
 
@@ -223,60 +221,6 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused("busy", f"The node {busy.node} is being brought back to revision"
                               f" {busy.revision.number} just now; try again in a moment.")  # fmt: skip
     return nodes
-
-
-def _require_present(*, cluster: Cluster, nodes: list[Node], clock: Clock) -> list[Node]:
-    """The nodes that are down and may be left out; Refused("away") where one is down that may not."""
-    down = [node for node in nodes if is_down(node=node, now=clock())]
-    skips = cluster.operation.away == Away.SKIP
-    blocking = [node.name for node in down if not skips or node == nodes[0]]
-    if not blocking:
-        return down
-    if skips:
-        raise Refused(
-            "away",
-            f"{blocking[0]} is down, and a roll-out begins with it. Start its worker, or let the operation"
-            " policy name another node as the first.",
-        )
-    verb = "is" if len(blocking) == 1 else "are"
-    raise Refused(
-        "away",
-        f"{join_names(blocking)} {verb} down, and the operation policy lets no roll-out begin without every"
-        " node. Start the worker there, or switch the node off until it is back.",
-    )
-
-
-def join_names(names: Iterable[str]) -> str:
-    """`lb1, lb2 and lb3`."""
-    *rest, last = names
-    return f"{', '.join(rest)} and {last}" if rest else last
-
-
-def _may_skip(*, job: Job, cluster: Cluster, clock: Clock) -> bool:
-    if cluster.operation.away != Away.SKIP or job.position <= 1:
-        return False
-    return is_down(node=job.node, now=clock())
-
-
-def _skip_at_once(*, node: Node, revision: Revision, deployment: Deployment, position: int) -> None:
-    now = timezone.now()
-    job = Job.objects.create(
-        deployment=deployment,
-        node=node,
-        revision=revision,
-        reason=Job.Reason.DEPLOY,
-        position=position,
-        state=JobState.SKIPPED,
-        queued_at=now,
-        finished_at=now,
-    )
-    _record_skip(job)
-
-
-def _record_skip(job: Job) -> None:
-    facts = {"node": job.node.name, "revision": job.revision.number}
-    why = "The node is down; it catches up when it returns."
-    audit.record(actor=None, action=Action.JOB_SKIPPED, target=job, facts=facts | {"why": why})
 
 
 def _abandon_jobs(deployment: Deployment) -> list[str]:
@@ -329,7 +273,7 @@ def _make_live(deployment: Deployment) -> None:
 def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
     jobs = list(deployment.jobs.select_related("node").order_by("position", "node__name"))
     wrong = [f"{job.node.name}: {job.error}" for job in jobs if job.state in JOB_STOPPING]
-    error = " ".join(wrong) or _describe_cancel(jobs)
+    error = " ".join(wrong) or describe_cancel(jobs)
     _end(deployment, state=state, error=error)
     advance(change=lock_change(deployment.change), deed=ChangeDeed.FAIL)
     facts = {"revision": deployment.revision.number, "error": error}
@@ -341,15 +285,6 @@ def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
     for job in jobs:
         if job.claimed_at is not None:
             queue_job(actor=None, node=job.node, revision=live, cause=cause)
-
-
-def _describe_cancel(jobs: list[Job]) -> str:
-    stopped = [job.node.name for job in jobs if job.state == JobState.CANCELLED]
-    back = [job.node.name for job in jobs if job.claimed_at is not None]
-    text = f"Cancelled before {join_names(stopped)} had begun."
-    if back:
-        text += f" {join_names(back)} had, and {'is' if len(back) == 1 else 'are'} put back."
-    return text
 
 
 def _end(deployment: Deployment, *, state: DeploymentState, error: str) -> None:

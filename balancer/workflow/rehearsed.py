@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -86,14 +87,24 @@ def standing_of(change: Change, *, since: datetime | None = None) -> Standing:
 def latest_rehearsals(change: Change) -> tuple[Rehearsal, ...]:
     """The newest of each kind of node, those of what the change proposes now before older ones; by node."""
     newest: dict[tuple[str, str], Rehearsal] = {}
-    rows = Rehearsal.objects.filter(change=change).select_related("node", "change", "requested_by")
-    digest = digest_of(change)
-    for row in rows.order_by("-queued_at"):
+    found = Rehearsal.objects.filter(change=change).select_related("node", "change", "requested_by")
+    rows = list(found.order_by("-queued_at"))
+    digest = digest_of(change) if rows else ""
+    for row in rows:
         key = row.flavour, row.driver
         known = newest.get(key)
         if known is None or (_rank(row, digest) > _rank(known, digest)):
             newest[key] = row
     return tuple(sorted(newest.values(), key=lambda row: row.node.name))
+
+
+def show_rehearsals(change: Change) -> tuple[dict[str, Any], ...]:
+    """What `latest_rehearsals` gives, as JSON data, for pages and for what is kept of a review.
+
+    Keys: node, on, state, digest, ruleset, current (of what the change proposes now), cause, asked_at,
+    ended_at (ISO 8601, empty), result (`lab.rehearsal.Rehearsal.to_data()` or null), error, waits_for.
+    """
+    return tuple(_show(row) for row in latest_rehearsals(change))
 
 
 def digest_of(change: Change) -> str:
@@ -143,7 +154,7 @@ def _rehearsals(change: Change, *, since: datetime | None = None) -> "QuerySet[R
 
 
 def judge_kind(change: Change, kind: Kind, *, since: datetime | None = None) -> Standing:
-    """For one kind of node: the last that ended decides; where it did not pass, one under way is waited for."""
+    """For one kind of node the last that ended decides; one under way is waited for where that failed."""
     rows = list(_rehearsals(change, since=since).filter(flavour=kind.flavour, driver=kind.driver))
     judged = next((row for row in rows if row.state in REHEARSAL_JUDGED), None)
     if judged is not None and judged.state == RehearsalState.PASSED:
@@ -175,6 +186,23 @@ def why_nobody(wanted: Wanted) -> str:
         f"It cannot be rehearsed: no worker was seen yet. Start the worker of {' or '.join(wanted.unknown)};"
         " it then begins by itself."
     )
+
+
+def _show(row: Rehearsal) -> dict[str, Any]:
+    return {
+        "node": row.node.name,
+        "on": f"{row.flavour} through {row.driver}",
+        "state": str(row.state),
+        "digest": row.digest,
+        "ruleset": row.ruleset_digest,
+        "current": row.digest == digest_of(row.change),
+        "cause": row.cause,
+        "asked_at": row.queued_at.isoformat(),
+        "ended_at": row.finished_at.isoformat() if row.finished_at else "",
+        "result": row.result,
+        "error": row.error,
+        "waits_for": _why_wait(row) if row.state in REHEARSAL_ACTIVE else "",
+    }
 
 
 def _seen_later(node: Node, other: Node) -> bool:

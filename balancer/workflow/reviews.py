@@ -13,6 +13,7 @@ from balancer.domain.types import Service
 from balancer.models import Change, Draft, Review
 from balancer.workflow.changes import approvals_required, rules_of
 from balancer.workflow.documents import candidate_of
+from balancer.workflow.rehearsed import show_rehearsals
 from balancer.workflow.stakes import Stake, advice_for, stakes_of
 from balancer.workflow.traffic import service_value, share_rows, shares_alone
 
@@ -27,11 +28,18 @@ class Shown:
     warnings: tuple[str, ...] = ()
     stakes: tuple[dict[str, Any], ...] = ()
     """Connections at stake, see `workflow.stakes`."""
+    rehearsals: tuple[dict[str, Any], ...] = ()
+    """What was found when it was rehearsed, see `rehearsed.show_rehearsals`."""
     read_at: str = ""
     """When the page was made, ISO 8601."""
 
     def to_data(self) -> dict[str, Any]:
-        return {"warnings": list(self.warnings), "stakes": list(self.stakes), "read_at": self.read_at}
+        return {
+            "warnings": list(self.warnings),
+            "stakes": list(self.stakes),
+            "rehearsals": list(self.rehearsals),
+            "read_at": self.read_at,
+        }
 
 
 def show_now(change: Change) -> Shown:
@@ -51,6 +59,7 @@ def show_now(change: Change) -> Shown:
         stakes=tuple(
             _stake_data(stake) for stake in stakes_of(cluster=change.cluster, before=before, after=after)
         ),
+        rehearsals=show_rehearsals(change),
         read_at=timezone.now().isoformat(),
     )
 
@@ -67,9 +76,10 @@ def touched_services(change: Change) -> tuple[dict[str, Service | None], dict[st
 def build_review(*, change: Change, shown: Shown) -> dict[str, Any]:
     """What is kept of a review, as JSON data.
 
-    Keys: change, title, digest, policy, approvals_required, services, warnings, stakes, read_at. A service
-    has name, action, before, after, fields (path, before, after), traffic (backend, before, after) and
-    rules; shares are fractions as text, null where there is no such backend.
+    Keys: change, title, digest, policy, approvals_required, services, warnings, stakes, rehearsals (not in
+    those of older versions), read_at. A service has name, action, before, after, fields (path, before,
+    after), traffic (backend, before, after) and rules; shares are fractions as text, null where there is no
+    such backend.
     """
     drafts = Draft.objects.filter(change=change).order_by("service_name")
     return {

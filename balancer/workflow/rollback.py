@@ -21,9 +21,7 @@ from balancer.workflow.waivers import previous_revision
 
 
 @deed(Action.ROLLBACK_OPENED, target="revision")
-def roll_back_to(
-    *, actor: Actor, revision: Revision, services: Iterable[str] | None = None
-) -> Change:
+def roll_back_to(*, actor: Actor, revision: Revision, services: Iterable[str] | None = None) -> Change:
     """A draft change of the kind rollback, filled in from the revision; it cannot be edited.
 
     Its candidate is the revision's document, byte for byte; with `services`, what is live with these services
@@ -62,7 +60,10 @@ def roll_back_at_once(*, actor: Actor, cluster: Cluster) -> Deployment:
     facts = {"digest": change.digest, "why": "The policy lets operators go back to the previous revision."}
     audit.record(actor=None, action=Action.CHANGE_APPROVED, target=change, facts=facts)
     deployment = start_deployment(actor=actor, change=change)
-    facts = {"revision": deployment.revision.number, "back_to": change.rollback_of and change.rollback_of.number}
+    facts = {
+        "revision": deployment.revision.number,
+        "back_to": change.rollback_of and change.rollback_of.number,
+    }
     audit.record(actor=actor, action=Action.ROLLED_BACK_AT_ONCE, target=cluster, facts=facts)
     return deployment
 

@@ -47,5 +47,21 @@ def find_running(cluster: Cluster) -> Deployment | None:
     return running.select_related("revision").first()
 
 
+def describe_cancel(jobs: list[Job]) -> str:
+    """What a cancelled deployment stopped and what it leaves to be put back."""
+    stopped = [job.node.name for job in jobs if job.state == JobState.CANCELLED]
+    back = [job.node.name for job in jobs if job.claimed_at is not None]
+    text = f"Cancelled before {join_names(stopped)} had begun."
+    if back:
+        text += f" {join_names(back)} had, and {'is' if len(back) == 1 else 'are'} put back."
+    return text
+
+
+def join_names(names: Iterable[str]) -> str:
+    """`lb1, lb2 and lb3`."""
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
 def _before(job: Job) -> "QuerySet[Job]":
     return Job.objects.filter(deployment=job.deployment_id, position__lt=job.position)

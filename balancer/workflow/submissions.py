@@ -107,9 +107,7 @@ def rebase_change(*, actor: Actor, change: Change, choices: Choices | None = Non
     cancel_rehearsals(change=change, why="The change was edited.", actor=actor)
     live = live_services(change.cluster)
     if change.rollback_of is not None:
-        target = rollback_target(
-            revision=change.rollback_of, services=change.rollback_services, live=live
-        )
+        target = rollback_target(revision=change.rollback_of, services=change.rollback_services, live=live)
         wanted = {name: target.get(name, live.get(name)) for name in {*target, *drafts_of(change)}}
     else:
         wanted = _decided(merge_drafts(change, live=live, choices=choices))

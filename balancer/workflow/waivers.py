@@ -26,7 +26,9 @@ def why_not_emergency(*, change: Change, emergency: Emergency) -> str | None:
     if emergency.change_id != change.pk:
         return f"The emergency was declared for another change than {change}."
     if not emergency.digest == change.digest == digest_change(change):
-        return f"{change} is not what it was when the emergency was declared, or the policy has changed since."
+        return (
+            f"{change} is not what it was when the emergency was declared, or the policy has changed since."
+        )
     return None
 
 

@@ -147,6 +147,7 @@ DEEDS = (
     "schedule",
     "cancel-window",
     "discard",
+    "rehearse",
     "describe",
     "drop-draft",
 )

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from fractions import Fraction
 from io import StringIO
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,14 +17,15 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from balancer.domain.types import Document
-from balancer.lab.judge import WRONG_BY
+from balancer.lab.fake import FakeRehearsals
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
 from balancer.lab.traffic import Report, open_connections
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Chance, Dnat, Masquerade, Nth, Rule, Ruleset, Table
-from balancer.wiring import rehearsal_loader
+from balancer.ruleset.ir import Dnat, Nth, Rule, Ruleset
+from balancer.wiring import make_rehearse, rehearsal_loader
 from tests.documents import backend_data, document, document_data, service_data
+from tests.lab.spoil import dropped_rule, forgotten_masquerade, spoil_rules, wrong_port, wrong_share
 
 RUNS = 200 if "LBADMIN_CAMPAIGN" in os.environ else 1
 VIRTUAL = "203.0.113.1"
@@ -72,41 +72,6 @@ def test_a_correct_ruleset_passes_every_time_and_leaves_nothing(flavour: str) ->
     assert len(result.loaded.digest) == 64
 
 
-def spoil_rules(ruleset: Ruleset, change: Callable[[str, Rule], Rule | None]) -> Ruleset:
-    """The ruleset with each rule changed, or left out where `change` gives None."""
-
-    def spoil(table: Table) -> Table:
-        chains = {
-            name: tuple(new for rule in rules if (new := change(name, rule)) is not None)
-            for name, rules in table.chains.items()
-        }
-        return replace(table, chains=chains)
-
-    return replace(ruleset, tables=tuple(spoil(table) for table in ruleset.tables))
-
-
-def wrong_share(name: str, rule: Rule) -> Rule | None:
-    if rule.statistic == Nth(4):
-        return replace(rule, statistic=Nth(2))
-    if rule.statistic == Chance(Fraction(1, 4)):
-        return replace(rule, statistic=Chance(Fraction(1, 4) * (1 + WRONG_BY)))
-    return rule
-
-
-def dropped_rule(name: str, rule: Rule) -> Rule | None:
-    return None if rule.target == Dnat(IPv4Address("10.0.0.6"), 80) else rule
-
-
-def forgotten_masquerade(name: str, rule: Rule) -> Rule | None:
-    return None if isinstance(rule.target, Masquerade) else rule
-
-
-def wrong_port(name: str, rule: Rule) -> Rule | None:
-    if rule.target == Dnat(IPv4Address("10.0.0.4"), 80):
-        return replace(rule, target=Dnat(IPv4Address("10.0.0.4"), 8081))
-    return rule
-
-
 WRONG = (
     (wrong_share, "round-robin", ("10.0.0.3:80 got 200 of 400 connections (50.0 %), where 100 (25.0 %)",)),
     (wrong_share, "random", ("10.0.0.3:80 got", "(25.0 %) are promised, which chance explains with p =")),
@@ -133,6 +98,31 @@ def test_a_spoilt_compiler_is_refused_with_the_measured_numbers(
     assert result.verdict.startswith("Failed: web did not do what is promised")
     for part in said:
         assert part in result.services[0].verdict
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("spoil", [None, wrong_share, dropped_rule, forgotten_masquerade])
+def test_the_rehearsal_in_memory_says_what_the_real_one_says(
+    spoil: Callable[[str, Rule], Rule | None] | None,
+) -> None:
+    one = document(service_data(), service_data("full", port=83, backends=[]))
+    ruleset = compile_document(one)
+    ruleset = ruleset if spoil is None else spoil_rules(ruleset, spoil)
+    found = [
+        rehearse(document=one, ruleset=ruleset, touched={"web"})
+        for rehearse in (make_rehearse(flavour="nft", driver="auto"), FakeRehearsals())
+    ]
+    real, fake = [
+        (
+            one.passed,
+            one.loaded,
+            [(s.name, s.touched, s.passed, sorted(s.to_data())) for s in one.services],
+            sorted(one.to_data()),
+        )
+        for one in found
+    ]
+    assert real == fake
+    assert real[0] is (spoil is None)
 
 
 @pytest.mark.kernel

@@ -20,7 +20,7 @@ from balancer.workflow.editing import open_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import document_of, live_revision
 from balancer.workflow.submissions import withdraw_change
-from tests.cast import Site
+from tests.cast import Site, let_rehearsals_be
 from tests.documents import backend_data, service_data
 
 
@@ -151,6 +151,7 @@ def test_only_an_approved_change_is_applied(site: Site, state: str) -> None:
 
 def test_a_cluster_without_nodes_has_nothing_to_apply_to(site: Site) -> None:
     cluster = create_cluster(actor=None, name="empty")
+    let_rehearsals_be(cluster)
     change = open_change(actor=site.author, cluster=cluster, title="First")
     save_draft(actor=site.author, cluster=cluster, change=change, data=service_data("web"))
 

@@ -17,6 +17,7 @@ from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import save_draft
 from balancer.workflow.editing import describe_change, open_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.rehearsed import standing_of
 from balancer.workflow.rollback import roll_back_to
 from balancer.workflow.submissions import submit_change
 
@@ -24,6 +25,7 @@ ROLES = ("viewer", "editor", "approver", "operator", "administrator")
 BUSY_SECONDS = 20.0
 NODE_SECONDS = 60.0
 DEPLOYMENT_SECONDS = 60.0
+REHEARSAL_SECONDS = 90.0
 
 
 class NotDone(Exception):
@@ -85,12 +87,22 @@ def wait_for_nodes(*, names: tuple[str, ...], is_alive: Callable[[], bool]) -> d
 
 def _review_and_apply(*, cast: Cast, change: Change) -> Revision:
     change = submit_change(actor=cast.editor, change=change)
+    _wait_for_rehearsal(change)
     change = approve_change(
         actor=cast.approver, change=change, digest=change.digest, password_at=timezone.now()
     )
     deployment = _apply_when_free(cast=cast, change=change)
     _wait_for_deployment(deployment)
     return deployment.revision
+
+
+def _wait_for_rehearsal(change: Change) -> None:
+    """Approving tells what was found where it has not passed."""
+    deadline = time.monotonic() + REHEARSAL_SECONDS
+    while standing_of(change).pending:
+        if time.monotonic() > deadline:
+            raise NotDone(f"{change} was not rehearsed within {REHEARSAL_SECONDS:g} s.")
+        time.sleep(0.05)
 
 
 def _apply_when_free(*, cast: Cast, change: Change) -> Deployment:

@@ -13,6 +13,7 @@ from balancer.workflow.approvals import approve_change, reject_change, request_c
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.identity import prove_password
+from balancer.workflow.rehearsals import request_rehearsal
 from balancer.workflow.schedules import schedule_change
 from balancer.workflow.submissions import discard_change, submit_change, withdraw_change
 
@@ -78,6 +79,7 @@ def _moment(text: str) -> datetime | None:
 
 _DEEDS: Mapping[str, Callable[[User, Change, Options], Any]] = {
     "submit": lambda actor, change, _: submit_change(actor=actor, change=change),
+    "rehearse": lambda actor, change, _: request_rehearsal(actor=actor, change=change),
     "withdraw": lambda actor, change, _: withdraw_change(actor=actor, change=change),
     "approve": _approve,
     "reject": lambda actor, change, o: reject_change(

@@ -40,6 +40,7 @@ from balancer.workflow.queries.overrides import (
     view_operation,
     view_overrides,
 )
+from balancer.workflow.queries.rehearsals import RehearsalsView, view_rehearsals
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
     RevisionView,
@@ -68,6 +69,7 @@ __all__ = [
     "Origin",
     "OverrideView",
     "Preview",
+    "RehearsalsView",
     "RevisionDiff",
     "RevisionView",
     "RulesetDiff",
@@ -99,5 +101,6 @@ __all__ = [
     "view_node",
     "view_operation",
     "view_overrides",
+    "view_rehearsals",
     "view_revision",
 ]

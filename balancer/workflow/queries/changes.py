@@ -7,7 +7,7 @@ from datetime import datetime
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
 from balancer.domain.diff import FieldChange, diff_services
-from balancer.domain.lifecycle import CHANGE_CLOSED, ChangeDeed, ChangeState, deeds_from
+from balancer.domain.lifecycle import CHANGE_CLOSED, CHANGE_REHEARSABLE, ChangeDeed, ChangeState, deeds_from
 from balancer.domain.merge import Clash
 from balancer.domain.policy import describe_policy
 from balancer.domain.problem import Problem, errors
@@ -25,7 +25,7 @@ from balancer.workflow.editing import find_current_change
 from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, VIEW, may
 from balancer.workflow.queries.rulesets import RulesetDiff, diff_change
 from balancer.workflow.queries.windows import ScheduleView, view_schedule
-from balancer.workflow.rehearsed import why_not_rehearsed
+from balancer.workflow.rehearsed import wanted_nodes, why_not_rehearsed
 from balancer.workflow.reviews import Shown, show_now
 from balancer.workflow.schedules import find_window
 from balancer.workflow.submissions import merge_drafts
@@ -99,6 +99,7 @@ class ChangeActions:
     schedule: bool
     cancel_window: bool
     discard: bool
+    rehearse: bool
     describe: bool
     invite: bool
     comment: bool
@@ -202,12 +203,18 @@ def actions_for(*, change: Change, user: Person) -> ChangeActions:
         schedule=may(actor=user, permission=APPLY) and ChangeDeed.SCHEDULE in deeds and window is None,
         cancel_window=may(actor=user, permission=APPLY) and window is not None,
         discard=clears_up and ChangeDeed.DISCARD in deeds,
+        rehearse=(draft or may(actor=user, permission=APPROVE)) and _can_rehearse(change),
         describe=draft and ChangeDeed.EDIT in deeds,
         invite=draft and not rollback and person is not None and person.pk == change.author_id
         and ChangeState(change.state) not in CHANGE_CLOSED,
         comment=may(actor=user, permission=VIEW),
         why_not_approve=why_not or "",
     )  # fmt: skip
+
+
+def _can_rehearse(change: Change) -> bool:
+    there = ChangeState(change.state) in CHANGE_REHEARSABLE and change.drafts.exists()
+    return there and bool(wanted_nodes(change.cluster).nodes)
 
 
 def _why_not_approve(*, change: Change, person: User | None, deeds: frozenset[ChangeDeed]) -> str | None:

@@ -11,8 +11,8 @@ from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JOB_ENDED, 
 from balancer.domain.operation import Away
 from balancer.models import Deployment, Job
 from balancer.workflow.clock import Clock
-from balancer.workflow.deployments import join_names
 from balancer.workflow.presence import is_down, is_gone
+from balancer.workflow.rollout import join_names
 
 _ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 
