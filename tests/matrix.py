@@ -38,7 +38,7 @@ ROLES = ("Viewer", "Editor", "Approver", "Operator", "Administrator", "no role",
 PARTS = ("author", "contributor", "voter", "stranger")
 DEEDS = (
     *("submit", "withdraw", "approve", "reject", "request-changes"),
-    *("apply", "schedule", "discard", "rehearse"),
+    *("apply", "schedule", "discard", "rehearse", "emergency"),
 )
 
 _WRITES = {"Editor", "Administrator", "superuser"}
@@ -54,6 +54,7 @@ _FROM = {
     "apply": {"approved", "failed"},
     "schedule": {"approved"},
     "discard": {"draft"},
+    "emergency": {"draft", "submitted", "approved", "failed"},
     "rehearse": {"draft", "submitted", "changes-requested", "approved", "failed"},
 }
 LEADS_TO = {
@@ -64,6 +65,7 @@ LEADS_TO = {
     "request-changes": "changes-requested",
     "apply": "applying",
     "schedule": "approved",
+    "emergency": "applying",
     "discard": "discarded",
 }
 """A deed that is not here leaves the state as it is."""
@@ -76,6 +78,7 @@ EVENTS = {
     "apply": "deployment.started",
     "schedule": "change.scheduled",
     "discard": "change.discarded",
+    "emergency": "emergency.declared",
     "rehearse": "rehearsal.queued",
 }
 NEED_A_REASON = ("reject", "request-changes")
@@ -93,6 +96,8 @@ def is_allowed(*, deed: str, state: str, role: str, part: str) -> bool:
         return (role in _WRITES and wrote) or role in _REVIEWS
     if deed in {"withdraw", "discard"}:
         return (role in _WRITES and wrote) or role in _CLEARS_UP
+    if deed == "emergency":
+        return role in _CLEARS_UP and (state != "draft" or wrote)
     if deed in {"apply", "schedule"}:
         return role in _APPLIES
     if deed == "approve":

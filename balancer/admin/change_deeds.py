@@ -12,8 +12,17 @@ from django.http import HttpRequest
 from balancer.admin.site import actor_of
 from balancer.admin.times import read_moment
 from balancer.domain.merge import Side
-from balancer.models import Change
-from balancer.workflow import approvals, deployments, drafts, editing, rehearsals, schedules, submissions
+from balancer.models import Change, Deployment
+from balancer.workflow import (
+    approvals,
+    deployments,
+    drafts,
+    editing,
+    emergencies,
+    rehearsals,
+    schedules,
+    submissions,
+)
 from balancer.workflow.approvals import PASSWORD_FRESH
 from balancer.workflow.errors import Refused
 from balancer.workflow.identity import prove_password
@@ -23,7 +32,7 @@ PASSWORD_AT = "lbadmin_password_at"
 """In the session: when the password was typed, in seconds since the epoch."""
 PASSWORD_TRIES = "lbadmin_password_tries"
 TRIES_MAX = 5
-TYPED = ("reason", "text", "title", "description", "username", "starts_at", "ends_at")
+TYPED = ("reason", "text", "title", "description", "username", "starts_at", "ends_at", "emergency")
 """Fields whose text must not be lost when a deed is refused."""
 _SALT = "lbadmin.shown"
 
@@ -54,6 +63,16 @@ def _approve(request: HttpRequest, change: Change) -> Change:
         password_at=password_at(request),
         reason=request.POST.get("reason", ""),
         shown=_read_shown(request),
+    )
+
+
+def _declare_emergency(request: HttpRequest, change: Change) -> Deployment:
+    prove_typed(request)
+    return emergencies.apply_in_emergency(
+        actor=actor_of(request),
+        change=change,
+        reason=_text(request, "emergency"),
+        password_at=password_at(request),
     )
 
 
@@ -157,6 +176,10 @@ DEEDS: Mapping[str, Deed] = {
     "cancel-window": Deed(
         lambda r, c: schedules.cancel_window(actor=actor_of(r), change=c),
         "The window is cancelled. The change stays approved.",
+    ),
+    "emergency": Deed(
+        _declare_emergency,
+        "Applying as an emergency. Every node reports below what it does; a second person has to sign it.",
     ),
     "discard": Deed(
         lambda r, c: submissions.discard_change(actor=actor_of(r), change=c),

@@ -18,8 +18,9 @@ from balancer.admin.shares import compare_shares
 from balancer.admin.stakes import describe_stakes
 from balancer.admin.times import next_hours
 from balancer.domain.lifecycle import CHANGE_CLOSED
-from balancer.models import Change
+from balancer.models import Change, LateReview
 from balancer.workflow import queries
+from balancer.workflow.late_reviews import late_review_of
 
 
 def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "times": next_hours() if view.actions.schedule else (),
         "zone": timezone.get_current_timezone_name(),
         "shown": sign_shown(view.shown) if view.actions.approve else "",
+        "late_review": _late_review(view),
         "events": events_about(change=change),
         **_overrides(request, view),
     }
@@ -59,6 +61,12 @@ def _overrides(request: HttpRequest, view: queries.ChangeView) -> dict[str, Any]
     found = in_force(request, view.change.cluster)
     empty = queries.services_left_empty(change=view.change) if found["overrides"] else ()
     return found | {"overrides_words": words, "left_empty": empty}
+
+
+def _late_review(view: queries.ChangeView) -> LateReview | None:
+    if view.emergency is None:
+        return None
+    return late_review_of(kind=LateReview.Kind.EMERGENCY, subject_id=view.emergency.pk)
 
 
 def rehearsal_context(change: Change) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from balancer.admin.machine_forms import MachinePages
 from balancer.admin.nodes import nodes_of, nodes_row
 from balancer.admin.operation import OperationPages
 from balancer.admin.policies import PolicyPages, alone_in
-from balancer.admin.site import ConsoleAdmin, count_rows, page_address, register, texts_of
+from balancer.admin.site import ConsoleAdmin, actor_of, count_rows, page_address, register, texts_of
+from balancer.admin.way_back import WayBackPages
 from balancer.domain.operation import describe_operation
 from balancer.domain.policy import describe_policy
 from balancer.models import Cluster, Node, Service
@@ -22,7 +23,7 @@ from balancer.workflow.permissions import ADMINISTER, may
 
 
 @register(Cluster)
-class ClusterAdmin(FreezePages, PolicyPages, OperationPages, MachinePages, ConsoleAdmin):
+class ClusterAdmin(WayBackPages, FreezePages, PolicyPages, OperationPages, MachinePages, ConsoleAdmin):
     list_display = ("show_name", "description", "show_nodes", "show_services", "show_live", "show_policy")
     search_fields = ("name", "description")
     search_help_text = "Name or description"
@@ -57,6 +58,7 @@ class ClusterAdmin(FreezePages, PolicyPages, OperationPages, MachinePages, Conso
             windows=queries.coming_windows(cluster=row),
             stopped=queries.stopped_windows(cluster=row),
             operation=describe_operation(row.operation),
+            back_to=queries.revision_at_once(cluster=row, user=actor_of(request)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
         )
 

@@ -37,7 +37,9 @@ _TONES = {
     "stopped": "bad",
     "missed": "bad",
     "skipped": "warn",
+    "emergency.declared": "bad",
 }
+"""By the last word of an action, or by the whole of it."""
 _TELLING = ("message", "words", "error", "reason", "service", "title", "cause", "why")
 _WORDS = {
     "change.opened": ("opened the change", "open a change"),
@@ -71,6 +73,7 @@ _WORDS = {
     "rehearsal.cancelled": ("gave up on a rehearsal", ""),
     "rollback.opened": ("prepared a rollback", "prepare a rollback"),
     "rollback.at_once": ("rolled back at once", "roll back at once"),
+    "emergency.declared": ("applied it as an emergency", "apply it as an emergency"),
     "revision.created": ("made a revision", ""),
     "deployment.started": ("began to apply it", "apply it"),
     "deployment.succeeded": ("brought it to every node", ""),
@@ -162,7 +165,7 @@ def words_of(action: str) -> str:
 
 
 def tone_of(action: str) -> str:
-    return _TONES.get(action.rpartition(".")[2], "idle")
+    return _TONES.get(action) or _TONES.get(action.rpartition(".")[2], "idle")
 
 
 def address_of(event: AuditEvent) -> str:

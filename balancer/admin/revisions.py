@@ -66,6 +66,8 @@ class RevisionAdmin(ConsoleAdmin):
             deployments=[(deployment, chips.work_chip(deployment.state)) for deployment in view.deployments],
             others=_comparable(revision),
             may_roll_back=may(actor=request.user, permission=ROLL_BACK),
+            way=queries.judge_way_back(revision=revision),
+            differing=() if view.live else queries.differing_services(revision=revision),
             overrides_words="They are in no revision: the nodes' rules differ by them from what is below.",
             **(in_force(request, revision.cluster) if view.live else {}),
         )
@@ -117,10 +119,12 @@ class RevisionAdmin(ConsoleAdmin):
         revision = self.find(request, str(revision_id))
         if revision is None:
             return self.answer_missing(request, str(revision_id))
+        some = request.POST.getlist("service") if "some" in request.POST else None
+        what = f"revision {revision.number}" if some is None else f"{', '.join(some)} as in {revision.number}"
         return perform(
             request,
-            lambda: rollback.roll_back_to(actor=actor_of(request), revision=revision),
-            done=f"A change that brings back revision {revision.number} was prepared. Submit it for review.",
+            lambda: rollback.roll_back_to(actor=actor_of(request), revision=revision, services=some),
+            done=f"A change that brings back {what} was prepared. Submit it for review.",
             then=page_address,
             back=page_address(revision),
         )

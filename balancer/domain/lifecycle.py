@@ -33,6 +33,8 @@ class ChangeDeed(StrEnum):
     SCHEDULE = "schedule"
     """Let it be applied in a window of time to come."""
     APPLY = "apply"
+    DECLARE_EMERGENCY = "emergency"
+    """Apply it without waiting for anybody."""
     FINISH = "finish"
     FAIL = "fail"
     DISCARD = "discard"
@@ -109,6 +111,9 @@ CHANGE_TRANSITIONS: Mapping[tuple[ChangeState, ChangeDeed], ChangeState] = Mappi
         (ChangeState.APPROVED, ChangeDeed.RECONSIDER): ChangeState.SUBMITTED,
         (ChangeState.APPROVED, ChangeDeed.SCHEDULE): ChangeState.APPROVED,
         (ChangeState.APPROVED, ChangeDeed.APPLY): ChangeState.APPLYING,
+        (ChangeState.SUBMITTED, ChangeDeed.DECLARE_EMERGENCY): ChangeState.APPLYING,
+        (ChangeState.APPROVED, ChangeDeed.DECLARE_EMERGENCY): ChangeState.APPLYING,
+        (ChangeState.FAILED, ChangeDeed.DECLARE_EMERGENCY): ChangeState.APPLYING,
         (ChangeState.REJECTED, ChangeDeed.WITHDRAW): ChangeState.DRAFT,
         (ChangeState.APPLYING, ChangeDeed.FINISH): ChangeState.APPLIED,
         (ChangeState.APPLYING, ChangeDeed.FAIL): ChangeState.FAILED,

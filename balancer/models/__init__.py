@@ -4,6 +4,7 @@ from balancer.models.audit import AuditEvent
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Job
+from balancer.models.emergencies import Emergency
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
 from balancer.models.revisions import Revision
@@ -18,6 +19,7 @@ __all__ = [
     "Deployment",
     "Draft",
     "EditedChange",
+    "Emergency",
     "Freeze",
     "Job",
     "LateReview",

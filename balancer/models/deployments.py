@@ -9,6 +9,7 @@ from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, DeploymentS
 from balancer.models.changes import Change
 from balancer.models.choices import choices_of
 from balancer.models.clusters import Cluster, Node
+from balancer.models.emergencies import Emergency
 from balancer.models.revisions import Revision
 
 
@@ -18,6 +19,10 @@ class Deployment(models.Model):
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="deployments")
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="deployments")
     change = models.ForeignKey(Change, on_delete=models.PROTECT, related_name="deployments")
+    emergency = models.ForeignKey(
+        Emergency, null=True, blank=True, on_delete=models.PROTECT, related_name="deployments"
+    )
+    """What stands in for approvals and rehearsal; null where these were there."""
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     state = models.CharField(
         max_length=16, choices=choices_of(DeploymentState), default=DeploymentState.RUNNING

@@ -89,7 +89,7 @@ class LateReview(models.Model):
 
     kind = models.CharField(max_length=16, choices=Kind)
     subject_id = models.PositiveBigIntegerField()
-    """The key of the override, or of the change that was applied as an emergency."""
+    """The key of the override or of the emergency."""
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="late_reviews")
     opened_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     """Who did it."""

@@ -7,6 +7,7 @@ APPROVE = "balancer.approve_change"
 APPLY = "balancer.apply_change"
 ROLL_BACK = "balancer.roll_back_revision"
 OPERATE = "balancer.operate_backend"
+EMERGENCY = "balancer.declare_emergency"
 ADMINISTER = "balancer.administer_cluster"
 
 VIEWED_MODELS = (
@@ -16,6 +17,7 @@ VIEWED_MODELS = (
     "cluster",
     "deployment",
     "draft",
+    "emergency",
     "freeze",
     "job",
     "latereview",
@@ -34,6 +36,7 @@ OWN_PERMISSIONS = {
     ("change", "apply_change"): "Can apply approved changes and cancel deployments",
     ("revision", "roll_back_revision"): "Can ask to roll back to a revision",
     ("override", "operate_backend"): "Can drain, disable and enable backends and shift weights",
+    ("emergency", "declare_emergency"): "Can apply changes in an emergency, without an approval",
     ("cluster", "administer_cluster"): "Can administer clusters and nodes",
 }
 DEEDS_OF = {

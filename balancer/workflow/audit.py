@@ -108,6 +108,7 @@ class Action(StrEnum):
     WINDOW_MISSED = "window.missed"
     FREEZE_DECLARED = "freeze.declared"
     FREEZE_LIFTED = "freeze.lifted"
+    EMERGENCY_DECLARED = "emergency.declared"
     REVISION_CREATED = "revision.created"
     DEPLOYMENT_STARTED = "deployment.started"
     DEPLOYMENT_SUCCEEDED = "deployment.succeeded"

@@ -14,10 +14,9 @@ from balancer.domain.lifecycle import (
     DeploymentState,
     JobState,
 )
-from balancer.models import Change, Cluster, Deployment, Job, Node, Revision
+from balancer.models import Change, Cluster, Deployment, Emergency, Job, Node, Revision
 from balancer.workflow import audit
 from balancer.workflow.absence import may_skip, record_skip, require_present, skip_at_once
-from balancer.workflow.approvals import why_not_agreed, why_not_approved
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
 from balancer.workflow.clock import Clock
@@ -25,13 +24,13 @@ from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
 from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.live import write_live_rows
-from balancer.workflow.permissions import APPLY, Actor, require
+from balancer.workflow.permissions import APPLY, EMERGENCY, Actor, require
 from balancer.workflow.presence import is_gone
 from balancer.workflow.queue import publish_on_commit
-from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 from balancer.workflow.rollout import describe_cancel, find_next, find_running, order_nodes, why_not_yet
 from balancer.workflow.schedules import close_window
+from balancer.workflow.waivers import require_let_through, why_not_let_through
 
 
 @deed(Action.DEPLOYMENT_STARTED, target="change")
@@ -50,30 +49,28 @@ def start_deployment(
     actor: Actor,
     change: Change,
     scheduled: bool = False,
-    emergency: bool = False,
+    emergency: Emergency | None = None,
     clock: Clock = timezone.now,
 ) -> Deployment:
     """The same inside a transaction of the caller's, for what has a record of its own: a window.
 
     `scheduled`: it is the change's window that asks; otherwise one that is still to come is given up.
+    `emergency` stands in for the approvals and for the rehearsal.
     """
-    require(actor=actor, permission=APPLY)
+    require(actor=actor, permission=APPLY if emergency is None else EMERGENCY)
     cluster = lock_cluster(change.cluster)
     change = lock_change(change)
-    advance(change=change, deed=ChangeDeed.APPLY)
-    require_not_frozen(cluster=cluster, now=clock(), emergency=emergency)
+    advance(change=change, deed=ChangeDeed.APPLY if emergency is None else ChangeDeed.DECLARE_EMERGENCY)
+    require_not_frozen(cluster=cluster, now=clock(), emergency=emergency is not None)
     require_current(change)
-    why_not = why_not_agreed(change)
-    if why_not is not None:
-        raise Refused("not-approved", f"{why_not} Withdraw it, submit it again and have it approved.")
-    require_rehearsed(change)
+    require_let_through(change=change, emergency=emergency)
     document = candidate_document(change)
     nodes = _require_free_nodes(cluster)
     down = require_present(cluster=cluster, nodes=nodes, clock=clock)
     if not scheduled:
         close_window(change=change, actor=actor, why="It was applied before its window.")
     revision = create_revision(actor=actor, change=change, document=document)
-    deployment = _create_deployment(actor=actor, change=change, revision=revision)
+    deployment = _create_deployment(actor=actor, change=change, revision=revision, emergency=emergency)
     facts = {"revision": revision.number, "change": change.pk, "nodes": [node.name for node in nodes]}
     audit.record(actor=actor, action=Action.DEPLOYMENT_STARTED, target=deployment, facts=facts)
     for position, node in enumerate(nodes, start=1):
@@ -237,7 +234,9 @@ def _abandon_jobs(deployment: Deployment) -> list[str]:
     return names
 
 
-def _create_deployment(*, actor: Actor, change: Change, revision: Revision) -> Deployment:
+def _create_deployment(
+    *, actor: Actor, change: Change, revision: Revision, emergency: Emergency | None
+) -> Deployment:
     """Refused("busy") where the database's constraint says that one is running, whatever was read before."""
     try:
         with transaction.atomic():
@@ -245,6 +244,7 @@ def _create_deployment(*, actor: Actor, change: Change, revision: Revision) -> D
                 cluster=change.cluster,
                 revision=revision,
                 change=change,
+                emergency=emergency,
                 requested_by=actor or change.author,
                 created_at=timezone.now(),
             )
@@ -306,6 +306,6 @@ def why_not_deployable(job: Job) -> str | None:
         document = candidate_document(deployment.change)
         if dump_document(document) != job.revision.document:
             return f"{job.revision} is not what the change makes of the live configuration."
-        return why_not_approved(deployment.change)
+        return why_not_let_through(change=deployment.change, emergency=deployment.emergency)
     except Refused as refusal:
         return refusal.message

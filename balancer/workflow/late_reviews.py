@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.models import Change, Cluster, LateReview
+from balancer.models import Cluster, Emergency, LateReview
 from balancer.workflow import audit
 from balancer.workflow.approvals import require_password, was_edited_by
 from balancer.workflow.audit import Action, deed
@@ -23,7 +23,7 @@ def open_late_review(
 ) -> LateReview:
     """Demand a signature for what `actor` does, in the transaction that does it.
 
-    `subject_id` is the key of the override, or of the change that is applied as an emergency.
+    `subject_id` is the key of the override or of the emergency.
     """
     review = LateReview.objects.create(
         kind=kind,
@@ -102,5 +102,6 @@ def _why_not_sign(*, person: User, review: LateReview) -> Refused | None:
 
 def _doers(review: LateReview) -> set[int]:
     if review.kind == LateReview.Kind.EMERGENCY:
-        return {review.opened_by_id, *involved_people(Change.objects.get(pk=review.subject_id))}
+        emergency = Emergency.objects.select_related("change").get(pk=review.subject_id)
+        return {review.opened_by_id, *involved_people(emergency.change)}
     return {review.opened_by_id}

@@ -2,7 +2,7 @@
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 
-from balancer.models.roles import ADMINISTER, APPLY, APPROVE, DRAFT, OPERATE, ROLL_BACK
+from balancer.models.roles import ADMINISTER, APPLY, APPROVE, DRAFT, EMERGENCY, OPERATE, ROLL_BACK
 from balancer.workflow.errors import Refused
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "APPLY",
     "APPROVE",
     "DRAFT",
+    "EMERGENCY",
     "OPERATE",
     "ROLL_BACK",
     "VIEW",
@@ -29,6 +30,7 @@ _DEEDS = {
     APPLY: "apply changes",
     ROLL_BACK: "ask for a rollback",
     OPERATE: "operate backends",
+    EMERGENCY: "apply changes in an emergency",
     ADMINISTER: "administer clusters and nodes",
     VIEW: "see changes",
 }
@@ -38,6 +40,7 @@ _ROLES = {
     APPLY: "Operator or Approver",
     ROLL_BACK: "Editor or Operator",
     OPERATE: "Operator",
+    EMERGENCY: "Administrator, or for a role with this right",
     ADMINISTER: "Administrator",
     VIEW: "Viewer",
 }

@@ -5,9 +5,10 @@ Asked when a deployment begins and by the worker of every node, who trust neithe
 
 from balancer.domain.lifecycle import DeploymentState
 from balancer.models import Change, Cluster, Deployment, Emergency, Revision
-from balancer.workflow.approvals import why_not_approved
+from balancer.workflow.approvals import why_not_agreed, why_not_approved
 from balancer.workflow.changes import digest_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import live_revision
 
 
@@ -20,6 +21,18 @@ def why_not_let_through(*, change: Change, emergency: Emergency | None = None) -
     if emergency is not None:
         return why_not_emergency(change=change, emergency=emergency)
     return why_not_at_once(change) if change.at_once else why_not_approved(change)
+
+
+def require_let_through(*, change: Change, emergency: Emergency | None) -> None:
+    """Refused("not-approved") or, where only the rehearsal is missing, Refused("not-rehearsed")."""
+    if emergency is None and not change.at_once:
+        why_not = why_not_agreed(change)
+        if why_not is None:
+            return require_rehearsed(change)
+    else:
+        why_not = why_not_let_through(change=change, emergency=emergency)
+    if why_not is not None:
+        raise Refused("not-approved", f"{why_not} Withdraw it, submit it again and have it approved.")
 
 
 def why_not_emergency(*, change: Change, emergency: Emergency) -> str | None:

@@ -24,6 +24,7 @@ POST_ONLY = {
     "balancer_change_do",
     "balancer_change_cancel",
     "balancer_revision_roll_back",
+    "balancer_cluster_roll_back",
     "balancer_service_leave_change",
     "balancer_override_lift",
     "balancer_latereview_sign",
@@ -157,6 +158,7 @@ WHOLE_DEEDS = {
     "balancer_change_do",
     "balancer_change_cancel",
     "balancer_revision_roll_back",
+    "balancer_cluster_roll_back",
     "balancer_override_lift",
     "balancer_latereview_sign",
 }

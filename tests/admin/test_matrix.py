@@ -76,6 +76,7 @@ def by_hand(client: Client, case: Case, expected: dict[str, bool]) -> Iterator[s
         reason = {"reason": REASON} if deed in NEED_A_REASON and case.state in REVIEWED else {}
         times = times_ahead() if deed == "schedule" and case.state == "approved" else {}
         typed = {name: write_moment(moment) for name, moment in times.items()}
+        typed |= {"emergency": REASON} if deed == "emergency" and allowed else {}
         fields = {"digest": case.change.digest, **reason, **typed}
         answer = client.post(reverse("admin:balancer_change_do", args=[case.change.pk, deed]), fields)
         refused = case.refusals(deed) - refusals

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from balancer.models import AuditEvent, LateReview, Override
+from balancer.models import AuditEvent, Emergency, LateReview, Override
 from balancer.workflow.audit import writing
 from balancer.workflow.late_reviews import (
     late_review_of,
@@ -121,10 +121,13 @@ def test_an_emergency_is_signed_by_nobody_who_wrote_any_of_it(site: Site, admini
     helper = invited(make_person("helper", "Editor", "Approver"), to=change)
     edit(helper, site, change)
     with writing():
+        emergency = Emergency.objects.create(
+            change=change, reason="fire", declared_by=site.operator, declared_at=timezone.now()
+        )
         review = open_late_review(
             actor=site.operator,
             kind=LateReview.Kind.EMERGENCY,
-            subject_id=change.pk,
+            subject_id=emergency.pk,
             cluster=site.cluster,
             reason="fire",
         )

@@ -17,6 +17,7 @@ from pytest_django import Settings
 from balancer.models import AuditEvent
 from balancer.workflow.approvals import approve_change, reject_change, request_changes
 from balancer.workflow.deployments import apply_change
+from balancer.workflow.emergencies import apply_in_emergency
 from balancer.workflow.errors import Refused
 from balancer.workflow.rehearsals import request_rehearsal
 from balancer.workflow.schedules import schedule_change
@@ -46,7 +47,9 @@ def by_workflow(case: Case, deed: str) -> bool:
     arguments: dict[str, Any] = {"actor": case.person, "change": change}
     if deed in {"approve", "reject", "request-changes"}:
         arguments |= {"digest": change.digest, "reason": REASON}
-    if deed == "approve":
+    if deed == "emergency":
+        arguments["reason"] = REASON
+    if deed in {"approve", "emergency"}:
         arguments["password_at"] = timezone.now()
     if deed == "schedule":
         arguments |= times_ahead()
@@ -61,7 +64,7 @@ def by_workflow(case: Case, deed: str) -> bool:
 def by_command(case: Case, deed: str) -> bool:
     change = case.now()
     options = ["--as", case.person.get_username(), "--digest", change.digest, "--reason", REASON]
-    if deed == "approve":
+    if deed in {"approve", "emergency"}:
         options.append("--password-stdin")
     if deed == "schedule":
         start, end = times_ahead().values()
@@ -83,6 +86,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "apply": apply_change,
     "schedule": schedule_change,
     "discard": discard_change,
+    "emergency": apply_in_emergency,
     "rehearse": request_rehearsal,
 }
 DOORS: Mapping[str, Door] = {"workflow": by_workflow, "command": by_command}

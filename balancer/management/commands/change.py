@@ -11,6 +11,7 @@ from django.utils import timezone
 from balancer.models import Change
 from balancer.workflow.approvals import approve_change, reject_change, request_changes
 from balancer.workflow.deployments import apply_change
+from balancer.workflow.emergencies import apply_in_emergency
 from balancer.workflow.errors import Refused
 from balancer.workflow.identity import prove_password
 from balancer.workflow.rehearsals import request_rehearsal
@@ -37,7 +38,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--until", dest="ends_at", default="", help="schedule: ISO time of the end")
         parser.add_argument(
-            "--password-stdin", action="store_true", help="read the password that approve needs from stdin"
+            "--password-stdin",
+            action="store_true",
+            help="read from stdin the password that approve and emergency need",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -55,16 +58,25 @@ class Command(BaseCommand):
         self.stdout.write(f"{change} is {change.state} now.")
 
 
+def _prove(actor: User, options: Options) -> datetime | None:
+    if not options["password_stdin"]:
+        return None
+    return prove_password(actor=actor, password=sys.stdin.readline().rstrip("\n"))
+
+
 def _approve(actor: User, change: Change, options: Options) -> None:
-    password_at: datetime | None = None
-    if options["password_stdin"]:
-        password_at = prove_password(actor=actor, password=sys.stdin.readline().rstrip("\n"))
     approve_change(
         actor=actor,
         change=change,
         digest=options["digest"],
-        password_at=password_at,
+        password_at=_prove(actor, options),
         reason=options["reason"],
+    )
+
+
+def _declare_emergency(actor: User, change: Change, options: Options) -> None:
+    apply_in_emergency(
+        actor=actor, change=change, reason=options["reason"], password_at=_prove(actor, options)
     )
 
 
@@ -78,6 +90,7 @@ def _moment(text: str) -> datetime | None:
 
 
 _DEEDS: Mapping[str, Callable[[User, Change, Options], Any]] = {
+    "emergency": _declare_emergency,
     "submit": lambda actor, change, _: submit_change(actor=actor, change=change),
     "rehearse": lambda actor, change, _: request_rehearsal(actor=actor, change=change),
     "withdraw": lambda actor, change, _: withdraw_change(actor=actor, change=change),

@@ -48,6 +48,7 @@ from balancer.workflow.queries.revisions import (
     diff_revisions,
     view_revision,
 )
+from balancer.workflow.queries.rollbacks import WayBack, differing_services, judge_way_back, revision_at_once
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
@@ -79,17 +80,21 @@ __all__ = [
     "ShareRow",
     "TableDiff",
     "VoteView",
+    "WayBack",
     "actions_for",
     "candidate_text",
     "coming_windows",
     "describe_late_reviews",
     "diff_override",
     "diff_revisions",
+    "differing_services",
     "find_origin",
+    "judge_way_back",
     "list_late_reviews",
     "list_services",
     "owners_in",
     "preview_service",
+    "revision_at_once",
     "service_form",
     "service_names",
     "services_left_empty",

@@ -11,7 +11,7 @@ from balancer.domain.lifecycle import CHANGE_CLOSED, CHANGE_REHEARSABLE, ChangeD
 from balancer.domain.merge import Clash
 from balancer.domain.policy import describe_policy
 from balancer.domain.problem import Problem, errors
-from balancer.models import Change, Deployment, Draft, Vote
+from balancer.models import Change, Deployment, Draft, Emergency, Vote
 from balancer.workflow.approvals import (
     valid_approvals,
     why_needless,
@@ -22,7 +22,17 @@ from balancer.workflow.approvals import (
 from balancer.workflow.changes import approvals_required, is_involved, stale_reasons, takes_part
 from balancer.workflow.documents import candidate_of, live_services
 from balancer.workflow.editing import find_current_change
-from balancer.workflow.permissions import ADMINISTER, APPLY, APPROVE, DRAFT, ROLL_BACK, VIEW, may
+from balancer.workflow.permissions import (
+    ADMINISTER,
+    APPLY,
+    APPROVE,
+    DRAFT,
+    EMERGENCY,
+    ROLL_BACK,
+    VIEW,
+    may,
+)
+from balancer.workflow.queries.rollbacks import WayBack, view_way_back
 from balancer.workflow.queries.rulesets import RulesetDiff, diff_change
 from balancer.workflow.queries.windows import ScheduleView, view_schedule
 from balancer.workflow.rehearsed import wanted_nodes, why_not_rehearsed
@@ -99,6 +109,7 @@ class ChangeActions:
     schedule: bool
     cancel_window: bool
     discard: bool
+    emergency: bool
     rehearse: bool
     describe: bool
     invite: bool
@@ -128,6 +139,10 @@ class ChangeView:
     deployment: Deployment | None
     """The latest attempt."""
     schedule: ScheduleView
+    way_back: WayBack | None
+    """Of a rollback that is still open."""
+    emergency: Emergency | None
+    """The latest that was declared for it."""
     actions: ChangeActions
 
 
@@ -152,6 +167,8 @@ def view_change(*, change: Change, user: Person) -> ChangeView:
         invited=_names(change.invited.all()),
         deployment=deployment,
         schedule=view_schedule(change=change),
+        way_back=view_way_back(change) if opened and candidate else None,
+        emergency=change.emergencies.select_related("declared_by").first(),
         actions=actions_for(change=change, user=user),
     )
 
@@ -204,12 +221,20 @@ def actions_for(*, change: Change, user: Person) -> ChangeActions:
         cancel_window=may(actor=user, permission=APPLY) and window is not None,
         discard=clears_up and ChangeDeed.DISCARD in deeds,
         rehearse=(draft or may(actor=user, permission=APPROVE)) and _can_rehearse(change),
+        emergency=may(actor=user, permission=EMERGENCY) and _can_declare(change, draft=draft),
         describe=draft and ChangeDeed.EDIT in deeds,
         invite=draft and not rollback and person is not None and person.pk == change.author_id
         and ChangeState(change.state) not in CHANGE_CLOSED,
         comment=may(actor=user, permission=VIEW),
         why_not_approve=why_not or "",
     )  # fmt: skip
+
+
+def _can_declare(change: Change, *, draft: bool) -> bool:
+    """In an emergency one's own draft is handed in by the way."""
+    if change.state == ChangeState.DRAFT:
+        return draft and change.drafts.exists()
+    return ChangeDeed.DECLARE_EMERGENCY in deeds_from(ChangeState(change.state))
 
 
 def _can_rehearse(change: Change) -> bool:

@@ -12,7 +12,7 @@ from balancer.domain.overrides import (
     with_overrides,
 )
 from balancer.domain.types import Backend, Document, Service
-from balancer.models import Change, Cluster, LateReview, Override
+from balancer.models import Change, Cluster, Emergency, LateReview, Override
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow.documents import candidate_of, live_document, service_named
@@ -129,11 +129,13 @@ def describe_late_reviews(reviews: Iterable[LateReview]) -> tuple[LateReviewRow,
     overrides = Override.objects.select_related("set_by", "lifted_by", "cluster").in_bulk(
         [r.subject_id for r in found if r.kind == LateReview.Kind.OVERRIDE]
     )
-    changes = Change.objects.in_bulk([r.subject_id for r in found if r.kind == LateReview.Kind.EMERGENCY])
+    emergencies = Emergency.objects.select_related("change").in_bulk(
+        [r.subject_id for r in found if r.kind == LateReview.Kind.EMERGENCY]
+    )
     return tuple(
         LateReviewRow(r, overrides[r.subject_id], None)
         if r.kind == LateReview.Kind.OVERRIDE
-        else LateReviewRow(r, None, changes[r.subject_id])
+        else LateReviewRow(r, None, emergencies[r.subject_id].change)
         for r in found
     )
 
