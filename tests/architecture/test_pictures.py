@@ -4,13 +4,15 @@ import re
 
 import pytest
 
-from balancer.domain.drawing import draw_changes, draw_jobs
+from balancer.domain.drawing import draw_changes, draw_jobs, draw_rehearsals
 from tests.architecture.tree import ROOT
 
 PAGE = ROOT / "docs/design/workflow.md"
 
 
-@pytest.mark.parametrize("text", [draw_changes(), draw_jobs()], ids=["changes", "jobs"])
+@pytest.mark.parametrize(
+    "text", [draw_changes(), draw_jobs(), draw_rehearsals()], ids=["changes", "jobs", "rehearsals"]
+)
 def test_the_page_of_the_workflow_shows_the_states_as_the_code_has_them(text: str) -> None:
     shown = re.findall(r"^```mermaid\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
