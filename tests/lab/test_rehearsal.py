@@ -18,6 +18,7 @@ from django.core.management import CommandError, call_command
 
 from balancer.domain.types import Document
 from balancer.lab.fake import FakeRehearsals
+from balancer.lab.record import RECORDS
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
 from balancer.lab.traffic import Report, open_connections
@@ -177,6 +178,17 @@ def test_nobody_else_sees_the_namespaces_of_a_rehearsal_that_goes_on() -> None:
 
         assert rehearse(document=one, load=look_and_load).passed
     assert seen == [(set(), False)]
+
+
+@pytest.mark.kernel
+def test_a_balancer_of_another_lab_rehearses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the demo, where the lock of a balancer lies among the records of the lab that it lives in."""
+    lock = RECORDS / "lbr-elsewhere" / "lb1.xtables.lock"
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(lock))
+    rehearse_here = make_rehearse(flavour="legacy", driver="auto")
+    one = document(service_data(backends=[]))
+    assert rehearse_here(document=one, ruleset=compile_document(one), touched=()).passed
+    assert not lock.parent.exists()
 
 
 @pytest.mark.kernel

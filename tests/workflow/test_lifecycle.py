@@ -93,7 +93,5 @@ def test_a_rehearsal_is_judged_by_a_worker_that_claimed_it_and_what_has_ended_st
     over = [(s, d) for s in REHEARSAL_ENDED for d in RehearsalDeed if next_rehearsal_state(state=s, deed=d)]
     assert over == []
     assert set(RehearsalState) == REHEARSAL_ENDED | REHEARSAL_ACTIVE
-    ways = {
-        state for (state, deed) in REHEARSAL_TRANSITIONS if deed in {RehearsalDeed.PASS, RehearsalDeed.FAIL}
-    }
-    assert ways == {RehearsalState.RUNNING}
+    judging = {RehearsalDeed.PASS, RehearsalDeed.FAIL}
+    assert {state for (state, deed) in REHEARSAL_TRANSITIONS if deed in judging} == {RehearsalState.RUNNING}
