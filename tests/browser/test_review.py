@@ -54,6 +54,7 @@ def test_a_change_that_was_sent_back_is_edited_and_comes_through(console: Consol
     expect(stranger.locator(".lb-quote")).to_have_text("Who asked for this?")
 
     approver.goto(address)
+    wait_for_rehearsal(approver)
     expect(approver.locator(".lb-quote")).to_have_text("Who asked for this?")
     approver.get_by_label("Comment").first.fill("Both machines are alike: same weight, please.")
     approver.get_by_role("button", name="Request changes").click()
