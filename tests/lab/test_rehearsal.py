@@ -278,7 +278,7 @@ def test_the_command_prints_shares_and_a_verdict(tmp_path: Path, flavour: str) -
     text = out.getvalue()
     assert "ok     web (tcp 198.18.2.1:80 on eth0): 400 connections: 100/100/100/100" in text
     assert "10.0.0.6:80              promised  25.00 %  measured  25.00 %  (100 of 400)" in text
-    assert "Passed: 1 services measured, 0 probed, 0 left out." in text
+    assert "Passed: 1 service measured, 0 probed, 0 left out." in text
 
 
 @pytest.mark.kernel
