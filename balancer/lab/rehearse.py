@@ -295,7 +295,9 @@ def _describe_scope(
 ) -> str:
     measured = sum(service.touched for service in services)
     plural = "" if measured == 1 else "s"
-    scope = f"{measured} service{plural} measured, {len(services) - measured} probed, {len(omitted)} left out."
+    scope = (
+        f"{measured} service{plural} measured, {len(services) - measured} probed, {len(omitted)} left out."
+    )
     if not unmeasured:
         return scope
     listed = [f"{one.name} ({one.reason})" for one in unmeasured[:_LISTED]]
