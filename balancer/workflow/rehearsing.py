@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from django.db import Error
 from django.utils import timezone
 
 from balancer.domain.codec import digest_text
@@ -209,7 +210,11 @@ def _prepare(rehearsal: Rehearsal) -> _Task:
 
 def _act(*, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, clock: Clock) -> _Outcome:
     def stay_seen() -> None:
-        Node.objects.filter(pk=rehearsal.node_id).update(last_seen=clock())
+        try:
+            Node.objects.filter(pk=rehearsal.node_id).update(last_seen=clock())
+        except Error as error:
+            # A database that is away for a moment says nothing about the ruleset.
+            logger.warning("Nobody was told that %s is there: %s", rehearsal.node, error)
 
     try:
         result = rehearse(
