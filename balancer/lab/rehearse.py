@@ -294,7 +294,10 @@ def _describe_scope(
     *, services: tuple[ServiceResult, ...], omitted: tuple[Omitted, ...], unmeasured: tuple[Omitted, ...]
 ) -> str:
     measured = sum(service.touched for service in services)
-    scope = f"{measured} services measured, {len(services) - measured} probed, {len(omitted)} left out."
+    plural = "" if measured == 1 else "s"
+    scope = (
+        f"{measured} service{plural} measured, {len(services) - measured} probed, {len(omitted)} left out."
+    )
     if not unmeasured:
         return scope
     listed = [f"{one.name} ({one.reason})" for one in unmeasured[:_LISTED]]

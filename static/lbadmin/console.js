@@ -60,3 +60,12 @@ function showFittingControls(select) {
     control.hidden = !control.dataset.valueOf.split(" ").includes(select.value);
   });
 }
+
+// The end of a rehearsal loads the page anew, but not from under somebody who has just begun to write: the
+// next poll takes the text along, and the server answers with a sentence instead.
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  const typed = [...document.querySelectorAll("#reason, #comment")].some((field) => field.value);
+  if (event.target.id === "rehearsal" && typed && event.detail.xhr.getResponseHeader("HX-Refresh")) {
+    event.preventDefault();
+  }
+});

@@ -54,11 +54,17 @@ def submit(page: Page) -> str:
 
 def approve(page: Page, console: Console, address: str, *, by: str) -> None:
     page.goto(address)
+    wait_for_rehearsal(page)
     password = page.get_by_label("Your password, to approve")
     if password.count():
         password.fill(console.passwords[by])
     page.get_by_role("button", name="Approve").click()
     expect(page.get_by_text("Your approval is recorded.")).to_be_visible()
+
+
+def wait_for_rehearsal(page: Page) -> None:
+    """On the page of a change under review, of an approver: the button comes when it has passed."""
+    expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=60_000)
 
 
 def apply(page: Page, address: str) -> None:

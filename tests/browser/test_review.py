@@ -16,6 +16,7 @@ from tests.browser.steps import (
     save,
     set_weight,
     submit,
+    wait_for_rehearsal,
 )
 
 PORT = 8085
@@ -53,6 +54,7 @@ def test_a_change_that_was_sent_back_is_edited_and_comes_through(console: Consol
     expect(stranger.locator(".lb-quote")).to_have_text("Who asked for this?")
 
     approver.goto(address)
+    wait_for_rehearsal(approver)
     expect(approver.locator(".lb-quote")).to_have_text("Who asked for this?")
     approver.get_by_label("Comment").first.fill("Both machines are alike: same weight, please.")
     approver.get_by_role("button", name="Request changes").click()
@@ -75,6 +77,7 @@ def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(console: Console, p
     address = submit(author)
 
     approver.goto(address)
+    wait_for_rehearsal(approver)
     approver.get_by_role("button", name="Reject").click()
     expect(approver.get_by_text("Say why you reject the change").first).to_be_visible()
     approver.get_by_label("Comment").first.fill("We have one of these.")
@@ -94,6 +97,7 @@ def test_a_wrong_password_approves_nothing_and_keeps_the_comment(console: Consol
     address = submit(author)
 
     approver.goto(address)
+    wait_for_rehearsal(approver)
     approver.get_by_label("Comment").first.fill("Fine with me.")
     approver.get_by_label("Your password, to approve").fill("not this one")
     approver.get_by_role("button", name="Approve").click()

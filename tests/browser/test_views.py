@@ -3,7 +3,7 @@ nothing that keeps people with other eyes or hands out."""
 
 import re
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Console, Person
 from tests.browser.pictures import find_barriers, look_at
@@ -25,6 +25,8 @@ def make_something_to_see(editor: Page, operator: Page) -> None:
     """A change in review, a draft with a modified, a new and a deleted service, and a rollback."""
     edit(editor, "web", "Description", "The shop's front page, moved to the new machines one after the other")
     editor.get_by_role("button", name="Submit for review").click()
+    # The page loads itself anew when the rehearsal is over; nobody looks at it before that.
+    expect(editor.get_by_text("Loaded cleanly").first).to_be_visible(timeout=60_000)
     for name, port in (("metrics.internal-collector", "9090"), ("dns", "53")):
         editor.goto("/balancer/service/add/")
         editor.get_by_label("Name").fill(name)

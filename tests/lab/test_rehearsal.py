@@ -18,6 +18,7 @@ from django.core.management import CommandError, call_command
 
 from balancer.domain.types import Document
 from balancer.lab.fake import FakeRehearsals
+from balancer.lab.record import RECORDS
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
 from balancer.lab.traffic import Report, open_connections
@@ -180,6 +181,17 @@ def test_nobody_else_sees_the_namespaces_of_a_rehearsal_that_goes_on() -> None:
 
 
 @pytest.mark.kernel
+def test_a_balancer_of_another_lab_rehearses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the demo, where the lock of a balancer lies among the records of the lab that it lives in."""
+    lock = RECORDS / "lbr-elsewhere" / "lb1.xtables.lock"
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(lock))
+    rehearse_here = make_rehearse(flavour="legacy", driver="auto")
+    one = document(service_data(backends=[]))
+    assert rehearse_here(document=one, ruleset=compile_document(one), touched=()).passed
+    assert not lock.parent.exists()
+
+
+@pytest.mark.kernel
 def test_what_comes_after_the_time_limit_is_no_pass() -> None:
     one = document(service_data("calm"), service_data("new", port=81))
     load = rehearsal_loader(flavour="nft")
@@ -266,7 +278,7 @@ def test_the_command_prints_shares_and_a_verdict(tmp_path: Path, flavour: str) -
     text = out.getvalue()
     assert "ok     web (tcp 198.18.2.1:80 on eth0): 400 connections: 100/100/100/100" in text
     assert "10.0.0.6:80              promised  25.00 %  measured  25.00 %  (100 of 400)" in text
-    assert "Passed: 1 services measured, 0 probed, 0 left out." in text
+    assert "Passed: 1 service measured, 0 probed, 0 left out." in text
 
 
 @pytest.mark.kernel

@@ -10,12 +10,18 @@ from balancer.domain.lifecycle import (
     CHANGE_TRANSITIONS,
     JOB_ACTIVE,
     JOB_ENDED,
+    REHEARSAL_ACTIVE,
+    REHEARSAL_ENDED,
+    REHEARSAL_TRANSITIONS,
     ChangeDeed,
     ChangeState,
     JobDeed,
     JobState,
+    RehearsalDeed,
+    RehearsalState,
     deeds_from,
     next_job_state,
+    next_rehearsal_state,
     next_state,
     states_before,
 )
@@ -82,3 +88,11 @@ def test_a_failed_change_was_approved_before() -> None:
 def test_a_job_that_has_ended_stays_as_it_is() -> None:
     assert [(s, d) for s in JOB_ENDED for d in JobDeed if next_job_state(state=s, deed=d)] == []
     assert set(JobState) == JOB_ENDED | JOB_ACTIVE
+
+
+def test_a_rehearsal_is_judged_by_a_worker_that_claimed_it_and_what_has_ended_stays_as_it_is() -> None:
+    over = [(s, d) for s in REHEARSAL_ENDED for d in RehearsalDeed if next_rehearsal_state(state=s, deed=d)]
+    assert over == []
+    assert set(RehearsalState) == REHEARSAL_ENDED | REHEARSAL_ACTIVE
+    judging = {RehearsalDeed.PASS, RehearsalDeed.FAIL}
+    assert {state for (state, deed) in REHEARSAL_TRANSITIONS if deed in judging} == {RehearsalState.RUNNING}
