@@ -138,6 +138,7 @@ def reviewers_pages(page: Page) -> dict[str, str]:
         "seen": "/balancer/review/1/change/",
         "policy": "/balancer/cluster/1/policy/",
         "operation": "/balancer/cluster/1/operation/",
+        "freeze": "/balancer/cluster/1/freeze/",
         "users": "/auth/user/",
         "roles": "/auth/group/",
     }

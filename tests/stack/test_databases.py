@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
-from threading import Barrier, BrokenBarrierError
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,12 +13,11 @@ from balancer.kernel.base import Receipt
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Deployment, Job, Node, Revision
 from balancer.models.history import APPEND_ONLY_TABLES
-from balancer.workflow import jobs
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import live_revision
 from tests.documents import service_data
-from tests.stack.machinery import ROOT, Stack
+from tests.stack.machinery import ROOT, Stack, eventually
 from tests.stack.site import make_site
 from tests.stack.together import AT_ONCE, at_once, both_databases, tick
 
@@ -76,25 +74,20 @@ def test_of_many_who_claim_a_job_at_once_one_runs_it(stack: Stack) -> None:
 
 
 @both_databases
-def test_nodes_that_end_at_once_end_the_deployment_once(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
+def test_workers_that_all_press_on_at_once_go_one_after_the_other_and_end_the_deployment_once(
+    stack: Stack,
 ) -> None:
-    finalize, all_looked = jobs.finalize_deployment, Barrier(AT_ONCE)
-
-    def finalize_slowly(**arguments: Any) -> None:
-        """No one commits before all have looked at each other, unless a lock lets them in one by one."""
-        finalize(**arguments)
-        with suppress(BrokenBarrierError):
-            all_looked.wait(timeout=1)
-
-    monkeypatch.setattr(jobs, "finalize_deployment", finalize_slowly)
-    names = [f"lb{i}" for i in range(AT_ONCE)]
-    site = make_site(*names)
+    site = make_site(*[f"lb{i}" for i in range(AT_ONCE)])
     deployment = site.start(service_data("web"))
-    queued = list(deployment.jobs.all())
 
-    at_once(*(lambda j=job: site.run(j, kernel=FakeKernel()) for job in queued))
+    def press_on(job: Job) -> None:
+        eventually(lambda: site.run(job, kernel=FakeKernel()), what=f"the turn of {job.node}", within=30)
 
+    at_once(*(lambda j=job: press_on(j) for job in deployment.jobs.select_related("node")))
+
+    ended = list(deployment.jobs.order_by("position"))
+    assert all(later.claimed_at >= earlier.finished_at for earlier, later in pairwise(ended))
+    assert {job.attempts for job in ended} == {1}
     assert live_revision(site.cluster) == deployment.revision
     assert AuditEvent.objects.filter(action="deployment.succeeded").count() == 1
     assert Deployment.objects.get().state == "succeeded"

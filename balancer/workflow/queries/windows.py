@@ -92,7 +92,7 @@ def _warn(window: Window) -> tuple[str, ...]:
     warnings = []
     freeze = find_freeze(cluster=window.change.cluster, starts_at=window.starts_at, ends_at=window.ends_at)
     if freeze is not None:
-        warnings.append(f"It will stop where the freeze begins. {describe_freeze(freeze)}")
+        warnings.append(f"It stops if it comes to the freeze before it has begun. {describe_freeze(freeze)}")
     policy = window.change.cluster.policy
     votes = Vote.objects.filter(change=window.change, verdict=Vote.Verdict.APPROVE).select_related("user")
     for vote in votes:
