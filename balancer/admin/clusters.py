@@ -10,8 +10,10 @@ from unfold.decorators import display
 
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.nodes import nodes_of, nodes_row
+from balancer.admin.operation import OperationPages
 from balancer.admin.policies import PolicyPages, alone_in
 from balancer.admin.site import ConsoleAdmin, count_rows, page_address, register, texts_of
+from balancer.domain.operation import describe_operation
 from balancer.domain.policy import describe_policy
 from balancer.models import Cluster, Node, Service
 from balancer.workflow import clusters
@@ -19,7 +21,7 @@ from balancer.workflow.permissions import ADMINISTER, may
 
 
 @register(Cluster)
-class ClusterAdmin(PolicyPages, MachinePages, ConsoleAdmin):
+class ClusterAdmin(PolicyPages, OperationPages, MachinePages, ConsoleAdmin):
     list_display = ("show_name", "description", "show_nodes", "show_services", "show_live", "show_policy")
     search_fields = ("name", "description")
     search_help_text = "Name or description"
@@ -50,6 +52,7 @@ class ClusterAdmin(PolicyPages, MachinePages, ConsoleAdmin):
             services=row.services.count(),
             policy=describe_policy(row.policy),
             alone=alone_in(row),
+            operation=describe_operation(row.operation),
             may_administer=may(actor=request.user, permission=ADMINISTER),
         )
 

@@ -4,6 +4,17 @@ from django.contrib.auth.models import Group
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
+from balancer.domain.operation import (
+    CONFIRM_SECONDS_MAX,
+    CONFIRM_SECONDS_MIN,
+    DRILL_HOURS_MAX,
+    KEEP_MAX,
+    WEIGHT_PERCENT_MAX,
+    Away,
+    Confirm,
+    OperationPolicy,
+    Rehearse,
+)
 from balancer.domain.policy import APPROVALS_MAX, EXPIRY_HOURS_MAX, ApprovalPolicy
 
 NAME_VALIDATOR = RegexValidator(
@@ -45,6 +56,74 @@ class Cluster(models.Model):
         verbose_name="approvals expire after hours",
         help_text="An approval older than this does not count any more. Empty: it counts for ever.",
     )
+    rehearsal = models.CharField(
+        max_length=16,
+        default=Rehearse.REQUIRED,
+        choices=[
+            (Rehearse.REQUIRED, "Must have passed before a change is approved"),
+            (Rehearse.OFF, "Not needed"),
+        ],
+        help_text="A rehearsal loads the ruleset into a throw-away namespace and sends real connections.",
+    )
+    confirm = models.CharField(
+        max_length=16,
+        default=Confirm.AUTOMATIC,
+        choices=[
+            (Confirm.AUTOMATIC, "The worker, when its checks hold"),
+            (Confirm.MANUAL, "A person"),
+            (Confirm.BOTH, "The worker when its checks hold, or else a person"),
+        ],
+        verbose_name="confirmed by",
+        help_text="Without a confirm in time the node's guard puts the last confirmed ruleset back.",
+    )
+    confirm_seconds = models.PositiveIntegerField(
+        default=120,
+        validators=[MinValueValidator(CONFIRM_SECONDS_MIN), MaxValueValidator(CONFIRM_SECONDS_MAX)],
+        verbose_name="seconds to confirm",
+        help_text=f"{CONFIRM_SECONDS_MIN} to {CONFIRM_SECONDS_MAX}, from the commit on each node.",
+    )
+    canary = models.ForeignKey(
+        "balancer.Node",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The node that a roll-out begins with. None chosen: the first by name.",
+    )
+    away = models.CharField(
+        max_length=16,
+        default=Away.BLOCK,
+        choices=[
+            (Away.BLOCK, "Holds the roll-out up"),
+            (Away.SKIP, "Is left out, and catches up when it returns"),
+        ],
+        verbose_name="a node that is down",
+        help_text="The first node of a roll-out is never left out.",
+    )
+    rollback_at_once = models.BooleanField(
+        default=False,
+        verbose_name="operators may roll back at once",
+        help_text="To the previous revision only, without an approval.",
+    )
+    override_weight_percent = models.PositiveIntegerField(
+        default=50,
+        validators=[MaxValueValidator(WEIGHT_PERCENT_MAX)],
+        verbose_name="operators move weights by (%)",
+        help_text="At most this far from the approved weight, either way. 0: not at all.",
+    )
+    override_keep = models.PositiveIntegerField(
+        default=1,
+        validators=[MaxValueValidator(KEEP_MAX)],
+        verbose_name="usable backends that operators leave",
+        help_text="An operator cannot drain or disable a backend if fewer would be left to the service.",
+    )
+    drill_hours = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(DRILL_HOURS_MAX)],
+        verbose_name="hours between rollback drills",
+        help_text="Each node proves that it goes back by itself. Empty: only when somebody asks for it.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -62,6 +141,19 @@ class Cluster(models.Model):
             critical_approvals=self.critical_approvals,
             groups=tuple(sorted(self.approver_groups.values_list("name", flat=True))),
             expire_hours=self.approvals_expire_hours,
+        )
+
+    @property
+    def operation(self) -> OperationPolicy:
+        return OperationPolicy(
+            rehearsal=Rehearse(self.rehearsal),
+            confirm=Confirm(self.confirm),
+            confirm_seconds=self.confirm_seconds,
+            away=Away(self.away),
+            rollback_at_once=self.rollback_at_once,
+            override_weight_percent=self.override_weight_percent,
+            override_keep=self.override_keep,
+            drill_hours=self.drill_hours,
         )
 
 

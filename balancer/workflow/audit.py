@@ -69,6 +69,7 @@ class Action(StrEnum):
     ROLE_UPDATED = "role.updated"
     ROLE_DELETED = "role.deleted"
     POLICY_UPDATED = "policy.updated"
+    OPERATION_UPDATED = "operation.updated"
     CHANGE_OPENED = "change.opened"
     CHANGE_CHOSEN = "change.chosen"
     CHANGE_DESCRIBED = "change.described"

@@ -1,4 +1,4 @@
-"""The approval policy of a cluster, and what changes of people do to changes under review."""
+"""The policies of a cluster, and what changes of people do to changes under review."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -37,7 +37,7 @@ def update_policy(
     """
     require(actor=actor, permission=ADMINISTER)
     cluster = lock_cluster(cluster)
-    _require_no_own_change(actor=actor, cluster=cluster)
+    require_no_own_change(actor=actor, cluster=cluster)
     if Deployment.objects.filter(cluster=cluster, state__in=DEPLOYMENT_ACTIVE).exists():
         raise Refused("busy", "A change is being applied under the present policy; wait until that is over.")
     was = cluster.policy
@@ -129,7 +129,7 @@ def _changes_touched(person: User, *, was: Standing | None, now: Standing, by: A
     return Change.objects.filter(touched)
 
 
-def _require_no_own_change(*, actor: Actor, cluster: Cluster) -> None:
+def require_no_own_change(*, actor: Actor, cluster: Cluster) -> None:
     if actor is None:
         return
     for change in Change.objects.filter(cluster=cluster, state__in=CHANGE_OPEN):

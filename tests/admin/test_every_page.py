@@ -33,6 +33,7 @@ FORMS_OF = {
     "balancer_service_import": {"author", "administrator"},
     "balancer_cluster_add": {"administrator"},
     "balancer_cluster_policy": {"administrator"},
+    "balancer_cluster_operation": {"administrator"},
     "balancer_cluster_edit": {"administrator"},
     "balancer_node_add": {"administrator"},
     "balancer_node_edit": {"administrator"},

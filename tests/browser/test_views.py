@@ -123,6 +123,7 @@ def reviewers_pages(page: Page) -> dict[str, str]:
         "origin": "/balancer/revision/2/origin/?service=web",
         "seen": "/balancer/review/1/change/",
         "policy": "/balancer/cluster/1/policy/",
+        "operation": "/balancer/cluster/1/operation/",
         "users": "/auth/user/",
         "roles": "/auth/group/",
     }
