@@ -1,6 +1,6 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from celery.signals import worker_ready
@@ -9,10 +9,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from balancer.domain.types import Document
-from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError
+from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded
 from balancer.models import Node
+from balancer.probes.base import ServiceProbe
+from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.jobs import run_job
@@ -59,6 +61,16 @@ def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
         flavour=None if flavour == AUTO else Flavour(flavour),
         driver=None if driver == AUTO else DriverName(driver),
         this_host=settings.LBADMIN_THIS_HOST,
+    )
+
+
+def ask_services(document: Document, touched: frozenset[str]) -> tuple[ServiceProbe, ...]:
+    """Whether the touched services answer through this node, whose worker this process is."""
+    return probe_services(
+        document=document,
+        services=touched,
+        ensure_allowed=partial(ensure_own_namespace, this_host=settings.LBADMIN_THIS_HOST),
+        network=settings.LBADMIN_PROBE_NETWORK,
     )
 
 

@@ -51,11 +51,11 @@ def ask(found: Document, *names: str, **options: Any) -> dict[str, ServiceProbe]
 
 
 def seen_around() -> str:
-    """Links, routes, neighbours, filters and rules of the namespace, without what counts."""
+    """Links, addresses, routes, filters and rules of the namespace, without what comes by itself."""
     commands = (
         ("ip", "-brief", "link"),
-        ("ip", "address"),
-        ("ip", "route", "show", "table", "all"),
+        ("ip", "-4", "address"),
+        ("ip", "-4", "route", "show", "table", "all"),
         ("ip", "rule"),
         ("tc", "qdisc"),
         ("tc", "filter", "show", "dev", "eth0", "ingress"),
