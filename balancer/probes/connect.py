@@ -115,6 +115,7 @@ class _Run:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(attempt.device))
             if attempt.source:
                 opened.bind((attempt.source, 0))
+            started = time.monotonic()
             code = opened.connect_ex((attempt.address, attempt.port))
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, os.strerror(code))
@@ -122,7 +123,7 @@ class _Run:
             self.tallies[attempt.key].refused += 1
             opened.close()
             return
-        self._open[opened] = _Open(attempt, time.monotonic())
+        self._open[opened] = _Open(attempt, started)
         self._at_once[attempt.key] = self._at_once.get(attempt.key, 0) + 1
         self.selector.register(opened, selectors.EVENT_WRITE)
 
