@@ -3,7 +3,7 @@
 from balancer.models.audit import AuditEvent
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
-from balancer.models.deployments import Deployment, Job
+from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.revisions import Revision
 from balancer.models.services import Backend, Service
 
@@ -15,6 +15,7 @@ __all__ = [
     "Deployment",
     "Draft",
     "EditedChange",
+    "Evidence",
     "Job",
     "Node",
     "Review",

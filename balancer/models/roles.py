@@ -15,6 +15,7 @@ VIEWED_MODELS = (
     "cluster",
     "deployment",
     "draft",
+    "evidence",
     "job",
     "node",
     "review",

@@ -19,6 +19,7 @@ from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
+from balancer.workflow.evidence import seal_evidence
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, Actor, require
 from balancer.workflow.presence import is_gone
@@ -132,6 +133,7 @@ def finalize_deployment(*, deployment: Deployment) -> None:
             deployment,
             state=DeploymentState.FAILED if JobState.FAILED in states else DeploymentState.CANCELLED,
         )
+    seal_evidence(deployment=deployment)
 
 
 def _require_free_nodes(cluster: Cluster) -> list[Node]:
