@@ -8,6 +8,7 @@ from django.utils.safestring import SafeString
 from balancer.admin import chips
 from balancer.admin.change_deeds import password_needed, sign_shown
 from balancer.admin.change_words import missing_buttons
+from balancer.admin.evidence import evidence_rows
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.overtaken import describe_clashes
@@ -37,6 +38,7 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "password_needed": password_needed(request),
         "shown": sign_shown(view.shown) if view.actions.approve else "",
         "events": events_about(change=change),
+        "evidence": evidence_rows(request, change),
     }
 
 

@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
+from balancer.admin.evidence import evidence_rows
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
@@ -65,6 +66,7 @@ class RevisionAdmin(ConsoleAdmin):
             deployments=[(deployment, chips.work_chip(deployment.state)) for deployment in view.deployments],
             others=_comparable(revision),
             may_roll_back=may(actor=request.user, permission=ROLL_BACK),
+            evidence=evidence_rows(request, revision),
         )
 
     def compare_view(self, request: HttpRequest) -> HttpResponse:

@@ -7,7 +7,18 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, reverse
 
-from balancer.models import AuditEvent, Change, Cluster, Deployment, Draft, Node, Review, Revision, Service
+from balancer.models import (
+    AuditEvent,
+    Change,
+    Cluster,
+    Deployment,
+    Draft,
+    Evidence,
+    Node,
+    Review,
+    Revision,
+    Service,
+)
 
 LEAVE = {"logout", "jsi18n", "autocomplete", "view_on_site"}
 """Not pages of the console: the way out, a catalogue of texts, and two that answer nothing here."""
@@ -50,6 +61,7 @@ def _address_of_model(name: str) -> str:
         "balancer_service_draft": lambda: [_editable_draft().pk],
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
+        "balancer_change_evidence": _newest_evidence,
         "balancer_revision_compare": lambda: [],
         "balancer_service_bulk": lambda: [],
         "balancer_service_editing": lambda: [],
@@ -69,6 +81,11 @@ def _address_of_model(name: str) -> str:
 
 def _editable_draft() -> Draft:
     return Draft.objects.filter(change__kind="edit", change__state="draft").latest("pk")
+
+
+def _newest_evidence() -> list[int]:
+    deployment = Evidence.objects.latest("pk").deployment
+    return [deployment.change_id, deployment.pk]
 
 
 def _newest(model: type[Model]) -> Model:

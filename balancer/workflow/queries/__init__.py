@@ -27,6 +27,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.evidence import EvidenceView, evidence_about
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
@@ -45,6 +46,7 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "EvidenceView",
     "JobView",
     "Move",
     "NodeView",
@@ -62,6 +64,7 @@ __all__ = [
     "actions_for",
     "candidate_text",
     "diff_revisions",
+    "evidence_about",
     "find_origin",
     "list_services",
     "owners_in",
