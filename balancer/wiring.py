@@ -1,7 +1,7 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
 from collections.abc import Callable, Collection
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from celery.signals import worker_ready
@@ -10,11 +10,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from balancer.domain.types import Document
-from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError
+from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
 from balancer.models import Node
+from balancer.probes.base import ServiceProbe
+from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.jobs import run_job
@@ -107,6 +109,16 @@ def make_rehearse(*, flavour: str, driver: str) -> Rehearse:
         return rehearse(document=document, load=load, ruleset=ruleset, touched=touched, meanwhile=meanwhile)
 
     return run
+
+
+def ask_services(document: Document, touched: frozenset[str]) -> tuple[ServiceProbe, ...]:
+    """Whether the touched services answer through this node, whose worker this process is."""
+    return probe_services(
+        document=document,
+        services=touched,
+        ensure_allowed=partial(ensure_own_namespace, this_host=settings.LBADMIN_THIS_HOST),
+        network=settings.LBADMIN_PROBE_NETWORK,
+    )
 
 
 def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:

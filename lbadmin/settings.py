@@ -1,6 +1,7 @@
 """Settings. Everything a host may want to say comes from the environment; the defaults run on one machine."""
 
 import os
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ def env_ports(name: str, default: str) -> list[int]:
     return [int(item) for item in env_list(name, default)]
 
 
+def env_network(name: str, default: str) -> IPv4Network:
+    try:
+        found = IPv4Network(os.environ.get(name) or default)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is no IPv4 network: {error}. Write 198.18.0.0/15.") from error
+    if found.prefixlen > 28:
+        raise ImproperlyConfigured(f"{name} needs 16 addresses or more, such as 192.0.2.240/28, not {found}.")
+    return found
+
+
 STATE_DIR = Path(os.environ.get("LBADMIN_STATE_DIR") or BASE_DIR / "var").absolute()
 STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -44,6 +55,8 @@ LBADMIN_FLAVOUR = os.environ.get("LBADMIN_FLAVOUR", "auto")
 LBADMIN_DRIVER = os.environ.get("LBADMIN_DRIVER", "auto")
 LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22"))
 """TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
+LBADMIN_PROBE_NETWORK = env_network("LBADMIN_PROBE_NETWORK", "198.18.0.0/15")
+"""A worker's probes of its services come from free addresses in it. The default is for tests (RFC 2544)."""
 LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
 """Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
 LBADMIN_REHEARSAL_FACTORY = "balancer.wiring.make_rehearse"

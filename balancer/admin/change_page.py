@@ -9,6 +9,7 @@ from django.utils.safestring import SafeString
 from balancer.admin import chips
 from balancer.admin.change_deeds import password_needed, sign_shown
 from balancer.admin.change_words import missing_buttons
+from balancer.admin.evidence import evidence_rows
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.operating import in_force
@@ -47,6 +48,7 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "late_review": _late_review(view),
         "events": events_about(change=change),
         **_overrides(request, view),
+        "evidence": evidence_rows(request, change),
     }
 
 

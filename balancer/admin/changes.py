@@ -14,6 +14,7 @@ from unfold.decorators import display
 from balancer.admin import chips
 from balancer.admin.change_deeds import DEEDS, TYPED
 from balancer.admin.change_page import job_chips, page_context, rehearsal_context
+from balancer.admin.evidence import send_evidence
 from balancer.admin.site import (
     ConsoleAdmin,
     actor_of,
@@ -48,6 +49,11 @@ class ChangeAdmin(ConsoleAdmin):
             path("<int:change_id>/progress/", site(self.progress_view), name="balancer_change_progress"),
             path("<int:change_id>/rehearsal/", site(self.rehearsal_view), name="balancer_change_rehearsal"),
             path("<int:change_id>/cancel/", site(self.cancel_view), name="balancer_change_cancel"),
+            path(
+                "<int:change_id>/evidence/<int:deployment_id>/",
+                site(self.evidence_view),
+                name="balancer_change_evidence",
+            ),
             path("<int:change_id>/do/<slug:deed>/", site(self.deed_view), name="balancer_change_do"),
         ]
         return own + super().get_urls()
@@ -145,6 +151,11 @@ class ChangeAdmin(ConsoleAdmin):
         return TemplateResponse(
             request, "console/rehearsal.html", {"change": change, "over": over, **context}
         )
+
+    def evidence_view(self, request: HttpRequest, change_id: int, deployment_id: int) -> HttpResponse:
+        change = self.find(request, str(change_id))
+        found = send_evidence(request, change=change, deployment_id=deployment_id) if change else None
+        return found or self.answer_missing(request, str(change_id))
 
     def _can_cancel(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
         return progress is not None and progress.cancel.possible and may(actor=request.user, permission=APPLY)

@@ -79,6 +79,7 @@ _WORDS = {
     "deployment.succeeded": ("brought it to every node", ""),
     "deployment.failed": ("could not bring it to every node", ""),
     "deployment.cancelled": ("cancelled the deployment", "cancel the deployment"),
+    "evidence.sealed": ("sealed the evidence file of a deployment", ""),
     "job.queued": ("queued a job", ""),
     "job.claimed": ("began a job", ""),
     "job.requeued": ("queued a job again", ""),

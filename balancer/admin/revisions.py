@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
+from balancer.admin.evidence import evidence_rows
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.operating import in_force
@@ -70,6 +71,7 @@ class RevisionAdmin(ConsoleAdmin):
             differing=() if view.live else queries.differing_services(revision=revision),
             overrides_words="They are in no revision: the nodes' rules differ by them from what is below.",
             **(in_force(request, revision.cluster) if view.live else {}),
+            evidence=evidence_rows(request, revision),
         )
 
     def compare_view(self, request: HttpRequest) -> HttpResponse:

@@ -20,7 +20,7 @@ def backwards(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0012_rollout'),
+        ('balancer', '0013_evidence'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

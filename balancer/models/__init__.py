@@ -3,7 +3,7 @@
 from balancer.models.audit import AuditEvent
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
-from balancer.models.deployments import Deployment, Job
+from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.emergencies import Emergency
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
@@ -20,6 +20,7 @@ __all__ = [
     "Draft",
     "EditedChange",
     "Emergency",
+    "Evidence",
     "Freeze",
     "Job",
     "LateReview",

@@ -1,6 +1,8 @@
 """Deployments and the jobs of the nodes: rows are the queue."""
 
 import uuid
+import zlib
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.db import models
@@ -96,3 +98,33 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()} of {self.revision} on {self.node}"
+
+
+class Evidence(models.Model):
+    """The evidence file of a deployment that has ended; added once and never changed."""
+
+    deployment = models.OneToOneField(Deployment, on_delete=models.PROTECT, related_name="evidence")
+    packed = models.BinaryField()
+    """zlib over the file: it holds document and rules, which are long and repeat themselves."""
+    sha256 = models.CharField(max_length=64)
+    """Of the file; the audit event `evidence.sealed` names it."""
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name_plural = "evidence"
+
+    def __str__(self) -> str:
+        return f"evidence of {self.deployment}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("Evidence never changes.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("Evidence is never deleted.")
+
+    @property
+    def text(self) -> str:
+        return zlib.decompress(self.packed).decode()

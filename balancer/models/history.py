@@ -13,12 +13,14 @@ APPEND_ONLY_TABLES = {
     "balancer_revision": "revisions are immutable",
     "balancer_review": "what was reviewed is immutable",
     "balancer_emergency": "emergencies are append-only",
+    "balancer_evidence": "evidence is immutable",
 }
 UNIQUE_KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
     "balancer_auditevent": (("number",),),
     "balancer_revision": (("cluster_id", "number"),),
     "balancer_review": (("digest",),),
     "balancer_emergency": (),
+    "balancer_evidence": (("deployment_id",),),
 }
 """Beside the key: a row that REPLACE would put another one in the place of is found by these."""
 CHAINED_TABLE = "balancer_auditevent"

@@ -17,7 +17,7 @@ class Revision(models.Model):
     rulesets = models.JSONField()
     """Family -> text for iptables-restore, as `render_ruleset` writes it."""
     digest = models.CharField(max_length=64)
-    """sha256 over the document and the rulesets, see `workflow.revisions.digest_revision`."""
+    """sha256 over the document and the rulesets, see `domain.digests.digest_revision`."""
     change = models.ForeignKey(
         "balancer.Change", null=True, blank=True, on_delete=models.PROTECT, related_name="revisions"
     )

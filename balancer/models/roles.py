@@ -19,6 +19,7 @@ VIEWED_MODELS = (
     "draft",
     "emergency",
     "freeze",
+    "evidence",
     "job",
     "latereview",
     "node",

@@ -114,6 +114,7 @@ class Action(StrEnum):
     DEPLOYMENT_SUCCEEDED = "deployment.succeeded"
     DEPLOYMENT_FAILED = "deployment.failed"
     DEPLOYMENT_CANCELLED = "deployment.cancelled"
+    EVIDENCE_SEALED = "evidence.sealed"
     JOB_QUEUED = "job.queued"
     JOB_CLAIMED = "job.claimed"
     JOB_REQUEUED = "job.requeued"

@@ -1,13 +1,13 @@
 """What the use cases of a change share: its lock, its states, its digest, and what it rests on."""
 
-import json
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.domain.codec import digest_text, document_to_data, dump_document, parse_service
+from balancer.domain.codec import document_to_data, dump_document, parse_service
+from balancer.domain.digests import digest_proposal
 from balancer.domain.lifecycle import CHANGE_EDITABLE, ChangeDeed, ChangeState, next_state, states_before
 from balancer.domain.policy import is_critical
 from balancer.domain.types import Document
@@ -121,16 +121,14 @@ def digest_change(change: Change) -> str:
     policy. Services that the change does not touch are not in it: they may move without undoing a review.
     """
     drafts = Draft.objects.filter(change=change).order_by("service_name")
-    seen = {
-        "cluster": change.cluster.name,
-        "kind": change.kind,
-        "rollback_of": change.rollback_of.number if change.rollback_of else None,
-        # Written only where it differs, so that no digest of before moves.
-        **({} if change.rollback_services is None else {"rollback_services": change.rollback_services}),
-        "policy": change.cluster.policy.to_data(),
-        "drafts": [_digested(draft) for draft in drafts],
-    }
-    return digest_text(json.dumps(seen, sort_keys=True))
+    return digest_proposal(
+        cluster=change.cluster.name,
+        kind=change.kind,
+        rollback_of=change.rollback_of.number if change.rollback_of else None,
+        rollback_services=change.rollback_services,
+        policy=change.cluster.policy.to_data(),
+        drafts=[_digested(draft) for draft in drafts],
+    )
 
 
 def stale_reasons(change: Change) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from balancer.workflow.changes import advance, lock_change, lock_cluster, requir
 from balancer.workflow.clock import Clock
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
+from balancer.workflow.evidence import seal_evidence
 from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, EMERGENCY, Actor, require
@@ -30,7 +31,7 @@ from balancer.workflow.queue import publish_on_commit
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 from balancer.workflow.rollout import describe_cancel, find_next, find_running, order_nodes, why_not_yet
 from balancer.workflow.schedules import close_window
-from balancer.workflow.waivers import require_let_through, why_not_let_through
+from balancer.workflow.waivers import require_let_through, waiver_of, why_not_let_through
 
 
 @deed(Action.DEPLOYMENT_STARTED, target="change")
@@ -72,6 +73,8 @@ def start_deployment(
     revision = create_revision(actor=actor, change=change, document=document)
     deployment = _create_deployment(actor=actor, change=change, revision=revision, emergency=emergency)
     facts = {"revision": revision.number, "change": change.pk, "nodes": [node.name for node in nodes]}
+    if waiver_of(deployment) is not None:
+        facts["waiver"] = waiver_of(deployment)
     audit.record(actor=actor, action=Action.DEPLOYMENT_STARTED, target=deployment, facts=facts)
     for position, node in enumerate(nodes, start=1):
         if node in down:
@@ -169,9 +172,11 @@ def finalize_deployment(*, deployment: Deployment) -> None:
             publish_on_commit(following)
     elif states <= JOB_PASSED and JobState.SUCCEEDED in states:
         _make_live(deployment)
+        seal_evidence(deployment=deployment)
     else:
         stopped = states & JOB_STOPPING
         _give_up(deployment, state=DeploymentState.FAILED if stopped else DeploymentState.CANCELLED)
+        seal_evidence(deployment=deployment)
 
 
 def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:

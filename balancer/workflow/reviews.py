@@ -1,13 +1,12 @@
 """What a reviewer is shown, kept for ever: one row for each content, named by vote and audit event."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from django.utils import timezone
 
-from balancer.domain.codec import digest_text
 from balancer.domain.diff import diff_services
+from balancer.domain.digests import digest_review
 from balancer.domain.problem import warnings
 from balancer.domain.types import Service
 from balancer.models import Change, Draft, Review
@@ -96,7 +95,7 @@ def build_review(*, change: Change, shown: Shown) -> dict[str, Any]:
 def keep_review(*, change: Change, shown: Shown | None) -> Review:
     """The row that holds what was shown; one that is there already serves again."""
     content = build_review(change=change, shown=shown or show_now(change))
-    digest = digest_text(json.dumps(content, sort_keys=True))
+    digest = digest_review(content)
     found, _ = Review.objects.get_or_create(
         digest=digest, defaults={"content": content, "change": change, "created_at": timezone.now()}
     )

@@ -1,12 +1,11 @@
 """Revisions: compiling a document for keeps, and checking that what was kept is what it was."""
 
-import json
-from collections.abc import Mapping
 from functools import lru_cache
 
 from django.utils import timezone
 
-from balancer.domain.codec import digest_text, dump_document, load_document
+from balancer.domain.codec import dump_document, load_document
+from balancer.domain.digests import digest_revision
 from balancer.domain.problem import Problem
 from balancer.domain.types import Document, Family
 from balancer.models import Change, Cluster, Revision
@@ -29,11 +28,6 @@ def compile_rulesets(document: Document) -> dict[Family, Ruleset]:
 def render_rulesets(document: Document) -> dict[str, str]:
     """Family -> text, as a revision keeps them."""
     return {str(family): render_ruleset(ruleset) for family, ruleset in compile_rulesets(document).items()}
-
-
-def digest_revision(*, document: str, rulesets: Mapping[str, str]) -> str:
-    """One number for the document's text and the text of every ruleset."""
-    return digest_text(json.dumps({"document": document, "rulesets": dict(rulesets)}, sort_keys=True))
 
 
 def document_of(revision: Revision) -> Document:

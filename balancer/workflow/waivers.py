@@ -11,6 +11,16 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.rehearsed import require_rehearsed
 from balancer.workflow.revisions import live_revision
 
+EMERGENCY = "emergency"
+AT_ONCE = "rollback-at-once"
+
+
+def waiver_of(deployment: Deployment) -> str | None:
+    """What stood in for the approvals; None where they were there."""
+    if deployment.emergency_id is not None:
+        return EMERGENCY
+    return AT_ONCE if deployment.change.at_once else None
+
 
 def why_not_let_through(*, change: Change, emergency: Emergency | None = None) -> str | None:
     """Why the change must not be brought to the nodes, in sentences; None where it may.

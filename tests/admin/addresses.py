@@ -13,6 +13,7 @@ from balancer.models import (
     Cluster,
     Deployment,
     Draft,
+    Evidence,
     LateReview,
     Node,
     Override,
@@ -65,6 +66,7 @@ def _address_of_model(name: str) -> str:
         "balancer_change_do": lambda: [row.pk, "submit"],
         "balancer_change_progress": lambda: [_newest(Deployment).change_id],
         "balancer_cluster_lift_freeze": lambda: [row.pk, 1],
+        "balancer_change_evidence": _newest_evidence,
         "balancer_revision_compare": lambda: [],
         "balancer_service_bulk": lambda: [],
         "balancer_service_editing": lambda: [],
@@ -84,6 +86,11 @@ def _address_of_model(name: str) -> str:
 
 def _editable_draft() -> Draft:
     return Draft.objects.filter(change__kind="edit", change__state="draft").latest("pk")
+
+
+def _newest_evidence() -> list[int]:
+    deployment = Evidence.objects.latest("pk").deployment
+    return [deployment.change_id, deployment.pk]
 
 
 def _newest(model: type[Model]) -> Model:

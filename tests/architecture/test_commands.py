@@ -36,7 +36,7 @@ def test_ci_runs_what_the_readme_tells_a_newcomer_to_run() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_script_and_command_that_a_document_names_exists(path: str) -> None:
     text = (ROOT / path).read_text()
-    scripts = set(re.findall(r"\bscript/[a-z_]+", text))
+    scripts = set(re.findall(r"\bscript/[a-z_]+(?:-[a-z_]+)*", text))
     commands = set(re.findall(r"manage\.py ([a-z_]+)", text))
 
     assert [s for s in sorted(scripts) if not os.access(ROOT / s, os.X_OK)] == []

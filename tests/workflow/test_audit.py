@@ -5,7 +5,7 @@ from django.contrib.auth.models import Group, User
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from balancer.models import AuditEvent, Review, Revision, Service, Vote
+from balancer.models import AuditEvent, Evidence, Review, Revision, Service, Vote
 from balancer.models.history import APPEND_ONLY_TABLES
 from balancer.models.roles import ROLES
 from balancer.workflow import audit
@@ -91,7 +91,7 @@ def test_the_name_of_an_actor_outlives_the_account(site: Site, stranger: User) -
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}"])
 def test_the_database_refuses_to_change_history(site: Site, table: str, statement: str) -> None:
     """Also notices a migration that copied the table on SQLite and so lost its triggers."""
-    site.approved(service_data("web"))
+    site.deploy(service_data("web"))
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COUNT(*) FROM {table}")
         (count,) = cursor.fetchone()
@@ -114,9 +114,9 @@ def test_a_test_with_real_commits_leaves_triggers_and_roles_for_the_next(time: s
         AuditEvent.objects.all().delete()
 
 
-@pytest.mark.parametrize("model", [AuditEvent, Revision, Review])
-def test_the_models_refuse_first(site: Site, model: type[AuditEvent | Revision | Review]) -> None:
-    site.approved(service_data("web"))
+@pytest.mark.parametrize("model", [AuditEvent, Revision, Review, Evidence])
+def test_the_models_refuse_first(site: Site, model: type[AuditEvent | Revision | Review | Evidence]) -> None:
+    site.deploy(service_data("web"))
     row = model.objects.first()
     assert row is not None
 

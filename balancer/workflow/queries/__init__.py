@@ -27,6 +27,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.evidence import EvidenceView, evidence_about
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.overrides import (
     BackendNow,
@@ -62,6 +63,7 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "EvidenceView",
     "JobView",
     "LateReviewRow",
     "Move",
@@ -88,6 +90,7 @@ __all__ = [
     "diff_override",
     "diff_revisions",
     "differing_services",
+    "evidence_about",
     "find_origin",
     "judge_way_back",
     "list_late_reviews",

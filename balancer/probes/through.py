@@ -1,0 +1,188 @@
+"""Does each service answer through the node? Real connections that come in like a client's."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import IPv4Address, IPv4Network
+
+from balancer.domain.types import Document, Service
+from balancer.probes import words
+from balancer.probes.base import ProbeError, ServiceProbe
+from balancer.probes.connect import Attempt, Tally, connect_all
+from balancer.probes.machine import (
+    STRICT,
+    Link,
+    free_addresses,
+    read_links,
+    reverse_path_filter,
+    who_answered,
+)
+from balancer.probes.sample import draw_sample
+from balancer.probes.way import Way
+from balancer.ruleset.schedulers import promised_shares
+
+DEFAULT_NETWORK = IPv4Network("198.18.0.0/15")
+"""RFC 2544: for benchmarks inside one's own network, so nobody's real address."""
+SECONDS_MAX = 10.0
+ATTEMPTS_MAX = 64
+_OWN = "own "
+_UNLUCKY = 0.01
+"""Silence of less than this chance, where the backends that are up answer their share, is no bad luck."""
+_DIRECT_PART, _LAYING_SECONDS = 0.3, 1.0
+
+
+def probe_services(
+    *,
+    document: Document,
+    services: Collection[str],
+    ensure_allowed: Callable[[], None],
+    timeout: float = 8.0,
+    network: IPv4Network = DEFAULT_NETWORK,
+) -> tuple[ServiceProbe, ...]:
+    """A result for each of `services`, sorted by name; of more than 50, of a sample, and one about the rest.
+
+    Stands in the node's network namespace and needs root. `ensure_allowed` refuses, with an exception of its
+    own, where links must not be made (the namespace of PID 1, unless it is meant). It takes at most `timeout`
+    seconds, which is 10 at most, and leaves nothing behind, however it ends.
+    """
+    ensure_allowed()
+    deadline = time.monotonic() + min(timeout, SECONDS_MAX)
+    known = {service.name: service for service in document.services}
+    results = [_unasked(name, words.why_not_asked(known.get(name))) for name in services]
+    sample, left_out = draw_sample(known[r.service] for r in results if not r.text)
+    found = [*(r for r in results if r.text), *_Probe(sample, network=network, deadline=deadline).run()]
+    if left_out:
+        found.append(_unasked("", words.left_out(asked=len(sample), left_out=left_out)))
+    return tuple(sorted(found, key=lambda result: result.service))
+
+
+def _unasked(name: str, text: str, *, up: int = 0) -> ServiceProbe:
+    return ServiceProbe(service=name, passed=None, text=text, backends_up=up)
+
+
+class _Probe:
+    """One round over services that can be asked."""
+
+    def __init__(self, services: Collection[Service], *, network: IPv4Network, deadline: float) -> None:
+        self._services, self._network, self._deadline = services, network, deadline
+        self._links: Mapping[str, Link] = {}
+        self._direct: dict[str, Tally] = {}
+
+    def run(self) -> list[ServiceProbe]:
+        if not self._services:
+            return []
+        try:
+            self._links = read_links()
+        except ProbeError as error:
+            return [_unasked(s.name, words.not_made(s, why=str(error), up=())) for s in self._services]
+        self._ask_directly()
+        done = {s.name: result for s in self._services if (result := self._judge_before(s)) is not None}
+        rest = [service for service in self._services if service.name not in done]
+        return [*done.values(), *self._come_in(rest)]
+
+    def _ask_directly(self) -> None:
+        """All backends, the first of each service first, and whether the node itself listens there."""
+        ranked = [
+            (rank, str(backend.address), backend.port, backend.endpoint)
+            for service in self._services
+            for rank, backend in enumerate(service.usable_backends, start=1)
+        ]
+        ranked += [
+            (0, str(target), service.port, f"{_OWN}{target}:{service.port}")
+            for service in self._services
+            if (target := self._target(service)) is not None
+        ]
+        unique = {entry[3]: entry for entry in sorted(ranked, reverse=True)}
+        attempts = [Attempt(key=k, address=a, port=p) for _, a, p, k in sorted(unique.values())]
+        self._direct = connect_all(attempts, seconds=(self._deadline - time.monotonic()) * _DIRECT_PART)
+
+    def _target(self, service: Service) -> IPv4Address | None:
+        """The service's address or, without one, an address of the machine, the interface's own first."""
+        if isinstance(service.address, IPv4Address):
+            return service.address
+        own = self._links[service.interface].addresses if service.interface in self._links else ()
+        return next(iter((*own, *(a for link in self._links.values() for a in link.addresses))), None)
+
+    def _up(self, service: Service) -> tuple[str, ...]:
+        return tuple(b.endpoint for b in service.usable_backends if self._accepts(b.endpoint))
+
+    def _accepts(self, key: str) -> bool:
+        return key in self._direct and self._direct[key].accepted
+
+    def _judge_before(self, service: Service) -> ServiceProbe | None:
+        """What can be said without a connection through the node."""
+        up = self._up(service)
+        if not up:
+            return _unasked(service.name, words.no_backend_up(service))
+        link = self._links.get(service.interface)
+        why = words.why_unreachable(service, link=link, target=self._target(service))
+        if why:
+            return ServiceProbe(service=service.name, passed=False, text=why, backends_up=len(up))
+        if reverse_path_filter(service.interface) == STRICT:
+            text = words.not_made(service, why=words.strict_filter(service), up=up)
+            return _unasked(service.name, text, up=len(up))
+        return None
+
+    def _come_in(self, services: Collection[Service]) -> list[ServiceProbe]:
+        if not services:
+            return []
+        try:
+            sources = self._choose_sources(services)
+            with Way(sources=sources) as way:
+                seconds = self._deadline - _LAYING_SECONDS - time.monotonic()
+                tallies = way.connect(attempts=self._attempts(services), seconds=max(0.5, seconds))
+                return [self._judge(s, tallies[s.name], source=sources[s.interface]) for s in services]
+        except ProbeError as error:
+            return [
+                _unasked(s.name, words.not_made(s, why=str(error), up=up), up=len(up))
+                for s in services
+                for up in [self._up(s)]
+            ]
+
+    def _choose_sources(self, services: Collection[Service]) -> dict[str, IPv4Address]:
+        names = sorted({service.interface for service in services})
+        taken = {b.address for s in self._services for b in s.backends}
+        taken |= {target for s in self._services if (target := self._target(s)) is not None}
+        kept = {address for address in taken if isinstance(address, IPv4Address)}
+        free = free_addresses(network=self._network, count=len(names), taken=kept)
+        return dict(zip(names, free, strict=True))
+
+    def _attempts(self, services: Collection[Service]) -> dict[str, list[Attempt]]:
+        """Interface -> attempts; a service that has backends down gets as many as may be needed."""
+        attempts: dict[str, list[Attempt]] = defaultdict(list)
+        for service in services:
+            one = Attempt(key=service.name, address=str(self._target(service)), port=service.port)
+            attempts[service.interface] += [one] * ATTEMPTS_MAX
+        return attempts
+
+    def _judge(self, service: Service, tally: Tally, *, source: IPv4Address) -> ServiceProbe:
+        up, target = self._up(service), str(self._target(service))
+        passed: bool | None = True
+        if not tally.accepted:
+            passed, text = self._judge_silence(service, tally, up=up)
+        else:
+            by = who_answered(source=source, source_port=tally.local_port, address=target, port=service.port)
+            expected = {backend.endpoint for backend in service.usable_backends}
+            if by is None and self._accepts(f"{_OWN}{target}:{service.port}"):
+                passed, text = None, words.perhaps_own(service, target=target)
+            elif by is not None and by not in expected:
+                passed, text = False, words.answered_by_other(service, target=target, by=by)
+            else:
+                text = words.answered(service, target=target, tally=tally, by=by, up=up)
+        return ServiceProbe(
+            service=service.name,
+            passed=passed,
+            text=text,
+            milliseconds=tally.milliseconds,
+            backends_up=len(up),
+        )
+
+    def _judge_silence(
+        self, service: Service, tally: Tally, *, up: Collection[str]
+    ) -> tuple[bool | None, str]:
+        shares = promised_shares(service)
+        share_up = float(sum(shares[endpoint] for endpoint in up))
+        target = str(self._target(service))
+        if (1 - share_up) ** tally.tried > _UNLUCKY:
+            return None, words.too_few_up(service, target=target, tally=tally, up=up)
+        return False, words.silent(service, target=target, tally=tally, up=up, network=self._network)

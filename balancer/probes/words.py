@@ -1,0 +1,128 @@
+"""What a probe says in plain English. Pure."""
+
+from collections.abc import Collection
+from ipaddress import IPv4Network
+
+from balancer.domain.types import Family, Protocol, Service, SourceNatMode
+from balancer.probes.connect import Tally
+from balancer.probes.machine import Link
+
+
+def why_not_asked(service: Service | None) -> str:
+    """Empty where it can be asked. `None` is a service that is not in the document."""
+    if service is None:
+        return "It was not asked: it is not in the configuration any more."
+    name = service.name
+    if not service.enabled:
+        return f"{name} was not asked: it is disabled."
+    if service.protocol is not Protocol.TCP:
+        return (
+            f"{name} was not asked: over {service.protocol.upper()}, no answer says nothing about the rules."
+        )
+    if service.family is not Family.IPV4:
+        return f"{name} was not asked: the probe speaks IPv4 only."
+    if not service.usable_backends:
+        return f"{name} was not asked: it has no enabled backend."
+    return ""
+
+
+def left_out(*, asked: int, left_out: int) -> str:
+    return (
+        f"{asked} of {asked + left_out} touched services were asked, some of each interface, scheduler and"
+        f" source NAT; {left_out} were not."
+    )
+
+
+def no_backend_up(service: Service) -> str:
+    count = len(service.usable_backends)
+    which = (
+        "its enabled backend does not accept"
+        if count == 1
+        else f"none of its {count} enabled backends accepts"
+    )
+    return f"{service.name} was not asked to answer: {which} connections from the node."
+
+
+def why_unreachable(service: Service, *, link: Link | None, target: object) -> str:
+    """Empty where a packet can come in by the service's interface."""
+    name, interface = service.name, service.interface
+    if link is None:
+        return (
+            f"{name} cannot answer: this node has no interface {interface}. Create it, or change the service."
+        )
+    if not link.up:
+        return f"{name} cannot answer: the interface {interface} is down. Bring it up."
+    if target is None:
+        return f"{name} cannot answer: this node has no IPv4 address at which clients could reach it."
+    return ""
+
+
+def strict_filter(service: Service) -> str:
+    return (
+        f"the kernel's reverse path filter is strict there (rp_filter 1) and would drop the probe's packets;"
+        f" set net.ipv4.conf.{service.interface}.rp_filter and net.ipv4.conf.all.rp_filter to 2 or 0"
+    )
+
+
+def not_made(service: Service, *, why: str, up: Collection[str]) -> str:
+    """The connection through the node could not be made; what is known instead."""
+    text = f"{service.name} could not be asked through {service.interface}: {why.rstrip('.')}."
+    return f"{text} Asked directly instead: {_up_words(service, up)}." if up else text
+
+
+def answered(service: Service, *, target: str, tally: Tally, by: str | None, up: Collection[str]) -> str:
+    which = f"by {by}" if by else "by which backend is not known, as connection tracking could not be asked"
+    return (
+        f"{service.name} answered through {service.interface} {target}:{service.port} after"
+        f" {tally.milliseconds:g} ms ({which}; {_up_words(service, up)})."
+    )
+
+
+def answered_by_other(service: Service, *, target: str, by: str) -> str:
+    who = "the node itself" if by == f"{target}:{service.port}" else by
+    return (
+        f"{service.name} does not work: a connection through {service.interface} to {target}:{service.port}"
+        f" was answered by {who}, which is none of its enabled backends."
+    )
+
+
+def perhaps_own(service: Service, *, target: str) -> str:
+    return (
+        f"{service.name} answered through {service.interface} {target}:{service.port}, but a program of the"
+        " node listens there too, and who answered is not known. Install conntrack to tell."
+    )
+
+
+def silent(service: Service, *, target: str, tally: Tally, up: Collection[str], network: IPv4Network) -> str:
+    text = (
+        f"{service.name} did not answer through {service.interface} {target}:{service.port}: {_tries(tally)},"
+        f" while {_up_words(service, up)}."
+    )
+    if service.source_nat.mode is SourceNatMode.NONE:
+        text += (
+            f" Its backends see the clients' addresses; do they route {network}, from which the probe comes,"
+            " through this node? LBADMIN_PROBE_NETWORK changes it."
+        )
+    return text
+
+
+def too_few_up(service: Service, *, target: str, tally: Tally, up: Collection[str]) -> str:
+    return (
+        f"{service.name} did not answer through {service.interface} {target}:{service.port}: {_tries(tally)}."
+        f" That may be chance: {_up_words(service, up)}."
+    )
+
+
+def _tries(tally: Tally) -> str:
+    silent = tally.tried - tally.refused
+    parts = [f"{tally.refused} refused"] * bool(tally.refused) + [f"{silent} without an answer"] * bool(
+        silent
+    )
+    return f"of {tally.tried} connections {' and '.join(parts)}" if tally.tried else "there was no time left"
+
+
+def _up_words(service: Service, up: Collection[str]) -> str:
+    count = len(service.usable_backends)
+    if len(up) == 1:
+        return f"backend {next(iter(up))} is up" + ("" if count == 1 else f", 1 of {count}")
+    return f"{len(up)} of {count} backends are up"
