@@ -15,8 +15,8 @@ from balancer.admin.site import ConsoleAdmin, page_address, register, texts_of
 from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
+from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.observations import observation_of
-from balancer.workflow.overrides import overrides_in_force
 from balancer.workflow.permissions import ADMINISTER, may
 
 RECENT_JOBS = 10

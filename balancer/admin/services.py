@@ -22,7 +22,7 @@ from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import Service as ServiceValue
 from balancer.models import Cluster, Draft, Override, Service
-from balancer.workflow.overrides import value_of as override_value
+from balancer.workflow.effective import value_of as override_value
 from balancer.workflow.permissions import DRAFT, may
 
 SHOWN_BACKENDS = 6

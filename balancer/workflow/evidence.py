@@ -33,8 +33,8 @@ from balancer.models import (
 from balancer.workflow import audit
 from balancer.workflow.audit import EVENT_FIELDS, Action
 from balancer.workflow.changes import rules_of
+from balancer.workflow.effective import effective_of_job
 from balancer.workflow.errors import Refused
-from balancer.workflow.overrides import effective_of_job
 from balancer.workflow.revisions import render_rulesets
 from balancer.workflow.traffic import service_value
 from balancer.workflow.waivers import waiver_of

@@ -21,8 +21,8 @@ from balancer.workflow.changes import lock_cluster
 from balancer.workflow.claims import is_alive
 from balancer.workflow.clock import Clock
 from balancer.workflow.deployments import finalize_deployment, why_not_deployable
+from balancer.workflow.effective import effective_of
 from balancer.workflow.messages import record_refused_job
-from balancer.workflow.overrides import effective_of
 from balancer.workflow.revisions import compile_rulesets, live_revision, why_not_genuine
 from balancer.workflow.rollout import why_not_yet
 

@@ -18,10 +18,10 @@ from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.deployments import queue_job, skip_absent_node
+from balancer.workflow.effective import Effective, effective_of
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
-from balancer.workflow.overrides import Effective, effective_of
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import compile_rulesets, live_revision
 from balancer.workflow.rollout import turn_since

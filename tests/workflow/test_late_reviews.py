@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from balancer.models import AuditEvent, Emergency, LateReview, Override
 from balancer.workflow.audit import writing
+from balancer.workflow.effective import active_overrides
 from balancer.workflow.late_reviews import (
     late_review_of,
     open_late_review,
@@ -16,7 +17,7 @@ from balancer.workflow.late_reviews import (
     sign_late_review,
     why_not_sign,
 )
-from balancer.workflow.overrides import active_overrides, lift_override
+from balancer.workflow.overrides import lift_override
 from balancer.workflow.policies import record_person, standing_of
 from tests.cast import Site, make_person
 from tests.documents import service_data

@@ -10,13 +10,8 @@ from django.utils import timezone
 from balancer.domain.types import BackendState
 from balancer.models import AuditEvent, Cluster, Job, LateReview, Node, Override
 from balancer.workflow.deployments import apply_change
-from balancer.workflow.overrides import (
-    active_overrides,
-    effective_document,
-    effective_of_job,
-    lift_override,
-    set_override,
-)
+from balancer.workflow.effective import active_overrides, effective_document, effective_of_job
+from balancer.workflow.overrides import lift_override, set_override
 from balancer.workflow.revisions import compile_rulesets, live_revision
 from balancer.workflow.rollback import roll_back_to
 from tests.cast import Site, make_person

@@ -12,7 +12,7 @@ from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node, 
 from balancer.models import Backend as BackendRecord
 from balancer.models import Service as ServiceRecord
 from balancer.workflow.documents import live_services
-from balancer.workflow.overrides import active_overrides
+from balancer.workflow.effective import active_overrides
 from balancer.workflow.presence import is_absent
 from balancer.workflow.traffic import service_value, shares_alone
 

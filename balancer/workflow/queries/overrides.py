@@ -16,8 +16,8 @@ from balancer.models import Change, Cluster, Emergency, LateReview, Override
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow.documents import candidate_of, live_document, service_named
+from balancer.workflow.effective import active_overrides, overrides_in_force, value_of
 from balancer.workflow.late_reviews import open_late_reviews
-from balancer.workflow.overrides import active_overrides, overrides_in_force, value_of
 from balancer.workflow.revisions import document_of
 from balancer.workflow.traffic import shares_alone
 

@@ -7,8 +7,8 @@ from balancer.domain.types import Document
 from balancer.models import Change, Cluster, Node, Revision
 from balancer.workflow.changes import rollback_target
 from balancer.workflow.documents import live_services
+from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.errors import Refused
-from balancer.workflow.overrides import overrides_in_force
 from balancer.workflow.permissions import APPLY, ROLL_BACK, Actor, may
 from balancer.workflow.revisions import render_rulesets
 from balancer.workflow.waivers import previous_revision
