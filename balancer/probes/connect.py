@@ -38,7 +38,7 @@ class Tally:
     milliseconds: float | None = None
     """Of the accepted one; None where none was."""
     local_port: int = 0
-    """Of the accepted one."""
+    """Of the accepted one; before that, of the last one that nobody answered."""
 
     @property
     def accepted(self) -> bool:
@@ -86,11 +86,11 @@ class _Run:
                     self._end(key.fileobj)
             now = time.monotonic()
             for late in [s for s, one in self._open.items() if now - one.started >= ATTEMPT_SECONDS]:
-                self._close(late)
+                self._give_up(late)
 
     def close_all(self) -> None:
         for left in list(self._open):
-            self._close(left)
+            self._give_up(left)
 
     def _open_more(self) -> None:
         """One for each key in turn, so that a key with many attempts holds up no other."""
@@ -138,6 +138,12 @@ class _Run:
         tally.local_port = opened.getsockname()[1]
         for same in [s for s, other in self._open.items() if other.attempt.key == one.attempt.key]:
             self._close(same)
+
+    def _give_up(self, opened: socket.socket) -> None:
+        tally = self.tallies[self._open[opened].attempt.key]
+        if not tally.accepted:
+            tally.local_port = opened.getsockname()[1]
+        self._close(opened)
 
     def _close(self, opened: socket.socket) -> None:
         one = self._open.pop(opened)

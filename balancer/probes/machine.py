@@ -67,8 +67,11 @@ def free_addresses(
     return tuple(found)
 
 
-def who_answered(*, source: IPv4Address, source_port: int, address: str, port: int) -> str | None:
-    """The endpoint that connection tracking knows behind a TCP connection; None where it does not know."""
+def who_answers(*, source: IPv4Address, source_port: int, address: str, port: int) -> str | None:
+    """The endpoint to which a TCP connection was sent, by connection tracking; None where that does not know.
+
+    An entry is there once the first packet has left the machine or reached a socket of it.
+    """
     flow = ["-p", "tcp", "-s", str(source), "--sport", str(source_port), "-d", address, "--dport", str(port)]
     try:
         words = run(["conntrack", "-G", *flow]).split()

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address, IPv4Network
 
-from balancer.domain.types import Document, Service
+from balancer.domain.types import Document, Service, SourceNatMode
 from balancer.probes import words
 from balancer.probes.base import ProbeError, ServiceProbe
 from balancer.probes.connect import Attempt, Tally, connect_all
@@ -15,7 +15,7 @@ from balancer.probes.machine import (
     free_addresses,
     read_links,
     reverse_path_filter,
-    who_answered,
+    who_answers,
 )
 from balancer.probes.sample import draw_sample
 from balancer.probes.way import Way
@@ -36,7 +36,7 @@ def probe_services(
     document: Document,
     services: Collection[str],
     ensure_allowed: Callable[[], None],
-    timeout: float = 8.0,
+    timeout: float = 5.0,
     network: IPv4Network = DEFAULT_NETWORK,
 ) -> tuple[ServiceProbe, ...]:
     """A result for each of `services`, sorted by name; of more than 50, of a sample, and one about the rest.
@@ -157,18 +157,9 @@ class _Probe:
 
     def _judge(self, service: Service, tally: Tally, *, source: IPv4Address) -> ServiceProbe:
         up, target = self._up(service), str(self._target(service))
-        passed: bool | None = True
-        if not tally.accepted:
-            passed, text = self._judge_silence(service, tally, up=up)
-        else:
-            by = who_answered(source=source, source_port=tally.local_port, address=target, port=service.port)
-            expected = {backend.endpoint for backend in service.usable_backends}
-            if by is None and self._accepts(f"{_OWN}{target}:{service.port}"):
-                passed, text = None, words.perhaps_own(service, target=target)
-            elif by is not None and by not in expected:
-                passed, text = False, words.answered_by_other(service, target=target, by=by)
-            else:
-                text = words.answered(service, target=target, tally=tally, by=by, up=up)
+        by = who_answers(source=source, source_port=tally.local_port, address=target, port=service.port)
+        judge = self._judge_answer if tally.accepted else self._judge_silence
+        passed, text = judge(service, tally, target=target, by=by)
         return ServiceProbe(
             service=service.name,
             passed=passed,
@@ -177,12 +168,28 @@ class _Probe:
             backends_up=len(up),
         )
 
-    def _judge_silence(
-        self, service: Service, tally: Tally, *, up: Collection[str]
+    def _judge_answer(
+        self, service: Service, tally: Tally, *, target: str, by: str | None
     ) -> tuple[bool | None, str]:
-        shares = promised_shares(service)
+        if by is None and self._accepts(f"{_OWN}{target}:{service.port}"):
+            return None, words.perhaps_own(service, target=target)
+        if by is not None and not _is_of(service, by):
+            return False, words.answered_by_other(service, target=target, by=by)
+        return True, words.answered(service, target=target, tally=tally, by=by, up=self._up(service))
+
+    def _judge_silence(
+        self, service: Service, tally: Tally, *, target: str, by: str | None
+    ) -> tuple[bool | None, str]:
+        up, shares = self._up(service), promised_shares(service)
         share_up = float(sum(shares[endpoint] for endpoint in up))
-        target = str(self._target(service))
         if (1 - share_up) ** tally.tried > _UNLUCKY:
             return None, words.too_few_up(service, target=target, tally=tally, up=up)
-        return False, words.silent(service, target=target, tally=tally, up=up, network=self._network)
+        if service.source_nat.mode is SourceNatMode.NONE and by is not None and _is_of(service, by):
+            # The entry is confirmed (nf_conntrack_confirm), so the packet went out. A node that is not the
+            # way back of its backends, the spare one of two for instance, will never see an answer.
+            return None, words.no_way_back(service, target=target, by=by, network=self._network)
+        return False, words.silent(service, target=target, tally=tally, up=up)
+
+
+def _is_of(service: Service, endpoint: str) -> bool:
+    return any(backend.endpoint == endpoint for backend in service.usable_backends)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from ipaddress import IPv4Network
 
-from balancer.domain.types import Family, Protocol, Service, SourceNatMode
+from balancer.domain.types import Family, Protocol, Service
 from balancer.probes.connect import Tally
 from balancer.probes.machine import Link
 
@@ -93,17 +93,20 @@ def perhaps_own(service: Service, *, target: str) -> str:
     )
 
 
-def silent(service: Service, *, target: str, tally: Tally, up: Collection[str], network: IPv4Network) -> str:
-    text = (
+def silent(service: Service, *, target: str, tally: Tally, up: Collection[str]) -> str:
+    return (
         f"{service.name} did not answer through {service.interface} {target}:{service.port}: {_tries(tally)},"
         f" while {_up_words(service, up)}."
     )
-    if service.source_nat.mode is SourceNatMode.NONE:
-        text += (
-            f" Its backends see the clients' addresses; do they route {network}, from which the probe comes,"
-            " through this node? LBADMIN_PROBE_NETWORK changes it."
-        )
-    return text
+
+
+def no_way_back(service: Service, *, target: str, by: str, network: IPv4Network) -> str:
+    return (
+        f"{service.name} could not be judged: connections through {service.interface} {target}:{service.port}"
+        f" went out to {by}, and no answer came back. With source NAT none, backends answer through their own"
+        f" gateway; where that is this node, they have to route {network} through it"
+        " (LBADMIN_PROBE_NETWORK)."
+    )
 
 
 def too_few_up(service: Service, *, target: str, tally: Tally, up: Collection[str]) -> str:

@@ -84,6 +84,30 @@ def test_rules_that_lead_nowhere_are_noticed(balancer: Balancer, flavour: Flavou
     assert "without an answer" in web.text
 
 
+def test_backends_whose_gateway_is_another_machine_are_no_reason_to_go_back(
+    balancer: Balancer, flavour: Flavour
+) -> None:
+    """Source NAT none on the spare node of two: what goes out is right, and no answer can come back."""
+    balancer.listen()
+    found = balancer.carry(service(source_nat={"mode": "none"}), flavour=flavour)
+    with balancer.wires.backend.entered():
+        run("ip", "route", "delete", "default")
+    web = ask(found, timeout=3)["web"]
+    assert web.passed is None
+    assert "went out to 10.0.0." in web.text
+    assert "backends answer through their own gateway" in web.text
+
+
+@pytest.mark.parametrize("mode", ["masquerade", "none"])
+def test_packets_that_never_leave_the_node_are_not_taken_for_that(balancer: Balancer, mode: str) -> None:
+    balancer.listen()
+    found = balancer.carry(service(source_nat={"mode": mode}), flavour=Flavour.NFT)
+    run("iptables-nft", "-I", "FORWARD", "-j", "DROP")
+    web = ask(found, timeout=3)["web"]
+    assert web.passed is False
+    assert "without an answer" in web.text
+
+
 @pytest.mark.parametrize("carried", [True, False])
 def test_a_program_of_the_node_itself_is_not_taken_for_a_backend(
     balancer: Balancer, flavour: Flavour, carried: bool
@@ -103,7 +127,7 @@ def test_where_nobody_can_tell_who_answered_it_is_not_called_right(
 ) -> None:
     balancer.listen()
     found = balancer.carry(service(), flavour=Flavour.NFT)
-    monkeypatch.setattr("balancer.probes.through.who_answered", lambda **_: None)
+    monkeypatch.setattr("balancer.probes.through.who_answers", lambda **_: None)
     assert ask(found)["web"].passed is True
     balancer.wires.keep(socket.create_server(("0.0.0.0", 80)))
     web = ask(found)["web"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from balancer.domain.codec import digest_text
 from balancer.domain.evidence import digest_content
 from balancer.domain.evidence_checks import check_digest, verify_evidence
 from balancer.domain.evidence_findings import run_check
@@ -150,3 +151,47 @@ def test_whatever_stands_in_the_place_of_a_value_is_judged_and_never_an_error(ge
 @given(value=JSON)
 def test_what_is_no_evidence_file_at_all_is_judged_too(value: Any) -> None:
     assert is_found(value)
+
+
+def sentence(data: Any, check: str, **parts: Any) -> tuple[bool, str]:
+    """What a check says of the file with other parts, its digest computed anew."""
+    altered = data | parts
+    altered = altered | {"digest": digest_content(altered)}
+    (found,) = [finding for finding in verify_evidence(altered) if finding.check == check]
+    return found.passed, found.text
+
+
+def test_approvals_are_only_waived_where_the_chain_says_so_too(genuine: Any) -> None:
+    waiver = {"kind": "emergency", "by": {"id": 1, "name": "eve"}, "reason": "It burns."}
+
+    said = sentence(genuine, "approvals", deployment=genuine["deployment"] | {"waiver": waiver}, votes=[])
+
+    assert said == (False, "The file says that approvals were waived, and the audit history does not.")
+
+
+def test_a_late_review_is_signed_by_a_second_person(genuine: Any) -> None:
+    author, second = genuine["change"]["author"], {"id": 99, "name": "sam"}
+    late = {"kind": "emergency", "opened_by": {"id": 98, "name": "ola"}, "signed_by": None}
+
+    assert sentence(genuine, "late-reviews", late_reviews=[late | {"signed_by": author}])[0] is False
+    assert (
+        sentence(genuine, "late-reviews", late_reviews=[late | {"signed_by": late["opened_by"]}])[0] is False
+    )
+    said = sentence(genuine, "late-reviews", late_reviews=[late, late | {"signed_by": second}])
+    assert said == (True, "1 of 2 late reviews were signed by a second person.")
+
+
+def test_a_rehearsal_of_something_else_is_no_evidence(genuine: Any) -> None:
+    rehearsal = {"node": "lb1", "digest": genuine["change"]["digest"], "state": "passed"}
+
+    assert sentence(genuine, "rehearsals", rehearsals=[rehearsal])[0] is True
+    assert sentence(genuine, "rehearsals", rehearsals=[rehearsal | {"digest": "0" * 64}])[0] is False
+
+
+def test_rules_that_a_node_carried_instead_have_to_fit_its_receipt(genuine: Any) -> None:
+    first, *others = genuine["jobs"]
+    carried = first | {"carried": {"ipv4": "*nat\nCOMMIT\n"}}
+    receipt = {"ipv4": first["receipt"]["ipv4"] | {"ruleset_digest": digest_text("*nat\nCOMMIT\n")}}
+
+    assert sentence(genuine, "receipts", jobs=[carried, *others])[0] is False
+    assert sentence(genuine, "receipts", jobs=[carried | {"receipt": receipt}, *others])[0] is True
