@@ -10,6 +10,7 @@ from balancer.models.history import APPEND_ONLY_TABLES
 from balancer.models.roles import ROLES
 from balancer.workflow import audit
 from balancer.workflow.approvals import approve_change
+from balancer.workflow.emergencies import apply_in_emergency
 from balancer.workflow.errors import Refused
 from balancer.workflow.submissions import submit_change
 from tests.cast import Site
@@ -89,9 +90,13 @@ def test_the_name_of_an_actor_outlives_the_account(site: Site, stranger: User) -
 
 @pytest.mark.parametrize("table", sorted(APPEND_ONLY_TABLES))
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}"])
-def test_the_database_refuses_to_change_history(site: Site, table: str, statement: str) -> None:
+def test_the_database_refuses_to_change_history(
+    site: Site, administrator: User, table: str, statement: str
+) -> None:
     """Also notices a migration that copied the table on SQLite and so lost its triggers."""
     site.deploy(service_data("web"))
+    change = submit_change(actor=site.author, change=site.change(service_data("mail", port=25)))
+    apply_in_emergency(actor=administrator, change=change, reason="Fire.", password_at=timezone.now())
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COUNT(*) FROM {table}")
         (count,) = cursor.fetchone()

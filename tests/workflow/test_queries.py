@@ -75,7 +75,7 @@ def test_a_change_that_was_applied_still_shows_what_it_did(site: Site) -> None:
         ("approver", {"approve", "reject", "request_changes"}),
         ("operator", set()),
         ("viewer", set()),
-        ("administrator", {"withdraw", "approve", "reject", "request_changes"}),
+        ("administrator", {"withdraw", "approve", "reject", "request_changes", "emergency"}),
     ],
 )
 def test_everybody_sees_the_buttons_that_work_for_them(
