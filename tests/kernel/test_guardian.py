@@ -247,7 +247,7 @@ def test_a_worker_that_brought_the_kernel_elsewhere_is_not_overruled(machine: Ma
 
 
 def test_of_a_confirm_and_the_deadline_exactly_one_wins(tmp_path: Path) -> None:
-    for number in range(60):
+    for number in range(20):
         machine = Machine(path=tmp_path / f"guard{number}")
         machine.sync(OLD)
         machine.start()
