@@ -3,12 +3,17 @@
 from celery import shared_task
 
 from balancer import wiring
-from balancer.workflow.queue import APPLY_JOB, NODE_TICK
+from balancer.workflow.queue import APPLY_JOB, CONFIRM_JOB, NODE_TICK
 
 
 @shared_task(name=APPLY_JOB)
 def apply_job(job_id: str) -> None:
     wiring.run_own_job(job_id=job_id)
+
+
+@shared_task(name=CONFIRM_JOB)
+def confirm_job(job_id: str) -> None:
+    wiring.confirm_own_job(job_id=job_id)
 
 
 @shared_task(name=NODE_TICK)

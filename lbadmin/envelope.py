@@ -1,4 +1,4 @@
-"""What may come out of the broker: two kinds of hint, and nothing else. Pure.
+"""What may come out of the broker: three kinds of hint, and nothing else. Pure.
 
 Whoever can write to the broker can put any bytes there. A hint that is recognised is written anew from the
 few values that matter, so that nothing else of a stranger's message (headers, time limits, callbacks, a
@@ -18,7 +18,11 @@ SIZE_MAX = 16 * 1024
 """Bytes. Our own messages have about 900."""
 JSON_TYPE = "application/json"
 
-TASKS: Mapping[str, int] = {"balancer.tasks.apply_job": 1, "balancer.tasks.node_tick": 0}
+TASKS: Mapping[str, int] = {
+    "balancer.tasks.apply_job": 1,
+    "balancer.tasks.confirm_job": 1,
+    "balancer.tasks.node_tick": 0,
+}
 """Task -> how many arguments it has; each is a row's UUID."""
 
 

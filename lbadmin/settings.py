@@ -47,6 +47,8 @@ LBADMIN_GUARD = os.environ.get("LBADMIN_GUARD", "on").strip().lower()
 """`off` lets a worker apply without a guard, which only tests should do."""
 LBADMIN_GUARD_DIR = os.environ.get("LBADMIN_GUARD_DIR") or "/var/lib/lbadmin/guard"
 """Where worker and guard of a node meet; on a disk of the node's own that outlasts a restart."""
+LBADMIN_GUARD_FACTORY = "balancer.wiring.make_guard"
+"""Dotted name of the function that makes the worker's side of the guard; another one only in a test."""
 LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22"))
 """TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
 LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"

@@ -128,10 +128,13 @@ def finalize_deployment(*, deployment: Deployment) -> None:
     if states == {JobState.SUCCEEDED}:
         _make_live(deployment)
     else:
-        _give_up(
-            deployment,
-            state=DeploymentState.FAILED if JobState.FAILED in states else DeploymentState.CANCELLED,
-        )
+        _give_up(deployment, state=_unhappy_end(deployment, states))
+
+
+def _unhappy_end(deployment: Deployment, states: set[JobState]) -> DeploymentState:
+    if deployment.jobs.filter(restored__isnull=False).exists():
+        return DeploymentState.ROLLED_BACK
+    return DeploymentState.FAILED if JobState.FAILED in states else DeploymentState.CANCELLED
 
 
 def _require_free_nodes(cluster: Cluster) -> list[Node]:
@@ -216,6 +219,8 @@ def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
     facts = {"revision": deployment.revision.number, "error": error}
     if state == DeploymentState.FAILED:
         audit.record(actor=None, action=Action.DEPLOYMENT_FAILED, target=deployment, facts=facts)
+    if state == DeploymentState.ROLLED_BACK:
+        audit.record(actor=None, action=Action.DEPLOYMENT_ROLLED_BACK, target=deployment, facts=facts)
     audit.record(actor=None, action=Action.CHANGE_FAILED, target=deployment.change, facts=facts)
     live = live_revision(deployment.cluster)
     cause = f"Revision {deployment.revision.number} was not applied everywhere."
