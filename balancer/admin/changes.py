@@ -25,7 +25,7 @@ from balancer.admin.site import (
     texts_of,
 )
 from balancer.models import Change, Deployment, Draft
-from balancer.workflow import deployments, queries
+from balancer.workflow import confirmations, deployments, queries
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import APPLY, may
 
@@ -48,6 +48,7 @@ class ChangeAdmin(ConsoleAdmin):
         own = [
             path("<int:change_id>/progress/", site(self.progress_view), name="balancer_change_progress"),
             path("<int:change_id>/cancel/", site(self.cancel_view), name="balancer_change_cancel"),
+            path("<int:change_id>/confirm/", site(self.confirm_view), name="balancer_change_confirm"),
             path("<int:change_id>/do/<slug:deed>/", site(self.deed_view), name="balancer_change_do"),
         ]
         return own + super().get_urls()
@@ -68,6 +69,7 @@ class ChangeAdmin(ConsoleAdmin):
             title=change.title,
             crumbs=[(f"#{change.pk}", "")],
             can_cancel=self._can_cancel(request, context["progress"]),
+            can_confirm=self._can_confirm(request, context["progress"]),
             **context,
         )
 
@@ -107,6 +109,20 @@ class ChangeAdmin(ConsoleAdmin):
             then=page_address(change),
         )
 
+    def confirm_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        change = self.find(request, str(change_id))
+        deployment = _latest_deployment(change)
+        if change is None or deployment is None:
+            return self.answer_missing(request, str(change_id))
+        return perform(
+            request,
+            lambda: confirmations.confirm_deployment(actor=actor_of(request), deployment=deployment),
+            done="Confirmed. Each node that waited makes it final now.",
+            then=page_address(change),
+        )
+
     def progress_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         """A piece of the page, polled while a deployment runs; afterwards the page is loaded anew."""
         change = self.find(request, str(change_id))
@@ -121,8 +137,12 @@ class ChangeAdmin(ConsoleAdmin):
             "progress": progress,
             "jobs": job_chips(progress),
             "can_cancel": self._can_cancel(request, progress),
+            "can_confirm": self._can_confirm(request, progress),
         }
         return TemplateResponse(request, "console/progress.html", context)
+
+    def _can_confirm(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
+        return progress is not None and progress.can_confirm and may(actor=request.user, permission=APPLY)
 
     def _can_cancel(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
         return progress is not None and progress.can_cancel and may(actor=request.user, permission=APPLY)

@@ -40,7 +40,11 @@ def _clusters() -> list[dict[str, Any]]:
 
 def _show_cluster(cluster: Cluster) -> dict[str, Any]:
     view = queries.view_dashboard(cluster=cluster)
-    return {"view": view, "nodes": [nodes_row(node) for node in nodes_of(cluster)]}
+    return {
+        "view": view,
+        "nodes": [nodes_row(node) for node in nodes_of(cluster)],
+        "restored": queries.list_restored(cluster=cluster),
+    }
 
 
 def _deployments() -> list[tuple[Deployment, Any]]:

@@ -21,6 +21,7 @@ POST_ONLY = {
     "balancer_service_preview",
     "balancer_change_do",
     "balancer_change_cancel",
+    "balancer_change_confirm",
     "balancer_revision_roll_back",
     "balancer_service_leave_change",
 }
@@ -138,6 +139,7 @@ WHOLE_DEEDS = {
     "balancer_service_leave_change",
     "balancer_change_do",
     "balancer_change_cancel",
+    "balancer_change_confirm",
     "balancer_revision_roll_back",
 }
 """Where an empty post says all that there is to say."""

@@ -27,6 +27,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.guard import RestoredView, list_restored, view_restored
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.revisions import (
     RevisionDiff,
@@ -50,6 +51,7 @@ __all__ = [
     "NodeView",
     "Origin",
     "Preview",
+    "RestoredView",
     "RevisionDiff",
     "RevisionView",
     "RulesetDiff",
@@ -63,6 +65,7 @@ __all__ = [
     "candidate_text",
     "diff_revisions",
     "find_origin",
+    "list_restored",
     "list_services",
     "owners_in",
     "preview_service",
@@ -72,5 +75,6 @@ __all__ = [
     "view_dashboard",
     "view_deployment",
     "view_node",
+    "view_restored",
     "view_revision",
 ]
