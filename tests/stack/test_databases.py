@@ -14,7 +14,7 @@ from balancer.kernel.base import Receipt
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Deployment, Job, Node, Revision
 from balancer.models.history import APPEND_ONLY_TABLES
-from balancer.workflow import jobs
+from balancer.workflow import job_records
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import live_revision
@@ -70,7 +70,7 @@ def test_of_many_who_claim_a_job_at_once_one_runs_it(stack: Stack) -> None:
 def test_nodes_that_end_at_once_end_the_deployment_once(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finalize, all_looked = jobs.finalize_deployment, Barrier(AT_ONCE)
+    finalize, all_looked = job_records.finalize_deployment, Barrier(AT_ONCE)
 
     def finalize_slowly(**arguments: Any) -> None:
         """No one commits before all have looked at each other, unless a lock lets them in one by one."""
@@ -78,7 +78,7 @@ def test_nodes_that_end_at_once_end_the_deployment_once(
         with suppress(BrokenBarrierError):
             all_looked.wait(timeout=1)
 
-    monkeypatch.setattr(jobs, "finalize_deployment", finalize_slowly)
+    monkeypatch.setattr(job_records, "finalize_deployment", finalize_slowly)
     names = [f"lb{i}" for i in range(AT_ONCE)]
     site = make_site(*names)
     deployment = site.start(service_data("web"))

@@ -7,9 +7,9 @@ from pytest_django import Settings
 from balancer import wiring
 from balancer.kernel.fake import FakeKernel
 from balancer.models import Node
-from balancer.tasks import apply_job, node_tick
+from balancer.tasks import apply_job, confirm_job, node_tick
 from balancer.workflow.nodes import NodeMemory
-from balancer.workflow.queue import APPLY_JOB, NODE_TICK
+from balancer.workflow.queue import APPLY_JOB, CONFIRM_JOB, NODE_TICK
 from lbadmin import worker
 from lbadmin.envelope import TASKS
 from tests.cast import Site
@@ -58,7 +58,8 @@ def test_a_worker_without_a_node_does_not_start(
 
 
 def test_the_door_knows_every_task_and_no_other() -> None:
-    assert set(TASKS) == {APPLY_JOB, NODE_TICK} == {apply_job.name, node_tick.name}
+    assert set(TASKS) == {APPLY_JOB, CONFIRM_JOB, NODE_TICK}
+    assert set(TASKS) == {apply_job.name, confirm_job.name, node_tick.name}
 
 
 def make_fake(*, flavour: str, driver: str) -> FakeKernel:
