@@ -17,6 +17,7 @@ from typing import Protocol
 from balancer.kernel.guard_files import POLL_SECONDS, Damaged, GuardError, open_lock, try_lock
 from balancer.kernel.guard_state import Confirmed, GuardDirectory, Outcome, Pending
 
+ALIVE_SECONDS = 5.0
 HEARD_SECONDS = 5.0
 """The guard looks several times a second; one that has not answered by then is none."""
 START_IT = (
@@ -115,7 +116,7 @@ class FileGuard:
     def arm(self, *, confirmed: Confirmed, candidate: Candidate, seconds: float) -> str:
         """See `Guard.arm`."""
         self._files.prepare()
-        if not self.is_alive():
+        if not self._wait_until_alive():
             raise NoGuard(
                 "No guard, no apply: this node's guard does not run, so nothing would put the old rules"
                 f" back if the new ones cut the node off. {START_IT}"
@@ -231,6 +232,14 @@ class FileGuard:
         if pending.boot_id != self._boot_id or self._clock() >= pending.deadline:
             raise TooLate(f"The time to confirm revision {pending.revision} is over; the guard goes back.")
         return pending
+
+    def _wait_until_alive(self) -> bool:
+        """Its supervisor may be starting it again at this moment."""
+        for _ in range(round(ALIVE_SECONDS / POLL_SECONDS)):
+            if self.is_alive():
+                return True
+            self._pause(POLL_SECONDS)
+        return self.is_alive()
 
     def _wait_until_heard(self, token: str) -> None:
         """A guard that runs but does not look is no guard. Raises NoGuard with nothing armed."""
