@@ -31,11 +31,15 @@ class Damaged(GuardError):
 def read_file(path: Path, kind: type[Value]) -> Value | None:
     """None where there is no file. Raises Damaged."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            owner, raw = os.fstat(file.fileno()).st_uid, file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Damaged(f"The file {path} of the guard cannot be read: {error.strerror}.") from error
+    if owner != os.geteuid():
+        # Whoever owns a directory above may have put another one in the place of ours.
+        raise Damaged(f"The file {path} of the guard belongs to somebody else and is not used.")
     try:
         return _decode(raw, kind)
     except (ValueError, TypeError, KeyError, RecursionError) as error:

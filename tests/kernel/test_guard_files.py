@@ -61,6 +61,17 @@ def test_every_byte_that_changes_and_every_missing_end_is_noticed(files: GuardDi
             files.read_pending()
 
 
+def test_a_file_of_somebody_else_is_not_used(
+    files: GuardDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_pending(PENDING)
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+
+    with pytest.raises(Damaged, match="belongs to somebody else"):
+        files.read_pending()
+
+
 def test_a_file_of_one_kind_in_the_place_of_another_is_damaged(files: GuardDirectory) -> None:
     files.write_outcome(OUTCOME)
     os.rename(files.path / "outcome.json", files.path / "pending.json")
