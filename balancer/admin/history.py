@@ -85,6 +85,7 @@ _WORDS = {
     "role.updated": ("edited a role", ""),
     "role.deleted": ("deleted a role", ""),
     "policy.updated": ("changed the approval policy", "change the approval policy"),
+    "operation.updated": ("changed the operation policy", "change the operation policy"),
     "person.deleted": ("deleted an account", ""),
     "worker.started": ("started a worker", ""),
     "worker.refused": ("refused to work", ""),

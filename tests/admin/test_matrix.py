@@ -48,9 +48,9 @@ def test_the_console_offers_and_does_exactly_what_is_allowed_and_refuses_records
         found = (
             *at_the_form(client, case, expected),
             *by_hand(client, case, expected),
-            *on_lists(client, case),
+            *on_list(client, case),
         )
-        wrong += [f"{role} as {part}: {what}" for what in [*found, *on_lists(client, case)]]
+        wrong += [f"{role} as {part}: {what}" for what in found]
         transaction.savepoint_rollback(beginning)
 
     assert wrong == []
@@ -86,7 +86,7 @@ def by_hand(client: Client, case: Case, expected: dict[str, bool]) -> Iterator[s
         transaction.savepoint_rollback(start)
 
 
-def on_lists(client: Client, case: Case) -> Iterator[str]:
+def on_list(client: Client, case: Case) -> Iterator[str]:
     """What Django's admin would take for an action on the rows of a list."""
     before, name = all_rows(), next(LISTS)
     row = case.change if "change_" in name else Service.objects.get()

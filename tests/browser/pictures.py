@@ -40,9 +40,12 @@ def look_at(page: Page, name: str) -> list[str]:
     return found
 
 
-def find_barriers(page: Page, name: str) -> list[str]:
-    """What axe calls serious or critical."""
-    violations = Axe().run(page).response["violations"]
+def find_barriers(page: Page, name: str, *, only: tuple[str, ...] = ()) -> list[str]:
+    """What axe calls serious or critical; `only` names the rules to ask, all of them where it is empty."""
+    options: dict[str, object] = {"resultTypes": ["violations"]}
+    if only:
+        options["runOnly"] = list(only)
+    violations = Axe().run(page, options=options).response["violations"]
     return [
         f"{name}: {found['id']}: {found['help']}: {[node['html'][:120] for node in found['nodes'][:3]]}"
         for found in violations

@@ -11,8 +11,8 @@ DEFAULT = (
     "A node goes back by itself unless the worker's checks confirm within 120 seconds.",
     "A node that is down holds a roll-out up.",
     "Going back to an earlier revision takes the same approval as any change.",
-    "Operators may take backends out as long as at least 1 usable backend of a service stay, and move a weight"
-    " by up to 50 %.",
+    "Operators may take backends out as long as at least 1 usable backend of a service stay, and move a"
+    " weight by up to 50 %.",
     "Rollback drills run when somebody asks for one.",
 )
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.domain.types import Document, Protocol, Service
@@ -46,6 +46,7 @@ def expected_service(one: Document, packet: Packet) -> Service | None:
     return next(iter(exact + anywhere), None)
 
 
+@settings(max_examples=60)
 @given(
     documents(max_services=40),
     st.sampled_from(["eth0", "eth1", "bond0.100", "eth", "eth00"]),

@@ -227,8 +227,8 @@ def test_a_convergence_that_fails_is_tried_again_less_and_less_often(site: Site,
             raise Rejected("Not today.")
 
     site.kernels["lb1"] = Refusing()
-    for _ in range(720):
-        worker.tick(after=5)
+    for _ in range(120):
+        worker.tick(after=30)
 
     tried = len(converged(site))
     assert 8 <= tried <= 20, "an hour of ticks"
