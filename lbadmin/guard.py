@@ -19,7 +19,7 @@ from balancer.kernel.guardian import Guardian
 from balancer.kernel.node import NodeKernel
 
 TICK_SECONDS = 0.2
-START_SECONDS = 10.0
+START_SECONDS = 3.0
 """A worker that asks whether a guard lives holds the lock for a moment, a dying guard for longer."""
 AUTO = "auto"
 

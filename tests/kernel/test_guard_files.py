@@ -61,9 +61,7 @@ def test_every_byte_that_changes_and_every_missing_end_is_noticed(files: GuardDi
             files.read_pending()
 
 
-def test_a_file_of_somebody_else_is_not_used(
-    files: GuardDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_somebody_else_is_not_used(files: GuardDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_pending(PENDING)
     stranger = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: stranger)

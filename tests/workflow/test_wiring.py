@@ -1,12 +1,16 @@
 """From settings to kernels: which node a worker is, and which driver it uses."""
 
+from pathlib import Path
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from balancer import wiring
 from balancer.kernel.fake import FakeKernel
-from balancer.models import Node
+from balancer.kernel.guard import FileGuard
+from balancer.kernel.guard_fake import OffGuard
+from balancer.models import AuditEvent, Node
 from balancer.tasks import apply_job, confirm_job, node_tick
 from balancer.workflow.nodes import NodeMemory
 from balancer.workflow.queue import APPLY_JOB, CONFIRM_JOB, NODE_TICK
@@ -71,6 +75,7 @@ def test_the_tick_after_a_job_looks_at_the_node_again(
 ) -> None:
     """The first apply turns forwarding on, which the node's page should show at once."""
     settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_NODE = f"{__name__}.make_fake", "lb1"
+    settings.LBADMIN_GUARD = "off"
     monkeypatch.setattr(wiring, "_memory", NodeMemory())
 
     node_tick()
@@ -84,3 +89,31 @@ def test_the_tick_after_a_job_looks_at_the_node_again(
     assert facts_at is not None
     assert node.facts_at is not None
     assert facts_at > node.facts_at
+
+
+def test_the_guard_is_off_only_where_the_setting_says_so(settings: Settings, tmp_path: Path) -> None:
+    settings.LBADMIN_GUARD_DIR = str(tmp_path)
+    assert isinstance(wiring.own_guard(), FileGuard)
+
+    settings.LBADMIN_GUARD = "off"
+    assert isinstance(wiring.own_guard(), OffGuard)
+
+
+def test_a_broker_that_is_away_fails_its_check_in_words(settings: Settings, tmp_path: Path) -> None:
+    settings.LBADMIN_REDIS_URL = f"redis+socket://{tmp_path}/absent.sock"
+
+    probe = wiring.probe_broker()
+
+    assert (probe.name, probe.passed) == ("broker", False)
+    assert probe.text.startswith("The broker does not answer")
+
+
+def test_a_confirm_hint_for_a_job_that_does_not_wait_changes_nothing(site: Site, settings: Settings) -> None:
+    settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_NODE = f"{__name__}.make_fake", "lb1"
+    settings.LBADMIN_GUARD = "off"
+
+    confirm_job("00000000-0000-0000-0000-000000000000")
+
+    assert list(AuditEvent.objects.filter(action="worker.refused").values_list("facts__code", flat=True)) == [
+        "not-waiting"
+    ]
