@@ -322,3 +322,44 @@ def test_a_guard_in_another_namespace_is_no_guard(machine: Machine) -> None:
     with pytest.raises(NoGuard, match="another network namespace"):
         worker.arm(confirmed=OLD, candidate=candidate(2), seconds=30)
     assert not machine.files.has_pending()
+
+
+def test_a_deadline_is_over_though_the_guard_has_not_looked_yet(machine: Machine) -> None:
+    token = applied(machine)
+    machine.now += 30
+
+    with pytest.raises(TooLate, match="The time to confirm revision 2 is over"):
+        machine.worker_side().confirm(token=token, confirmed=NEW)
+    with pytest.raises(TooLate):
+        machine.worker_side().require_armed(token=token)
+
+    machine.tick()
+    assert machine.carries(OLD)
+
+
+def test_a_guard_that_waited_for_the_kernel_writes_nothing_over_what_came_meanwhile(tmp_path: Path) -> None:
+    class Contended(FakeKernel):
+        meanwhile: Any = None
+
+        def sync(self, **arguments: Any) -> Receipt:
+            first, self.meanwhile = self.meanwhile, None
+            if first:
+                first()
+            return super().sync(**arguments)
+
+    kernel = Contended()
+    machine = Machine(path=tmp_path / "guard", kernel=kernel)
+    machine.sync(OLD)
+    machine.start()
+    applied(machine)
+
+    def converge() -> None:
+        machine.sync(NEW)
+        machine.worker_side().remember(confirmed=NEW)
+
+    kernel.meanwhile = converge
+    machine.advance(30)
+    machine.tick()
+
+    assert machine.carries(NEW)
+    assert machine.files.read_outcome() is None
