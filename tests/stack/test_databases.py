@@ -27,7 +27,7 @@ OF_DATABASES = [
     f"tests/workflow/test_{name}.py"
     for name in (
         *("approvals", "audit", "audit_chain", "audit_migration", "audit_verify"),
-        *("confirming", "deployments", "jobs", "nodes", "overtaken", "rollback"),
+        *("deployments", "jobs", "nodes", "overtaken", "rollback"),
     )
 ]
 """They rest on locks, constraints, triggers and migrations."""
