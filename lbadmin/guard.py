@@ -57,6 +57,7 @@ def make_guardian(*, files: GuardDirectory) -> Guardian:
 
 
 def guard_until(stop: threading.Event, *, guardian: Guardian) -> None:
+    guardian.warm_up()
     while not stop.is_set():
         try:
             guardian.tick()

@@ -43,6 +43,13 @@ class Guardian:
         self._starting = True
         self._said = ""
 
+    def warm_up(self) -> None:
+        """Choose the driver now, which takes a self-test, and not at a deadline."""
+        try:
+            self._kernel().compare(ruleset=nothing_of_ours(Family.IPV4))
+        except Exception as error:  # noqa: BLE001 - it is tried again when it matters
+            self._say(f"The kernel could not be read: {error}")
+
     def tick(self) -> None:
         """Do what is due. Raises GuardError where the files cannot be used; try again."""
         if not self._files.is_restoring():
