@@ -1,16 +1,21 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
+import time
 from collections.abc import Callable, Collection
+from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 
+import redis
 from celery.signals import worker_ready
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from balancer.domain.types import Document
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
+from balancer.kernel.guard import FileGuard, Guard
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
@@ -19,19 +24,30 @@ from balancer.probes.base import ServiceProbe
 from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
-from balancer.workflow.jobs import run_job
+from balancer.workflow.confirming import Bench, ConfirmProbe
+from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.queue import NODE_TICK
 from balancer.workflow.rehearsing import Rehearse, run_rehearsal
+from lbadmin.broker import broker_client
 
 AUTO = "auto"
+OFF = "off"
+BROKER_SECONDS = 3.0
 _memory = NodeMemory()
 
 
 def run_own_job(*, job_id: str) -> None:
     """Carry out a job of the node whose worker this process is."""
     name = own_node_name()
-    run_job(job_id=job_id, node_name=name, kernel=kernel_of(node_name=name), identity=own_identity())
+    run_job(
+        job_id=job_id,
+        node_name=name,
+        kernel=kernel_of(node_name=name),
+        guard=own_guard(),
+        identity=own_identity(),
+        confirm=check_node,
+    )
     # A first apply turns forwarding on: the node's page should say so at the next tick.
     _memory.facts_due = None
 
@@ -41,9 +57,11 @@ def reconcile_own_node() -> None:
     reconcile_node(
         node_name=name,
         kernel=kernel_of(node_name=name),
+        guard=own_guard(),
         memory=_memory,
         identity=own_identity(),
         rehearse=rehearse_of(node_name=name),
+        confirm=check_node,
     )
 
 
@@ -56,6 +74,49 @@ def run_own_rehearsal(*, rehearsal_id: str) -> None:
         rehearse=rehearse_of(node_name=name),
         identity=own_identity(),
     )
+
+
+def confirm_own_job(*, job_id: str) -> None:
+    """A person has confirmed: make it final, if the guard still waits."""
+    name = own_node_name()
+    bench = Bench(kernel=kernel_of(node_name=name), guard=own_guard(), confirm=check_node, clock=timezone.now)
+    confirm_job(job_id=job_id, node_name=name, bench=bench)
+
+
+def own_guard() -> Guard:
+    """The guard of the node whose worker this process is, as the settings' factory makes it."""
+    return _guard(settings.LBADMIN_GUARD_FACTORY, settings.LBADMIN_GUARD, str(settings.LBADMIN_GUARD_DIR))
+
+
+def make_guard(*, mode: str, directory: str) -> Guard:
+    if mode == OFF:
+        from balancer.kernel.guard_fake import OffGuard
+
+        return OffGuard()
+    return FileGuard(directory=Path(directory))
+
+
+def check_node(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    """What is asked after a commit, beside what the worker asks of database and kernel itself."""
+    return (probe_broker(), *answers(document, touched))
+
+
+def answers(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    """Whether the touched services answer through the node."""
+    found = ask_services(document, touched)
+    return tuple(ConfirmProbe(one.service or "services", one.passed, one.text) for one in found)
+
+
+def probe_broker() -> ConfirmProbe:
+    """A PING and its answer, on a connection of its own: one that lies in a pool proves nothing."""
+    started = time.monotonic()
+    try:
+        with closing(broker_client(settings.LBADMIN_REDIS_URL, seconds=BROKER_SECONDS)) as client:
+            client.ping()
+    except (redis.RedisError, OSError) as error:
+        return ConfirmProbe("broker", False, f"The broker does not answer: {error}")
+    took = round((time.monotonic() - started) * 1000)
+    return ConfirmProbe("broker", True, f"The broker answered after {took} ms.")
 
 
 def own_node_name() -> str:
@@ -155,6 +216,12 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         )
 
     return load
+
+
+@cache
+def _guard(factory: str, mode: str, directory: str) -> Guard:
+    guard: Guard = import_string(factory)(mode=mode, directory=directory)
+    return guard
 
 
 @cache

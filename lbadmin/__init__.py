@@ -1,5 +1,5 @@
-"""The Django project. Importing it makes the Celery application the current one."""
+"""The Django project, and the processes beside it.
 
-from lbadmin.celery import app as celery_app
-
-__all__ = ["celery_app"]
+Importing the package loads nothing: the guard is to run where neither Django nor Celery can. The settings
+make the Celery application the current one.
+"""

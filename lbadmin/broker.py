@@ -44,6 +44,13 @@ def broker_settings(url: str) -> dict[str, Any]:
     )
 
 
+def broker_client(url: str, *, seconds: float) -> redis.Redis:
+    """A connection of its own that waits no longer than this for anything."""
+    if url.startswith("redis+socket://"):
+        url = url.replace("redis+socket", "unix", 1)
+    return redis.Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds)
+
+
 class Client(redis.Redis):
     """Reads the answers to BRPOP through the door."""
 

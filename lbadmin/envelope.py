@@ -21,6 +21,7 @@ JSON_TYPE = "application/json"
 TASKS: Mapping[str, int] = {
     "balancer.tasks.apply_job": 1,
     "balancer.tasks.rehearse": 1,
+    "balancer.tasks.confirm_job": 1,
     "balancer.tasks.node_tick": 0,
 }
 """Task -> how many arguments it has; each is a row's UUID."""

@@ -8,6 +8,7 @@ from typing import Any
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from lbadmin.celery import app as app
 from lbadmin.console import UNFOLD as UNFOLD
 from lbadmin.secret_key import load_secret_key
 
@@ -53,6 +54,12 @@ LBADMIN_NODE = os.environ.get("LBADMIN_NODE", "")
 LBADMIN_THIS_HOST = env_flag("LBADMIN_THIS_HOST")
 LBADMIN_FLAVOUR = os.environ.get("LBADMIN_FLAVOUR", "auto")
 LBADMIN_DRIVER = os.environ.get("LBADMIN_DRIVER", "auto")
+LBADMIN_GUARD = os.environ.get("LBADMIN_GUARD", "on").strip().lower()
+"""`off` lets a worker apply without a guard, which only tests should do."""
+LBADMIN_GUARD_DIR = os.environ.get("LBADMIN_GUARD_DIR") or "/var/lib/lbadmin/guard"
+"""Where worker and guard of a node meet; on a disk of the node's own that outlasts a restart."""
+LBADMIN_GUARD_FACTORY = "balancer.wiring.make_guard"
+"""Dotted name of the function that makes the worker's side of the guard; another one only in a test."""
 LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22"))
 """TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
 LBADMIN_PROBE_NETWORK = env_network("LBADMIN_PROBE_NETWORK", "198.18.0.0/15")

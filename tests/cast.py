@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.fake import FakeKernel
+from balancer.kernel.guard_fake import FakeGuard
 from balancer.models import Change, Cluster, Deployment, Job, Revision, history
 from balancer.models.roles import install_roles
 from balancer.ruleset.parse import Snapshot
@@ -83,6 +84,7 @@ class Site:
     approver: User
     operator: User
     kernels: dict[str, FakeKernel] = field(default_factory=dict)
+    guards: dict[str, FakeGuard] = field(default_factory=dict)
 
     def save(
         self, name: str = "web", *, by: User | None = None, original: str | None = None, **fields: Any
@@ -136,7 +138,18 @@ class Site:
     def run(self, job: Job, **options: Any) -> JobState | None:
         name = options.pop("node_name", job.node.name)
         kernel = options.pop("kernel", self.kernels.get(name))
-        return run_job(job_id=str(job.pk), node_name=name, kernel=kernel, identity="test:1:1", **options)
+        guard = options.pop("guard", None) or self.guard(name)
+        if isinstance(guard, FakeGuard):
+            options.setdefault("pause", guard.advance)
+        return run_job(
+            job_id=str(job.pk), node_name=name, kernel=kernel, guard=guard, identity="test:1:1", **options
+        )
+
+    def guard(self, node: str) -> FakeGuard:
+        """The node's guard, over the kernel that the node has now."""
+        found = self.guards.setdefault(node, FakeGuard())
+        found.kernel = self.kernels.get(node)
+        return found
 
     def own_rules(self, node: str) -> dict[str, dict[str, tuple[str, ...]]]:
         return own_rules(self.kernels[node].snapshot)

@@ -46,6 +46,7 @@ def page_context(request: HttpRequest, change: Change) -> dict[str, Any]:
         "zone": timezone.get_current_timezone_name(),
         "shown": sign_shown(view.shown) if view.actions.approve else "",
         "late_review": _late_review(view),
+        "restored": _restored_of(change),
         "events": events_about(change=change),
         **_overrides(request, view),
         "evidence": evidence_rows(request, change),
@@ -81,6 +82,12 @@ def job_chips(
     progress: queries.DeploymentView | None,
 ) -> list[tuple[queries.JobView, SafeString]]:
     return [(job, chips.work_chip(job.state)) for job in progress.jobs] if progress else []
+
+
+def _restored_of(change: Change) -> list[queries.RestoredView]:
+    """Nodes that went back by themselves while this change was applied."""
+    found = queries.list_restored(cluster=change.cluster)
+    return [view for view in found if view.change is not None and view.change.pk == change.pk]
 
 
 def _show_draft(draft: queries.DraftView) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from balancer.admin.site import (
     actor_of,
     count_rows,
     page_address,
+    perform,
     register,
     show_moment,
     texts_of,
 )
 from balancer.models import Change, Deployment, Draft
-from balancer.workflow import deployments, queries
+from balancer.workflow import confirmations, deployments, queries
 from balancer.workflow.errors import Invalid, Refused
 from balancer.workflow.permissions import APPLY, may
 
@@ -54,6 +55,7 @@ class ChangeAdmin(ConsoleAdmin):
                 site(self.evidence_view),
                 name="balancer_change_evidence",
             ),
+            path("<int:change_id>/confirm/", site(self.confirm_view), name="balancer_change_confirm"),
             path("<int:change_id>/do/<slug:deed>/", site(self.deed_view), name="balancer_change_do"),
         ]
         return own + super().get_urls()
@@ -75,6 +77,7 @@ class ChangeAdmin(ConsoleAdmin):
             crumbs=[(f"#{change.pk}", "")],
             can_cancel=self._can_cancel(request, context["progress"]),
             may_cancel=_runs(context["progress"]) and may(actor=request.user, permission=APPLY),
+            can_confirm=self._can_confirm(request, context["progress"]),
             **context,
         )
 
@@ -117,6 +120,20 @@ class ChangeAdmin(ConsoleAdmin):
             messages.success(request, after.cancelling or cancelled.error)
         return HttpResponseRedirect(page_address(change))
 
+    def confirm_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        change = self.find(request, str(change_id))
+        deployment = _latest_deployment(change)
+        if change is None or deployment is None:
+            return self.answer_missing(request, str(change_id))
+        return perform(
+            request,
+            lambda: confirmations.confirm_deployment(actor=actor_of(request), deployment=deployment),
+            done="Confirmed. Each node that waited makes it final now.",
+            then=page_address(change),
+        )
+
     def progress_view(self, request: HttpRequest, change_id: int) -> HttpResponse:
         """A piece of the page, polled while a deployment runs; afterwards the page is loaded anew."""
         change = self.find(request, str(change_id))
@@ -132,6 +149,7 @@ class ChangeAdmin(ConsoleAdmin):
             "jobs": job_chips(progress),
             "can_cancel": self._can_cancel(request, progress),
             "may_cancel": progress.running and may(actor=request.user, permission=APPLY),
+            "can_confirm": self._can_confirm(request, progress),
         }
         return TemplateResponse(request, "console/progress.html", context)
 
@@ -156,6 +174,9 @@ class ChangeAdmin(ConsoleAdmin):
         change = self.find(request, str(change_id))
         found = send_evidence(request, change=change, deployment_id=deployment_id) if change else None
         return found or self.answer_missing(request, str(change_id))
+
+    def _can_confirm(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
+        return progress is not None and progress.can_confirm and may(actor=request.user, permission=APPLY)
 
     def _can_cancel(self, request: HttpRequest, progress: queries.DeploymentView | None) -> bool:
         return progress is not None and progress.cancel.possible and may(actor=request.user, permission=APPLY)

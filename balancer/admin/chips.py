@@ -23,6 +23,8 @@ _CHANGE = {
 _WORK = {
     "queued": ("Queued", "idle", "schedule"),
     "running": ("Running", "info busy", "progress_activity"),
+    "unconfirmed": ("Not confirmed yet", "warn", "timer"),
+    "rolled-back": ("Rolled back", "bad", "settings_backup_restore"),
     "succeeded": ("Succeeded", "ok", "check_circle"),
     "passed": ("Passed", "ok", "check_circle"),
     "failed": ("Failed", "bad", "error"),

@@ -55,6 +55,7 @@ def _show_cluster(cluster: Cluster) -> dict[str, Any]:
         "freezes": queries.view_freezes(cluster=cluster),
         "windows": queries.coming_windows(cluster=cluster),
         "stopped": queries.stopped_windows(cluster=cluster),
+        "restored": queries.list_restored(cluster=cluster),
     }
 
 

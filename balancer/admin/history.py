@@ -27,6 +27,10 @@ _TONES = {
     "commented": "info",
     "failed": "bad",
     "refused": "bad",
+    "restored": "bad",
+    "rolled_back": "bad",
+    "unconfirmed": "warn",
+    "confirmed": "ok",
     "drifted": "bad",
     "submitted": "info",
     "started": "info",
@@ -80,6 +84,10 @@ _WORDS = {
     "deployment.failed": ("could not bring it to every node", ""),
     "deployment.cancelled": ("cancelled the deployment", "cancel the deployment"),
     "evidence.sealed": ("sealed the evidence file of a deployment", ""),
+    "deployment.confirmed": ("confirmed it", "confirm it"),
+    "deployment.rolled_back": ("saw a node go back by itself", ""),
+    "guard.restored": ("saw the guard of a node put the old rules back", ""),
+    "job.unconfirmed": ("began to wait for a confirm", ""),
     "job.queued": ("queued a job", ""),
     "job.claimed": ("began a job", ""),
     "job.requeued": ("queued a job again", ""),
@@ -197,6 +205,8 @@ def _standing(facts: dict[str, Any]) -> str:
 def _detail(event: AuditEvent) -> str:
     facts = event.facts if isinstance(event.facts, dict) else {}
     keys = ("message", "error", "cause") if event.object_type == "job" else _TELLING
+    if event.action == Action.GUARD_RESTORED:
+        keys = ("text",)
     for key in keys:
         if facts.get(key):
             return str(facts[key])

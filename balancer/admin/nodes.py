@@ -63,6 +63,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             left_out=sum(path.left_out for path in paths),
             difference=row.sync_detail.splitlines(),
             jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
+            restored=[restored] if (restored := queries.view_restored(node=row)) else [],
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
             **in_force(request, row.cluster),

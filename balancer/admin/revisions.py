@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils.html import format_html
@@ -16,7 +16,8 @@ from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
-from balancer.models import Revision
+from balancer.domain.lifecycle import DeploymentState
+from balancer.models import Deployment, Revision
 from balancer.workflow import queries, rollback
 from balancer.workflow.permissions import ROLL_BACK, may
 
@@ -35,7 +36,7 @@ class RevisionAdmin(ConsoleAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Revision]:
         found = super().get_queryset(request).select_related("cluster", "change")
         # The list shows neither text, and they are long.
-        return found.defer("document", "rulesets")
+        return found.defer("document", "rulesets").annotate(went_back=_went_back())
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
@@ -138,6 +139,8 @@ class RevisionAdmin(ConsoleAdmin):
     @display(description="Revision", ordering="number")
     def show_number(self, row: Revision) -> SafeString:
         live = chips.live_chip() if row.cluster.live_revision_id == row.pk else ""
+        if not live and getattr(row, "went_back", False):
+            live = chips.work_chip(DeploymentState.ROLLED_BACK)
         return format_html(
             '<span class="lb-chips"><a class="lb-plain" href="{}">{} {}</a>{}</span>',
             page_address(row),
@@ -163,6 +166,12 @@ class RevisionAdmin(ConsoleAdmin):
     @display(description="Digest")
     def show_digest(self, row: Revision) -> SafeString:
         return format_html('<span class="lb-mono" title="{}">{}</span>', row.digest, row.digest[:12])
+
+
+def _went_back() -> Exists:
+    """Whether a node went back by itself when the revision was applied; history itself is append-only."""
+    tried = Deployment.objects.filter(revision=OuterRef("pk"), state=DeploymentState.ROLLED_BACK)
+    return Exists(tried)
 
 
 def _comparable(revision: Revision, *, itself: bool = False) -> list[Revision]:

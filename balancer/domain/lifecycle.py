@@ -45,11 +45,15 @@ class DeploymentState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled-back"
+    """A node went back by itself, since nobody had confirmed."""
 
 
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    UNCONFIRMED = "unconfirmed"
+    """The kernel carries it, and the node's guard will undo it unless it is confirmed."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -60,6 +64,7 @@ class JobState(StrEnum):
 class JobDeed(StrEnum):
     CLAIM = "claim"
     REQUEUE = "requeue"
+    AWAIT = "await-confirm"
     SUCCEED = "succeed"
     FAIL = "fail"
     CANCEL = "cancel"
@@ -133,6 +138,9 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobDeed], JobState] = MappingProxyType(
         (JobState.RUNNING, JobDeed.REQUEUE): JobState.QUEUED,
         (JobState.RUNNING, JobDeed.SUCCEED): JobState.SUCCEEDED,
         (JobState.RUNNING, JobDeed.FAIL): JobState.FAILED,
+        (JobState.RUNNING, JobDeed.AWAIT): JobState.UNCONFIRMED,
+        (JobState.UNCONFIRMED, JobDeed.SUCCEED): JobState.SUCCEEDED,
+        (JobState.UNCONFIRMED, JobDeed.FAIL): JobState.FAILED,
     }
 )
 
@@ -168,7 +176,7 @@ CHANGE_REHEARSABLE = CHANGE_REVIEWED | CHANGE_EDITABLE
 """What it proposes can be tried."""
 CHANGE_APPLICABLE = frozenset({ChangeState.APPROVED, ChangeState.FAILED})
 DEPLOYMENT_ACTIVE = frozenset({DeploymentState.RUNNING})
-JOB_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
+JOB_ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.UNCONFIRMED})
 JOB_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED})
 JOB_PASSED = frozenset({JobState.SUCCEEDED, JobState.SKIPPED})
 """A roll-out goes on behind it."""

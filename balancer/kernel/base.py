@@ -5,6 +5,7 @@ the one in memory; both pass the same contract suite.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -107,13 +108,18 @@ class NodeFacts:
         return {**asdict(self), "flavour": self.flavour.value, "driver": self.driver.value}
 
 
+Permit = Callable[[], None]
+"""Asked once nobody else can write and before anything is written; it raises where nothing may be."""
+
+
 class Kernel(Protocol):
     """One balancer machine's packet filter. Every method may raise `KernelError`."""
 
-    def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
+    def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """Makes the own chains equal to `ruleset`, whole or not at all, and verifies.
 
-        Nothing to do writes nothing. `document` is what `ruleset` was compiled from.
+        Nothing to do writes nothing. `document` is what `ruleset` was compiled from. What `permit` raises is
+        passed on, and the kernel holds what it held.
         """
 
     def compare(self, *, ruleset: Ruleset) -> Difference:

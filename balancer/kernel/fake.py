@@ -14,6 +14,7 @@ from balancer.kernel.base import (
     Interface,
     KernelError,
     NodeFacts,
+    Permit,
     Receipt,
     Rejected,
 )
@@ -88,8 +89,10 @@ class FakeKernel:
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
 
-    def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
+    def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`."""
+        if permit is not None:
+            permit()
         refuse_impossible(ruleset)
         plans = self._write(order_tables(want_ruleset(ruleset), document=document), ruleset.family)
         self.forwarding = True

@@ -16,6 +16,7 @@ from balancer.kernel.base import (
     Flavour,
     KernelError,
     NodeFacts,
+    Permit,
     Receipt,
     ensure_own_namespace,
     is_init_namespace,
@@ -73,10 +74,12 @@ class NodeKernel:
         self._sysctl_file = sysctl_file
         self._selected: Selection | None = None
 
-    def sync(self, *, ruleset: Ruleset, document: Document) -> Receipt:
+    def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`. Turns forwarding on, and brings remembered connections in line as well."""
         started = time.monotonic()
         with self._writing(ruleset.family) as transaction:
+            if permit is not None:
+                permit()
             warnings = self._look_at_other_flavour(ruleset.family)
             wanted = order_tables(want_ruleset(ruleset), document=document)
             plans, turned_on = _bring_in_with_forwarding(transaction, wanted)

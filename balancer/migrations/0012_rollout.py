@@ -29,7 +29,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='job',
             name='state',
-            field=models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('skipped', 'Skipped')], default=balancer.domain.lifecycle.JobState['QUEUED'], max_length=16),
+            field=models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('unconfirmed', 'Unconfirmed'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('skipped', 'Skipped')], default=balancer.domain.lifecycle.JobState['QUEUED'], max_length=16),
         ),
         migrations.CreateModel(
             name='Freeze',

@@ -56,5 +56,10 @@ class Migration(migrations.Migration):
             name='emergency',
             field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='deployments', to='balancer.emergency'),
         ),
+        migrations.AddField(
+            model_name='deployment',
+            name='cancelled_by',
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+        ),
         migrations.RunPython(forwards, backwards),
     ]

@@ -192,6 +192,8 @@ class Node(models.Model):
     sync_detail = models.TextField(blank=True, editable=False)
     """The lines that differ, or why nobody could look."""
     checked_at = models.DateTimeField(null=True, editable=False)
+    guard = models.JSONField(default=dict, blank=True, editable=False)
+    """{"alive": whether its guard runs, "restored": what it put back last, a `guard_state.Outcome`}."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

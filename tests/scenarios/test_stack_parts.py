@@ -12,7 +12,14 @@ from lbadmin.stack.account import find_account
 from lbadmin.stack.checks import require_free_port, require_tools, require_usable_paths
 from lbadmin.stack.configuration import Program, render_configuration
 from lbadmin.stack.errors import CannotStart
-from lbadmin.stack.programs import beat_program, broker_program, gunicorn_extras, web_program, worker_program
+from lbadmin.stack.programs import (
+    beat_program,
+    broker_program,
+    guard_program,
+    gunicorn_extras,
+    web_program,
+    worker_program,
+)
 from lbadmin.stack.state import empty_state, lock_state, require_disposable, stack_directory
 
 STATE = Path("/state")
@@ -32,6 +39,7 @@ def test_every_program_is_restarted_and_dies_with_supervisord() -> None:
         web_program(bind="127.0.0.1:8000", user="www"),
         beat_program(user="www"),
         worker_program(node="lb1", environment={}),
+        guard_program(node="lb1", environment={}),
     ]
     parsed = render(*programs)
     for program in programs:
@@ -41,19 +49,20 @@ def test_every_program_is_restarted_and_dies_with_supervisord() -> None:
         assert section["command"].startswith("setpriv --pdeathsig TERM -- ")
 
 
-def test_only_the_worker_runs_as_root_where_there_is_another_account() -> None:
+def test_only_worker_and_guard_run_as_root_where_there_is_another_account() -> None:
     parsed = render(
         broker_program(socket=STATE / "broker.sock", directory=STATE, user="www"),
         web_program(bind="127.0.0.1:8000", user="www"),
         beat_program(user="www"),
         worker_program(node="lb1", environment={}),
+        guard_program(node="lb1", environment={}),
     )
     users = {
         name.removeprefix("program:"): parsed[name].get("user")
         for name in parsed.sections()
         if name.startswith("program:")
     }
-    assert users == {"broker": "www", "web": "www", "beat": "www", "worker-lb1": None}
+    assert users == {"broker": "www", "web": "www", "beat": "www", "worker-lb1": None, "guard-lb1": None}
 
 
 def test_the_broker_has_no_tcp_port() -> None:
@@ -70,6 +79,12 @@ def test_the_broker_is_stopped_after_all_that_use_it() -> None:
     )
     assert parsed["group:lbadmin"]["programs"] == "worker-lb1,beat"
     assert int(parsed["program:broker"]["priority"]) < int(parsed["group:lbadmin"]["priority"])
+
+
+def test_the_guard_is_there_before_the_worker_and_after_it() -> None:
+    parsed = render(worker_program(node="lb1", environment={}), guard_program(node="lb1", environment={}))
+    assert parsed["group:lbadmin"]["programs"] == "worker-lb1"
+    assert int(parsed["program:guard-lb1"]["priority"]) < int(parsed["group:lbadmin"]["priority"])
 
 
 def test_a_percent_sign_reaches_the_program_as_it_is() -> None:

@@ -166,16 +166,31 @@ class Stack:
     env: dict[str, str]
     broker: redis.Redis
     processes: list[Process] = field(default_factory=list)
+    guards: dict[str, Process] = field(default_factory=dict)
 
-    def worker(self, node: str, *, inside: Namespace, **env: str) -> Process:
-        """The worker of a node as the stack of a real host starts it."""
-        locks = {
+    def worker(self, node: str, *, inside: Namespace, guarded: bool = True, **env: str) -> Process:
+        """The worker of a node as the stack of a real host starts it, with its guard unless that runs."""
+        if guarded and not (node in self.guards and self.guards[node].runs):
+            self.guard(node, inside=inside, **env)
+        return self._start("worker", self._environment(node) | env, name=node, inside=inside)
+
+    def guard(self, node: str, *, inside: Namespace, **env: str) -> Process:
+        """The guard of a node, beside its worker."""
+        name = f"{node}.guard"
+        found = self._start("guard", self._environment(node) | env, name=name, inside=inside)
+        self.guards[node] = found
+        return found
+
+    def guard_directory(self, node: str) -> Path:
+        return self.directory / f"{node}.guarded"
+
+    def _environment(self, node: str) -> dict[str, str]:
+        return self.env | {
             "XTABLES_LOCKFILE": str(self.directory / f"{node}.xtables"),
             "LBADMIN_LOCK_DIR": str(self.directory / f"{node}.locks"),
+            "LBADMIN_GUARD_DIR": str(self.guard_directory(node)),
+            "LBADMIN_NODE": node,
         }
-        return self._start(
-            "worker", self.env | locks | {"LBADMIN_NODE": node} | env, name=node, inside=inside
-        )
 
     def web(self, *, workers: int) -> Path:
         """The console as the stack of a real host starts it, in several processes; its unix socket."""

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from balancer.kernel.fake import FakeKernel
+from balancer.kernel.guard_fake import OffGuard
 from balancer.workflow.claims import own_identity
 from balancer.workflow.errors import Refused
 from balancer.workflow.nodes import NodeMemory, reconcile_node
@@ -35,4 +36,6 @@ def at_once(*deeds: Callable[[], Any]) -> list[Any]:
 
 
 def tick(name: str, *, kernel: FakeKernel) -> None:
-    reconcile_node(node_name=name, kernel=kernel, memory=NodeMemory(), identity=own_identity())
+    reconcile_node(
+        node_name=name, kernel=kernel, guard=OffGuard(), memory=NodeMemory(), identity=own_identity()
+    )

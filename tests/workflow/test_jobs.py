@@ -44,7 +44,10 @@ def test_a_job_brings_the_ruleset_of_its_revision_into_the_kernel(site: Site, jo
     assert "LB-S-web" in site.own_rules("lb1")["nat"]
     assert job.receipt["ipv4"]["changed"] is True
     assert job.steps[0]["text"].startswith("Checked")
-    assert job.steps[-1]["text"] == "Read back and verified."
+    assert [step["text"] for step in job.steps[-2:]] == [
+        "Read back and verified.",
+        "Confirmed: every check holds.",
+    ]
     assert job.node.carried_revision is None or job.node.carried_revision == job.revision
 
 

@@ -13,8 +13,10 @@ from balancer.domain.observation import Listener, Observation
 from balancer.domain.types import Protocol
 from balancer.kernel.base import Difference, KernelError, NodeFacts, Rejected
 from balancer.kernel.fake import FakeKernel
+from balancer.kernel.guard_fake import FakeGuard
 from balancer.models import AuditEvent, Job, Node
 from balancer.workflow.clusters import create_node
+from balancer.workflow.confirming import Checks, no_checks
 from balancer.workflow.editing import open_change
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.observations import observation_of
@@ -31,19 +33,27 @@ class Worker:
     name: str = "lb1"
     now: datetime = field(default_factory=timezone.now)
     memory: NodeMemory = field(default_factory=NodeMemory)
+    confirm: Checks = no_checks
 
     def tick(self, after: float = 5) -> None:
         self.now += timedelta(seconds=after)
         reconcile_node(
             node_name=self.name,
             kernel=self.site.kernels[self.name],
+            guard=self.guard,
             memory=self.memory,
             identity="test:1:1",
+            confirm=self.confirm,
             clock=lambda: self.now,
+            pause=self.guard.advance,
         )
 
     def restart(self) -> None:
         self.memory = NodeMemory()
+
+    @property
+    def guard(self) -> FakeGuard:
+        return self.site.guard(self.name)
 
     @property
     def node(self) -> Node:

@@ -157,7 +157,9 @@ def test_progress_tells_what_each_node_is_doing(site: Site) -> None:
 
     assert (view.active, view.done, view.cancel.possible) == (True, 1, True)
     done, waiting = view.jobs
-    assert [text for _, text in done.steps][-1] == "Read back and verified."
+    assert [text for _, text in done.steps][-2] == "Read back and verified."
+    assert [passed for passed, _ in done.probes] == [True, True]
+    assert (done.seconds_left, view.can_confirm) == (None, False)
     assert waiting.waiting_for == "Waiting for the node's worker to take it."
     assert [job.place for job in view.jobs] == ["1st of 2, the canary", "2nd of 2"]
 

@@ -1,15 +1,19 @@
 """From settings to kernels: which node a worker is, and which driver it uses."""
 
+from pathlib import Path
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from balancer import wiring
 from balancer.kernel.fake import FakeKernel
-from balancer.models import Node
-from balancer.tasks import apply_job, node_tick, rehearse
+from balancer.kernel.guard import FileGuard
+from balancer.kernel.guard_fake import OffGuard
+from balancer.models import AuditEvent, Node
+from balancer.tasks import apply_job, confirm_job, node_tick, rehearse
 from balancer.workflow.nodes import NodeMemory
-from balancer.workflow.queue import APPLY_JOB, NODE_TICK, REHEARSE
+from balancer.workflow.queue import APPLY_JOB, CONFIRM_JOB, NODE_TICK, REHEARSE
 from lbadmin import worker
 from lbadmin.envelope import TASKS
 from tests.cast import Site
@@ -59,8 +63,8 @@ def test_a_worker_without_a_node_does_not_start(
 
 
 def test_the_door_knows_every_task_and_no_other() -> None:
-    assert set(TASKS) == {APPLY_JOB, REHEARSE, NODE_TICK}
-    assert set(TASKS) == {apply_job.name, rehearse.name, node_tick.name}
+    assert set(TASKS) == {APPLY_JOB, CONFIRM_JOB, NODE_TICK, REHEARSE}
+    assert set(TASKS) == {apply_job.name, confirm_job.name, node_tick.name, rehearse.name}
 
 
 def make_fake(*, flavour: str, driver: str) -> FakeKernel:
@@ -72,6 +76,7 @@ def test_the_tick_after_a_job_looks_at_the_node_again(
 ) -> None:
     """The first apply turns forwarding on, which the node's page should show at once."""
     settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_NODE = f"{__name__}.make_fake", "lb1"
+    settings.LBADMIN_GUARD = "off"
     monkeypatch.setattr(wiring, "_memory", NodeMemory())
 
     node_tick()
@@ -85,3 +90,31 @@ def test_the_tick_after_a_job_looks_at_the_node_again(
     assert facts_at is not None
     assert node.facts_at is not None
     assert facts_at > node.facts_at
+
+
+def test_the_guard_is_off_only_where_the_setting_says_so(settings: Settings, tmp_path: Path) -> None:
+    settings.LBADMIN_GUARD_DIR = str(tmp_path)
+    assert isinstance(wiring.own_guard(), FileGuard)
+
+    settings.LBADMIN_GUARD = "off"
+    assert isinstance(wiring.own_guard(), OffGuard)
+
+
+def test_a_broker_that_is_away_fails_its_check_in_words(settings: Settings, tmp_path: Path) -> None:
+    settings.LBADMIN_REDIS_URL = f"redis+socket://{tmp_path}/absent.sock"
+
+    probe = wiring.probe_broker()
+
+    assert (probe.name, probe.passed) == ("broker", False)
+    assert probe.text.startswith("The broker does not answer")
+
+
+def test_a_confirm_hint_for_a_job_that_does_not_wait_changes_nothing(site: Site, settings: Settings) -> None:
+    settings.LBADMIN_KERNEL_FACTORY, settings.LBADMIN_NODE = f"{__name__}.make_fake", "lb1"
+    settings.LBADMIN_GUARD = "off"
+
+    confirm_job("00000000-0000-0000-0000-000000000000")
+
+    assert list(AuditEvent.objects.filter(action="worker.refused").values_list("facts__code", flat=True)) == [
+        "not-waiting"
+    ]

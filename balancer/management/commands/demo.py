@@ -40,7 +40,7 @@ from lbadmin.stack.account import Account, find_account
 from lbadmin.stack.checks import PACKAGES, require_free_port, require_root, require_tools
 from lbadmin.stack.configuration import Program
 from lbadmin.stack.errors import CannotStart
-from lbadmin.stack.programs import worker_program
+from lbadmin.stack.programs import guard_program, worker_program
 from lbadmin.stack.state import empty_state, lock_state, require_disposable
 
 HOST = "127.0.0.1"
@@ -110,7 +110,7 @@ class Command(BaseCommand):
                     host=HOST,
                     port=options["port"],
                     account=account,
-                    workers=[_worker(lab, name) for name in measurements.FLAVOURS],
+                    workers=[one for name in measurements.FLAVOURS for one in _node_programs(lab, name)],
                     lock=lock,
                     environment=os.environ,
                 )
@@ -240,14 +240,19 @@ def _create_cluster(cast: Cast) -> Cluster:
     return cluster
 
 
-def _worker(lab: Lab, name: str) -> Program:
+def _node_programs(lab: Lab, name: str) -> tuple[Program, Program]:
+    """Guard and worker."""
     environment = {
         "LBADMIN_FLAVOUR": measurements.FLAVOURS[name],
         "LBADMIN_LOCK_DIR": str(lab.directory),
+        "LBADMIN_GUARD_DIR": str(lab.directory / f"guard-{name}"),
         "XTABLES_LOCKFILE": lab.environment(machine=name)["XTABLES_LOCKFILE"],
     }
     inside = lab.command(machine=name, command=[])
-    return worker_program(node=name, environment=environment, inside=inside)
+    return (
+        guard_program(node=name, environment=environment, inside=inside),
+        worker_program(node=name, environment=environment, inside=inside),
+    )
 
 
 def _make_traffic(lab: Lab) -> BackgroundTraffic:

@@ -23,13 +23,13 @@ from lbadmin.stack.account import Account, find_account
 from lbadmin.stack.checks import require_free_port, require_root, require_tools
 from lbadmin.stack.configuration import Program
 from lbadmin.stack.errors import CannotStart
-from lbadmin.stack.programs import worker_program
+from lbadmin.stack.programs import guard_program, worker_program
 from lbadmin.stack.state import lock_state
 
 FIRST_CLUSTER = "main"
 WILDCARDS = ("0.0.0.0", "::")
 WORKER_VARIABLES = ("LBADMIN_NODE", "LBADMIN_THIS_HOST")
-"""What only the worker may be told."""
+"""What only worker and guard may be told."""
 
 
 class Command(BaseCommand):
@@ -70,10 +70,10 @@ class Command(BaseCommand):
         account = find_account(asked=options["user"])
         os.umask(0o077)
         prepare_state(account=account)
-        workers = []
+        workers: list[Program] = []
         if options["this_host"]:
             ensure_node(name=options["node"], cluster_name=options["cluster"])
-            workers.append(_worker(options["node"]))
+            workers += _node_programs(options["node"])
         stack = make_stack(
             host=host,
             port=port,
@@ -162,5 +162,10 @@ def _check(*, this_host: bool, no_worker: bool) -> None:
     check_paths(state_dir=STATE_DIR)
 
 
-def _worker(node: str) -> Program:
-    return worker_program(node=node, environment={"LBADMIN_THIS_HOST": "1"})
+def _node_programs(node: str) -> tuple[Program, Program]:
+    """Guard and worker: the only ones with the licence to write this machine's tables."""
+    environment = {"LBADMIN_THIS_HOST": "1"}
+    return (
+        guard_program(node=node, environment=environment),
+        worker_program(node=node, environment=environment),
+    )

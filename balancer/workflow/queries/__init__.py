@@ -28,6 +28,7 @@ from balancer.workflow.queries.drafts import (
     service_form,
 )
 from balancer.workflow.queries.evidence import EvidenceView, evidence_about
+from balancer.workflow.queries.guard import RestoredView, list_restored, view_restored
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.overrides import (
     BackendNow,
@@ -73,6 +74,7 @@ __all__ = [
     "OverrideView",
     "Preview",
     "RehearsalsView",
+    "RestoredView",
     "RevisionDiff",
     "RevisionView",
     "RulesetDiff",
@@ -94,6 +96,7 @@ __all__ = [
     "find_origin",
     "judge_way_back",
     "list_late_reviews",
+    "list_restored",
     "list_services",
     "owners_in",
     "preview_service",
@@ -110,5 +113,6 @@ __all__ = [
     "view_operation",
     "view_overrides",
     "view_rehearsals",
+    "view_restored",
     "view_revision",
 ]

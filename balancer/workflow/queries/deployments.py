@@ -8,7 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JOB_ENDED, JOB_PASSED, JobState
-from balancer.domain.operation import Away
+from balancer.domain.operation import Away, Confirm
 from balancer.models import Deployment, Job
 from balancer.workflow.clock import Clock
 from balancer.workflow.presence import is_down, is_gone
@@ -29,6 +29,12 @@ class JobView:
     attempts: int
     waiting_for: str
     """Why it has not begun, in a sentence; empty otherwise."""
+    seconds_left: int | None
+    """Until the node goes back by itself; None where it does not wait for a confirm."""
+    probes: tuple[tuple[bool | None, str], ...]
+    """The checks after the commit: whether each holds (None: it could not be asked), and what it says."""
+    asked_by: str
+    """Who has asked for the confirm that the worker has yet to make final."""
     afterwards: str
     """What became of the node since, where that is not what the job did: put back, or caught up."""
 
@@ -38,7 +44,7 @@ class CancelView:
     """What a cancel can still stop, and what it cannot, in sentences."""
 
     possible: bool
-    """There is a node that has not begun, or one whose worker is gone."""
+    """There is a node that has not begun, one that waits for its confirm, or one whose worker is gone."""
     stops: str
     cannot: str
     puts_back: str
@@ -56,20 +62,25 @@ class DeploymentView:
     cancelling: str
     """What was stopped and what goes on, while a deployment that was cancelled waits for a node at work."""
     cancel: CancelView
+    can_confirm: bool
+    """A node waits for a confirm, and people have a say in it."""
 
 
 def view_deployment(*, deployment: Deployment, clock: Clock = timezone.now) -> DeploymentView:
-    jobs = list(deployment.jobs.select_related("node").order_by("position", "node__name"))
+    jobs = list(deployment.jobs.select_related("node", "confirmed_by").order_by("position", "node__name"))
     running, now = deployment.state in DEPLOYMENT_ACTIVE, clock()
     ways_back = {} if running else _ways_back(deployment, jobs)
+    views = tuple(_view_job(job, jobs=jobs, way_back=ways_back.get(job.node_id), now=now) for job in jobs)
     return DeploymentView(
         deployment=deployment,
-        jobs=tuple(_view_job(job, jobs=jobs, way_back=ways_back.get(job.node_id), now=now) for job in jobs),
+        jobs=views,
         active=running or any(way.state in JOB_ACTIVE for way in ways_back.values()),
         running=running,
         done=sum(job.state == JobState.SUCCEEDED for job in jobs),
         cancelling=_describe_cancelling(jobs) if running else "",
         cancel=_view_cancel(jobs, running=running, now=now),
+        can_confirm=deployment.cluster.operation.confirm is not Confirm.AUTOMATIC
+        and any(view.seconds_left and not view.asked_by for view in views),
     )
 
 
@@ -94,8 +105,17 @@ def _view_job(job: Job, *, jobs: list[Job], way_back: Job | None, now: datetime)
         error=job.error,
         attempts=job.attempts,
         waiting_for=_why_waiting(job, jobs=jobs, now=now) if job.state == JobState.QUEUED else "",
+        seconds_left=_seconds_left(job, now=now),
+        probes=tuple((probe["passed"], probe["text"]) for probe in job.probes),
+        asked_by=job.confirmed_by.get_username() if job.confirmed_by else "",
         afterwards=_describe_afterwards(job, way_back=way_back),
     )
+
+
+def _seconds_left(job: Job, *, now: datetime) -> int | None:
+    if job.state != JobState.UNCONFIRMED or job.confirm_by is None:
+        return None
+    return max(0, round((job.confirm_by - now).total_seconds()))
 
 
 def _place(job: Job, *, total: int) -> str:
@@ -137,7 +157,8 @@ def _view_cancel(jobs: list[Job], *, running: bool, now: datetime) -> CancelView
     queued = [job for job in jobs if job.state == JobState.QUEUED]
     busy = [job for job in jobs if job.state in JOB_ACTIVE - {JobState.QUEUED}]
     gone = _names(job for job in busy if job.state == JobState.RUNNING and is_gone(job=job, now=now))
-    at_work = [name for name in _names(busy) if name not in gone]
+    waiting = _names(job for job in busy if job.state == JobState.UNCONFIRMED and job.confirmed_by is None)
+    at_work = [name for name in _names(busy) if name not in {*gone, *waiting}]
     untouched = _names(job for job in queued if job.claimed_at is None)
     back = _names(
         job for job in jobs if job.state == JobState.SUCCEEDED or (job in queued and job.claimed_at)
@@ -148,14 +169,16 @@ def _view_cancel(jobs: list[Job], *, running: bool, now: datetime) -> CancelView
     if gone:
         stops += f" The worker of {join_names(gone)} is gone; nobody waits for it any more."
     return CancelView(
-        possible=running and bool(queued or gone),
+        possible=running and bool(queued or gone or waiting),
         stops=stops.strip(),
         cannot=_say(
             at_work,
             "is at work, which cannot be stopped: when it is done it is put back.",
             "are at work, which cannot be stopped: when they are done they are put back.",
         ),
-        puts_back=_say(back + gone, "is put back to what was live.", "are put back to what was live."),
+        puts_back=_say(
+            back + gone + waiting, "is put back to what was live.", "are put back to what was live."
+        ),
     )
 
 
