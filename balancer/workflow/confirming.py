@@ -232,10 +232,9 @@ def _wait_for_guard(*, job: Job, bench: Bench) -> JobState | None:
 def _why_put_back(job: Job) -> str:
     """Why this revision will not be live, so that there is no reason to wait for the deadline; or empty."""
     deployment = Deployment.objects.select_related("cancelled_by").get(pk=job.deployment_id)
-    if deployment.cancelled_by is not None:
-        return f"{deployment.cancelled_by.get_username()} cancelled the deployment"
-    failed = Job.objects.filter(deployment=deployment, state=JobState.FAILED).exists()
-    return "Another node failed" if failed else ""
+    if deployment.cancelled_by is None:
+        return ""
+    return f"{deployment.cancelled_by.get_username()} cancelled the deployment"
 
 
 def _put_back(*, job: Job, token: str, why: str, bench: Bench) -> JobState | None:

@@ -202,6 +202,8 @@ def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:
 def _unhappy_end(deployment: Deployment, states: set[JobState]) -> DeploymentState:
     if deployment.jobs.filter(restored__isnull=False).exists():
         return DeploymentState.ROLLED_BACK
+    if deployment.cancelled_by_id is not None:
+        return DeploymentState.CANCELLED
     return DeploymentState.FAILED if states & JOB_STOPPING else DeploymentState.CANCELLED
 
 

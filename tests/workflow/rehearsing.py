@@ -36,6 +36,7 @@ class Stage:
         reconcile_node(
             node_name=name,
             kernel=self.site.kernels[name],
+            guard=self.site.guard(name),
             memory=NodeMemory(facts_due=timezone.now() + timedelta(hours=1)),
             identity="test:1:1",
             rehearse=self.ways[name],

@@ -17,7 +17,9 @@ from balancer.models import AuditEvent, Cluster, Deployment, Job, Node, Revision
 from balancer.ruleset.parse import parse_ruleset
 from balancer.workflow.confirmations import confirm_deployment
 from balancer.workflow.confirming import Bench, ConfirmProbe
+from balancer.workflow.deployments import cancel_deployment
 from balancer.workflow.jobs import confirm_job
+from balancer.workflow.queries import view_deployment
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site, own_rules
 from tests.documents import service_data
@@ -407,21 +409,21 @@ def test_a_hint_about_a_job_that_does_not_wait_is_refused(one: Site) -> None:
 # Several nodes, and guards that fail
 
 
-def test_a_node_that_waits_is_put_back_when_another_one_has_failed(site: Site) -> None:
+def test_a_node_that_waits_is_put_back_when_its_deployment_is_cancelled(site: Site) -> None:
     revision = site.deploy(service_data("web"))
     policy(site, "manual")
     deployment = site.start(service_data("web", port=81))
-    first, second = deployment.jobs.order_by("node__name")
+    first, second = deployment.jobs.order_by("position")
     site.run(first)
-    site.kernels["lb2"].fail_next = Rejected("The kernel said no.")
-    site.run(second)
+    assert "lb1 is put back" in view_deployment(deployment=deployment).cancel.puts_back
 
+    cancel_deployment(actor=site.operator, deployment=deployment)
     worker_of(site).tick()
 
-    deployment.refresh_from_db()
-    first.refresh_from_db()
-    assert (first.state, deployment.state) == ("failed", "failed")
-    assert "Another node failed" in first.error
+    for row in (deployment, first, second):
+        row.refresh_from_db()
+    assert (first.state, second.state, deployment.state) == ("failed", "cancelled", "cancelled")
+    assert "operator cancelled the deployment, so this node was put back to revision 1" in first.error
     assert carries(site, revision)
     assert site.guard("lb1").pending() is None
 

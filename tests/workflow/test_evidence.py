@@ -75,7 +75,8 @@ def test_a_deployment_leaves_a_file_that_verifies_and_whose_hash_is_in_the_chain
         line["kind"] == "added" and "--dport 81" in line["text"] for line in data["drafts"][1]["rules_diff"]
     )
     assert [job["node"] for job in data["jobs"]] == ["lb1", "lb2"]
-    assert data["jobs"][0]["steps"][-1]["text"] == "Read back and verified."
+    assert data["jobs"][0]["steps"][-1]["text"] == "Confirmed: every check holds."
+    assert {probe["name"] for probe in data["jobs"][0]["probes"]} == {"database", "read-back"}
     assert data["head"]["number"] == event.number - 1
 
 

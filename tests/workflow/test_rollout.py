@@ -38,6 +38,7 @@ class Machines:
             reconcile_node(
                 node_name=name,
                 kernel=self.site.kernels[name],
+                guard=self.site.guard(name),
                 memory=self.memories[name],
                 identity=f"{name}:1:1",
                 clock=self.clock,
