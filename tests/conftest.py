@@ -1,5 +1,6 @@
 """Rules of the whole suite: which tier a test belongs to, and that a run which ran nothing has failed."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in TIER_FOLDERS:
             item.add_marker(folder)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is loaded by now stays: looking through it for garbage again and again takes a tenth of a run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 class EmptyRunFails:

@@ -335,20 +335,20 @@ def test_a_node_is_looked_at_once_a_minute_and_more_often_while_a_change_has_som
     site: Site, looked: Looked
 ) -> None:
     site.deploy(service_data("web"))
-    assert set(looked.tick_for(300)) == {60}
+    assert set(looked.tick_for(185)) == {60}
     change = open_change(actor=site.author, cluster=site.cluster, title="Empty so far")
-    assert set(looked.tick_for(300)) == {60}
+    assert set(looked.tick_for(185)) == {60}
     site.save("dns", port=53, protocol="udp")
-    assert set(looked.tick_for(300)) == {10}
+    assert set(looked.tick_for(60)) == {10}
     change.drafts.all().delete()
-    assert set(looked.tick_for(300)) == {60}
+    assert set(looked.tick_for(185)) == {60}
 
 
 def test_a_look_that_takes_long_is_followed_by_a_long_rest(looked: Looked) -> None:
     looked.takes = 3
-    assert all(183 <= pause <= 190 for pause in looked.tick_for(1200))
+    assert all(183 <= pause <= 190 for pause in looked.tick_for(600))
     looked.takes = 0.5
-    assert looked.tick_for(600)[-1] < 70
+    assert looked.tick_for(300)[-1] < 70
 
 
 def test_a_node_that_cannot_be_looked_at_says_why(site: Site, worker: Worker) -> None:
