@@ -1,6 +1,9 @@
 """What is looked at in every picture of the console, by a program; people look at the files."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
@@ -38,6 +41,15 @@ def look_at(page: Page, name: str) -> list[str]:
     found += [f"{name}: cut text in {what}" for what in page.evaluate(_CLIPPED)]
     found += [f"{name}: off the screen: {what}" for what in page.evaluate(_OUTSIDE)]
     return found
+
+
+@contextmanager
+def held_still(page: Page) -> Iterator[None]:
+    """Within, the page does not ask how far a roll-out or rehearsal is, and so does not load itself anew."""
+    asks = re.compile(r"/(progress|rehearsal)/")
+    page.route(asks, lambda route: route.fulfill(status=204))
+    yield
+    page.unroute(asks)
 
 
 def find_barriers(page: Page, name: str, *, only: tuple[str, ...] = ()) -> list[str]:

@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Console, Person
 from tests.browser.pictures import find_barriers, look_at
+from tests.browser.steps import operate
 
 THEMES = ("light", "dark")
 WIDE, NARROW = ({"width": width, "height": 900} for width in (1440, 390))
@@ -44,17 +45,6 @@ def make_something_to_see(editor: Page, operator: Page) -> None:
     operate(
         operator, "web", "Disable", reason="Its disk is full, and the machine is replaced this afternoon."
     )
-
-
-def operate(page: Page, service: str, button: str, *, reason: str) -> None:
-    """What an operator does with the first backend of a service."""
-    page.goto("/balancer/service/")
-    page.get_by_role("link", name=service, exact=True).click()
-    first = page.locator("#operate details").first
-    first.locator("summary").click()
-    first.get_by_label("Reason").fill(reason)
-    first.get_by_role("button", name=button).click()
-    page.get_by_text("waits for a second person's signature").first.wait_for()
 
 
 def edit(page: Page, service: str, field: str, value: str) -> None:
