@@ -12,6 +12,11 @@ from playwright.sync_api import Page
 DIRECTORY = os.environ.get("LBADMIN_PICTURES", "")
 """Where pictures are kept; none are where it is empty."""
 
+THEMES = ("light", "dark")
+WIDE, NARROW = ({"width": width, "height": 900} for width in (1440, 390))
+_OPEN = "() => document.querySelectorAll('#main details').forEach((one) => { one.open = true; })"
+_SHOW = "(theme) => document.documentElement.classList.toggle('dark', theme === 'dark')"
+"""As Unfold does it when a page is loaded where dark is preferred."""
 _CLIPPED = """() => {
   const shown = (e) => {
     const box = e.getBoundingClientRect();
@@ -28,6 +33,34 @@ _OUTSIDE = """() => [...document.querySelectorAll("#main *")]
   .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".lb-code, [data-simplebar]"))
   .filter((e) => !e.closest(".fixed, .lb-hidden"))
   .slice(0, 5).map((e) => `${e.tagName}.${e.className}`)"""
+
+
+def look_as(page: Page, addresses: dict[str, str]) -> list[str]:
+    """What is wrong with each of these pages: name -> address."""
+    wrong = []
+    for name, address in addresses.items():
+        page.goto(address)
+        wrong += look_around(page, name)
+    return wrong
+
+
+def look_around(page: Page, name: str) -> list[str]:
+    """The page as it stands, with all that folds away open: on a desk and on a phone, light and dark."""
+    wrong = []
+    page.evaluate(_OPEN)
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        page.evaluate(_SHOW, theme)
+        page.set_viewport_size(NARROW)
+        wrong += look_at(page, f"{name}-390-{theme}")
+        page.set_viewport_size(WIDE)
+        wrong += look_at(page, f"{name}-1440-{theme}")
+        # A page differs from one theme to the other in its colours only.
+        only = ("color-contrast",) if theme == "dark" else ()
+        wrong += find_barriers(page, f"{name}-1440-{theme}", only=only)
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    page.evaluate(_SHOW, "light")
+    return wrong
 
 
 def look_at(page: Page, name: str) -> list[str]:

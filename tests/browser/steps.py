@@ -107,12 +107,12 @@ def set_operation(page: Page, *, confirm: str, seconds: int) -> None:
     expect(page.get_by_text("The operation policy of demo was saved.")).to_be_visible()
 
 
-def declare_freeze(page: Page, *, reason: str) -> None:
-    """From a minute ago for an hour."""
+def declare_freeze(page: Page, *, reason: str, hours: int = 1) -> None:
+    """From a minute ago on."""
     now = datetime.now(UTC)
     page.goto("/balancer/cluster/1/freeze/")
     page.get_by_label("From (UTC)").fill(f"{now - timedelta(minutes=1):%Y-%m-%dT%H:%M}")
-    page.get_by_label("Until (UTC)").fill(f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M}")
+    page.get_by_label("Until (UTC)").fill(f"{now + timedelta(hours=hours):%Y-%m-%dT%H:%M}")
     page.get_by_label("Reason").fill(reason)
     page.get_by_role("button", name="Declare freeze").click()
     expect(page.get_by_text("The freeze is declared.")).to_be_visible()
@@ -122,3 +122,23 @@ def lift_freeze(page: Page) -> None:
     page.goto("/balancer/cluster/1/change/")
     page.get_by_role("button", name="Lift", exact=True).click()
     expect(page.get_by_text("The freeze is lifted.")).to_be_visible()
+
+
+def schedule(page: Page, address: str, *, begin: datetime, minutes: int = 10) -> None:
+    """Of an approved change, with so many minutes to begin in."""
+    page.goto(address)
+    page.get_by_label("Begin from (UTC)").fill(f"{begin:%Y-%m-%dT%H:%M:%S}")
+    end = begin + timedelta(minutes=minutes)
+    page.get_by_label("Begin no later than (UTC)").fill(f"{end:%Y-%m-%dT%H:%M}")
+    page.get_by_role("button", name="Schedule", exact=True).click()
+
+
+def declare_emergency(console: Console, page: Page, address: str, *, reason: str) -> None:
+    """By the administrator."""
+    page.goto(address)
+    page.get_by_text("Apply without an approval…").click()
+    page.get_by_label("What is the emergency?").fill(reason)
+    password = page.locator("#emergency-password")
+    if password.count():
+        password.fill(console.passwords["administrator"])
+    page.get_by_role("button", name="Apply as an emergency").click()

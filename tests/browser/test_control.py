@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Console, Person
-from tests.browser.pictures import held_still, look_at
+from tests.browser.pictures import held_still, look_around
 from tests.browser.steps import (
     apply,
     approve,
+    declare_emergency,
     declare_freeze,
     lift_freeze,
     live_revision,
@@ -18,6 +19,7 @@ from tests.browser.steps import (
     open_form,
     operate,
     save,
+    schedule,
     set_operation,
     submit,
 )
@@ -41,7 +43,7 @@ def test_a_scheduled_change_begins_by_itself_and_traffic_follows(console: Consol
     schedule(operator, address, begin=datetime.now(UTC) + timedelta(seconds=3))
 
     expect(operator.get_by_text("Scheduled by operator to begin between")).to_be_visible()
-    assert look_at(operator, "scheduled-1440-light") == []
+    assert look_around(operator, "to-begin") == []
     author.goto("/")
     expect(author.get_by_text("Open the night desk is scheduled to begin between")).to_be_visible()
     reload_until(operator, operator.locator(".lb-head").get_by_text("Applied"))
@@ -65,16 +67,16 @@ def test_what_nobody_confirms_goes_back_by_itself_and_everybody_is_told(
         expect(operator.get_by_role("button", name="Confirm revision")).to_be_visible(timeout=30_000)
         assert backends_of(console, CANARY) == {"10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80"}
         with held_still(operator):
-            assert look_at(operator, "unconfirmed-1440-light") == []
+            assert look_around(operator, "unconfirmed") == []
 
         expect(operator.locator(".lb-head").get_by_text("Failed")).to_be_visible(timeout=TICKS * 1000)
         operator.goto(address)
         for page, where in ((operator, address), (author, "/"), (approver, "/balancer/node/1/change/")):
             page.goto(where)
             expect(page.get_by_role("alert").filter(has_text="lb1 went back by itself.")).to_be_visible()
-        assert look_at(operator, "went-back-1440-light") == []
-        assert look_at(author, "went-back-dashboard-1440-light") == []
-        assert look_at(approver, "went-back-node-1440-light") == []
+        assert look_around(operator, "went-back") == []
+        assert look_around(author, "went-back-dashboard") == []
+        assert look_around(approver, "went-back-node") == []
         # The second node was never touched, and the canary is as it was.
         assert live_revision(author) == live
         for balancer in BALANCERS:
@@ -109,7 +111,7 @@ def test_an_emergency_passes_a_freeze_and_is_on_every_dashboard_until_it_is_sign
         administrator.goto(address)
         told = administrator.get_by_role("alert").filter(has_text="applied this as an emergency")
         expect(told).to_contain_text("Nobody can call us.")
-        assert look_at(administrator, "emergency-1440-light") == []
+        assert look_around(administrator, "emergency") == []
         for balancer in BALANCERS:
             assert console.connect(balancer=balancer, port=8091, count=20) == EVENLY, balancer
         sign_what_everybody_sees(
@@ -123,20 +125,12 @@ def test_an_operator_drains_a_backend_and_lifts_it_again(console: Console, perso
     operator = person("operator")
     operate(operator, "web", "Drain", reason="Its fan is loud.")
     expect(operator.get_by_text("Its fan is loud.")).to_be_visible()
-    assert look_at(operator, "drained-1440-light") == []
+    assert look_around(operator, "drained") == []
     wait_for_backends(console, operator, drained=True)
 
-    operator.get_by_role("button", name="Lift: draining, 10.0.0.3:80").click()
+    operator.get_by_role("button", name="Lift: drained, 10.0.0.3:80").click()
     expect(operator.get_by_text("The nodes carry this service as it was approved.")).to_be_visible()
     wait_for_backends(console, operator, drained=False)
-
-
-def schedule(page: Page, address: str, *, begin: datetime) -> None:
-    page.goto(address)
-    expect(page.get_by_label("Begin from (UTC)")).to_be_visible()
-    page.get_by_label("Begin from (UTC)").fill(f"{begin:%Y-%m-%dT%H:%M:%S}")
-    page.get_by_label("Begin no later than (UTC)").fill(f"{begin + timedelta(minutes=10):%Y-%m-%dT%H:%M}")
-    page.get_by_role("button", name="Schedule", exact=True).click()
 
 
 def reload_until(page: Page, shown: Locator) -> None:
@@ -162,25 +156,17 @@ def backends_of(console: Console, balancer: str) -> set[str]:
     return set(console.connect(balancer=balancer, port=80, count=24))
 
 
-def declare_emergency(console: Console, page: Page, address: str, *, reason: str) -> None:
-    page.goto(address)
-    page.get_by_text("Apply without an approval…").click()
-    page.get_by_label("What is the emergency?").fill(reason)
-    page.locator("#emergency-password").fill(console.passwords["administrator"])
-    page.get_by_role("button", name="Apply as an emergency").click()
-
-
 def sign_what_everybody_sees(console: Console, *, owed_by: str, signer: Page, others: list[Page]) -> None:
     for page in (signer, *others):
         page.goto("/")
         expect(owed(page, owed_by)).to_be_visible()
-    assert look_at(signer, "owed-1440-light") == []
+    assert look_around(signer, "owed") == []
     owed(signer, owed_by).get_by_role("link", name="Sign:").click()
     signer.get_by_label("Comment").fill("I called; it works.")
     signer.get_by_label("Your password, to sign").fill(console.passwords["operator"])
     signer.get_by_role("button", name="Sign", exact=True).click()
     expect(signer.get_by_text("I called; it works.")).to_be_visible()
-    assert look_at(signer, "signed-1440-light") == []
+    assert look_around(signer, "signed") == []
     for page in (signer, *others):
         page.goto("/")
         expect(page.get_by_role("heading", name="Latest events")).to_be_visible()
