@@ -208,8 +208,8 @@ def _unhappy_end(deployment: Deployment, states: set[JobState]) -> DeploymentSta
 
 
 def _require_free_nodes(cluster: Cluster) -> list[Node]:
-    """The cluster's nodes in the order of a roll-out, none at work. A convergence that nobody has begun makes
-    room."""
+    """The cluster's nodes in the order of a roll-out, none at work. A convergence or a drill that
+    nobody has begun makes room."""
     running = find_running(cluster)
     if running is not None:
         raise Refused(
@@ -220,7 +220,9 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused(
             "nothing", f"The cluster {cluster} has no node that takes part; add or enable one first."
         )
-    for job in Job.objects.filter(node__in=nodes, state=JobState.QUEUED):
+    queued = Job.objects.filter(node__in=nodes, state=JobState.QUEUED)
+    # A drill that has begun has armed the guard: it has to end first.
+    for job in queued.exclude(reason=Job.Reason.DRILL, attempts__gt=0):
         if Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
             state=JobState.CANCELLED, finished_at=timezone.now()
         ):
@@ -229,8 +231,12 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
             )
     busy = Job.objects.filter(node__in=nodes, state__in=JOB_ACTIVE).select_related("node").first()
     if busy is not None:
-        raise Refused("busy", f"The node {busy.node} is being brought back to revision"
-                              f" {busy.revision.number} just now; try again in a moment.")  # fmt: skip
+        doing = (
+            "is in a rollback drill"
+            if busy.reason == Job.Reason.DRILL
+            else f"is being brought back to revision {busy.revision.number}"
+        )
+        raise Refused("busy", f"The node {busy.node} {doing} just now; try again in a moment.")
     return nodes
 
 
