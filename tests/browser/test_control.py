@@ -133,6 +133,25 @@ def test_an_operator_drains_a_backend_and_lifts_it_again(console: Console, perso
     wait_for_backends(console, operator, drained=False)
 
 
+def test_a_node_proves_that_it_goes_back_while_traffic_goes_on(console: Console, person: Person) -> None:
+    operator = person("operator")
+    operator.goto("/balancer/node/2/change/")
+    expect(operator.get_by_text("This node has not proven yet that it goes back by itself.")).to_be_visible()
+    live = live_revision(operator)
+
+    operator.goto("/balancer/node/2/change/")
+    operator.get_by_role("button", name="Start a drill").click()
+
+    expect(operator.get_by_text("A drill is under way.")).to_be_visible()
+    assert look_around(operator, "drill") == []
+    before = backends_of(console, SECOND)
+    reload_until(operator, operator.get_by_text("ms after the deadline"))
+    expect(operator.get_by_role("button", name="Start a drill")).to_be_visible()
+    assert look_around(operator, "drilled") == []
+    assert backends_of(console, SECOND) == before
+    assert live_revision(operator) == live
+
+
 def reload_until(page: Page, shown: Locator) -> None:
     """Reload the page until it shows this; it fails after a few ticks."""
     deadline = datetime.now(UTC) + timedelta(seconds=TICKS)
