@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
 DIRECTORY = os.environ.get("LBADMIN_PICTURES", "")
@@ -33,6 +33,14 @@ _OUTSIDE = """() => [...document.querySelectorAll("#main *")]
   .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".lb-code, [data-simplebar]"))
   .filter((e) => !e.closest(".fixed, .lb-hidden"))
   .slice(0, 5).map((e) => `${e.tagName}.${e.className}`)"""
+
+# Nothing of a page is on another machine, so nothing has to be fetched again for axe (`preload`).
+_BARRIERS = """async (only) => {
+  const asked = only.length ? {runOnly: only} : {};
+  const found = await axe.run({resultTypes: ["violations"], preload: false, ...asked});
+  return found.violations.filter((one) => ["serious", "critical"].includes(one.impact)).map((one) =>
+    `${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map((node) => node.html.slice(0, 120)).join(" | ")}`);
+}"""
 
 
 def look_as(page: Page, addresses: dict[str, str]) -> list[str]:
@@ -87,12 +95,6 @@ def held_still(page: Page) -> Iterator[None]:
 
 def find_barriers(page: Page, name: str, *, only: tuple[str, ...] = ()) -> list[str]:
     """What axe calls serious or critical; `only` names the rules to ask, all of them where it is empty."""
-    options: dict[str, object] = {"resultTypes": ["violations"]}
-    if only:
-        options["runOnly"] = list(only)
-    violations = Axe().run(page, options=options).response["violations"]
-    return [
-        f"{name}: {found['id']}: {found['help']}: {[node['html'][:120] for node in found['nodes'][:3]]}"
-        for found in violations
-        if found["impact"] in {"serious", "critical"}
-    ]
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    return [f"{name}: {found}" for found in page.evaluate(_BARRIERS, list(only))]
