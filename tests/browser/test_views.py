@@ -2,11 +2,13 @@
 nothing that keeps people with other eyes or hands out."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Console, Person
+from tests.browser.conftest import Console, Person, seats
 from tests.browser.pictures import find_barriers, look_around, look_as
 from tests.browser.steps import (
     approve,
@@ -26,15 +28,52 @@ from tests.browser.steps import (
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
-def test_every_page_fits_and_keeps_nobody_out(console: Console, person: Person) -> None:
-    editor, operator, administrator = person("editor"), person("operator"), person("administrator")
-    reviewed, approved = make_something_to_see(console, person, editor, operator, administrator)
-    wrong = look_as(person(""), {"login": "/login/"})
-    wrong += look_as(editor, editors_pages(editor))
-    wrong += look_as(administrator, reviewers_pages(administrator) | {"review": reviewed})
-    wrong += look_as(operator, operators_pages() | {"approved": approved})
-    wrong += look_at_times(operator, administrator, approved)
-    assert not wrong, "\n".join(wrong)
+@dataclass(frozen=True)
+class Proposed:
+    """Addresses of two changes."""
+
+    reviewed: str
+    approved: str
+
+
+@pytest.fixture(scope="module")
+def proposed(browser: Browser, console: Console) -> Proposed:
+    """Beside these there are a draft change with a modified and two new services, a rollback, an override and
+    an emergency; nobody has signed the last two."""
+    with seats(browser, console) as person:
+        declare_one_emergency(console, person("administrator"))
+        editor, approver = person("editor"), person("approver")
+        proposed = propose_some_changes(editor)
+        prepare_a_rollback(person("operator"))
+        approve(approver, console, proposed.approved, by="approver")
+        approver.goto(proposed.reviewed)
+        wait_for_rehearsal(approver)
+        reason = "Its disk is full, and the machine is replaced this afternoon."
+        operate(person("operator"), "web", "Disable", reason=reason)
+        return proposed
+
+
+def test_an_authors_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    editor = person("editor")
+    assert look_as(person(""), {"login": "/login/"}) == []
+    assert look_as(editor, editors_pages(editor)) == []
+
+
+def test_an_approvers_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    page = person("administrator")
+    assert look_as(page, approvers_pages(page) | {"review": proposed.reviewed}) == []
+
+
+def test_an_administrators_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    assert look_as(person("administrator"), ADMINISTRATORS_PAGES) == []
+
+
+def test_an_operators_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    assert look_as(person("operator"), OPERATORS_PAGES | {"approved": proposed.approved}) == []
+
+
+def test_windows_and_freezes_are_shown_where_they_matter(person: Person, proposed: Proposed) -> None:
+    assert look_at_times(person("operator"), person("administrator"), proposed.approved) == []
 
 
 def test_what_was_typed_wrongly_is_said_where_it_stands(console: Console, person: Person) -> None:
@@ -58,38 +97,33 @@ def test_a_page_is_dark_where_dark_is_preferred(person: Person) -> None:
     assert find_barriers(page, "dark", only=("color-contrast",)) == []
 
 
-def make_something_to_see(
-    console: Console, person: Person, editor: Page, operator: Page, administrator: Page
-) -> tuple[str, str]:
-    """The addresses of a change in review and of an approved one. Beside them there are a draft change with a
-    modified and two new services, a rollback, an override, and an emergency; nobody has signed these."""
-    new_service(administrator, "metrics.internal-collector", 9090)
-    declare_emergency(
-        console, administrator, administrator.url, reason="The collector is gone, and so are its graphs."
-    )
-    expect(administrator.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
-    open_form(editor, "web")
+def declare_one_emergency(console: Console, page: Page) -> None:
+    new_service(page, "metrics.internal-collector", 9090)
+    declare_emergency(console, page, page.url, reason="The collector is gone, and so are its graphs.")
+    expect(page.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
+
+
+def propose_some_changes(page: Page) -> Proposed:
+    open_form(page, "web")
     description = "The shop's front page, moved to the new machines one after the other"
-    editor.get_by_label("Description").first.fill(description)
-    save(editor)
-    reviewed = submit(editor)
-    new_service(editor, "night", 8088)
-    approved = submit(editor)
+    page.get_by_label("Description").first.fill(description)
+    save(page)
+    reviewed = submit(page)
+    new_service(page, "evening", 8088)
+    approved = submit(page)
     for name, port in (("dns", 53), ("a-service.with-a-rather-long-name-of-its-own", 5353)):
-        new_service(editor, name, port, weights=(1, 1, 1))
-    open_form(editor, "web")
-    set_weight(editor, 5)
-    save(editor)
-    operator.goto("/balancer/revision/")
-    operator.get_by_role("link", name=re.compile(r"^demo 0$")).click()
-    operator.get_by_role("button", name="Roll back to this").click()
-    approver = person("approver")
-    approve(approver, console, approved, by="approver")
-    approver.goto(reviewed)
-    wait_for_rehearsal(approver)
-    reason = "Its disk is full, and the machine is replaced this afternoon."
-    operate(operator, "web", "Disable", reason=reason)
-    return reviewed, approved
+        new_service(page, name, port, weights=(1, 1, 1))
+    open_form(page, "web")
+    set_weight(page, 5)
+    save(page)
+    return Proposed(reviewed=reviewed, approved=approved)
+
+
+def prepare_a_rollback(page: Page) -> None:
+    page.goto("/balancer/revision/")
+    page.get_by_role("link", name=re.compile(r"^demo 0$")).click()
+    page.get_by_role("button", name="Roll back to this").click()
+    expect(page.get_by_text("was prepared")).to_be_visible()
 
 
 def look_at_times(operator: Page, administrator: Page, approved: str) -> list[str]:
@@ -132,7 +166,7 @@ def editors_pages(page: Page) -> dict[str, str]:
     }
 
 
-def reviewers_pages(page: Page) -> dict[str, str]:
+def approvers_pages(page: Page) -> dict[str, str]:
     page.goto("/balancer/change/?kind__exact=rollback&state__exact=draft")
     rollback = page.locator(".result-list a.lb-plain").first.get_attribute("href")
     page.goto("/balancer/auditevent/?action=job.succeeded")
@@ -140,19 +174,13 @@ def reviewers_pages(page: Page) -> dict[str, str]:
     assert rollback is not None
     assert event is not None
     return {
-        "dashboard-administrator": "/",
         "rollback": rollback,
         "revisions": "/balancer/revision/",
         "revision": "/balancer/revision/2/change/",
         "revision-services": "/balancer/revision/1/change/",
+        "compare": "/balancer/revision/compare/?from=1&to=2",
         "applied": "/balancer/change/1/change/",
         "emergency": "/balancer/change/2/change/",
-        "compare": "/balancer/revision/compare/?from=1&to=2",
-        "clusters": "/balancer/cluster/",
-        "cluster": "/balancer/cluster/1/change/",
-        "nodes": "/balancer/node/",
-        "node": "/balancer/node/1/change/",
-        "node-new": "/balancer/node/add/",
         "audit": "/balancer/auditevent/",
         "event": event,
         "late-reviews": "/balancer/latereview/",
@@ -160,19 +188,26 @@ def reviewers_pages(page: Page) -> dict[str, str]:
         "late-review-override": "/balancer/latereview/2/change/",
         "origin": "/balancer/revision/2/origin/?service=web",
         "seen": "/balancer/review/1/change/",
-        "policy": "/balancer/cluster/1/policy/",
-        "operation": "/balancer/cluster/1/operation/",
-        "freeze": "/balancer/cluster/1/freeze/",
-        "users": "/auth/user/",
-        "roles": "/auth/group/",
     }
 
 
-def operators_pages() -> dict[str, str]:
-    return {
-        "dashboard-operator": "/",
-        "operate": "/balancer/service/1/operate/",
-        "service": "/balancer/service/1/change/",
-        "late-review-operator": "/balancer/latereview/1/change/",
-        "node-operator": "/balancer/node/1/change/",
-    }
+ADMINISTRATORS_PAGES = {
+    "dashboard-administrator": "/",
+    "clusters": "/balancer/cluster/",
+    "cluster": "/balancer/cluster/1/change/",
+    "policy": "/balancer/cluster/1/policy/",
+    "operation": "/balancer/cluster/1/operation/",
+    "freeze": "/balancer/cluster/1/freeze/",
+    "nodes": "/balancer/node/",
+    "node": "/balancer/node/1/change/",
+    "node-new": "/balancer/node/add/",
+    "users": "/auth/user/",
+    "roles": "/auth/group/",
+}
+OPERATORS_PAGES = {
+    "dashboard-operator": "/",
+    "operate": "/balancer/service/1/operate/",
+    "service": "/balancer/service/1/change/",
+    "late-review-operator": "/balancer/latereview/1/change/",
+    "node-operator": "/balancer/node/1/change/",
+}
