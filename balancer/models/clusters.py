@@ -80,7 +80,7 @@ class Cluster(models.Model):
         default=120,
         validators=[MinValueValidator(CONFIRM_SECONDS_MIN), MaxValueValidator(CONFIRM_SECONDS_MAX)],
         verbose_name="seconds to confirm",
-        help_text=f"{CONFIRM_SECONDS_MIN} to {CONFIRM_SECONDS_MAX}, from the commit on each node.",
+        help_text=f"{CONFIRM_SECONDS_MIN} to {CONFIRM_SECONDS_MAX}, from just before a node's commit.",
     )
     canary = models.ForeignKey(
         "balancer.Node",

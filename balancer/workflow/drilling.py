@@ -139,7 +139,8 @@ def _judge(job: Job, restored: Restored, bench: Bench) -> Outcome:
     lines = _differing(effective_of_job(job), bench)
     if lines:
         raise Unproven(f"The guard says that it put the rules back, but the kernel differs: {lines[0]}")
-    text = f"Proven: the node was back {restored.late * 1000:.0f} ms after the deadline, and its rules are as before."
+    late = f"{restored.late * 1000:.0f} ms after the deadline"
+    text = f"Proven: the node was back {late}, and its rules are as before."
     return Outcome(receipt=job.receipt, steps=[text], proven=restored)
 
 

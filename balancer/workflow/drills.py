@@ -34,9 +34,7 @@ def start_drill(*, actor: Actor, node: Node, clock: Clock = timezone.now) -> Job
     """
     if not may(actor=actor, permission=ADMINISTER):
         require(actor=actor, permission=APPLY)
-    cluster = lock_cluster(node.cluster)
-    node = Node.objects.select_related("cluster").defer("observation").get(pk=node.pk)
-    _require_possible(node=node, cluster=cluster, now=clock())
+    node = _require_possible(node=node, now=clock())
     job = _queue(
         actor=actor, node=node, cause=f"{actor.get_username() if actor else audit.SYSTEM} asked for it."
     )
@@ -47,15 +45,14 @@ def start_drill(*, actor: Actor, node: Node, clock: Clock = timezone.now) -> Job
 def start_due_drill(*, node: Node, clock: Clock) -> Job | None:
     """In the node's own tick: a drill for its worker to carry out at once, where the schedule asks for one.
 
-    A node that never carried anything is left as it is. One that must not now is asked again at the next tick.
+    A node that never carried anything is left as it is. One that must not now is asked again at its next
+    tick.
     """
     if not is_due(node=node, now=clock()) or node.carried_revision_id is None or not node.in_sync:
         return None
     try:
         with audit.writing():
-            cluster = lock_cluster(node.cluster)
-            _require_possible(node=node, cluster=cluster, now=clock())
-            return _queue(actor=None, node=node, cause=SCHEDULED)
+            return _queue(actor=None, node=_require_possible(node=node, now=clock()), cause=SCHEDULED)
     except Refused:
         return None
 
@@ -105,7 +102,10 @@ def is_overdue(*, node: Node, now: datetime) -> bool:
     return now - (node.drilled_at or node.created_at) > timedelta(hours=hours) + OVERDUE_AFTER
 
 
-def _require_possible(*, node: Node, cluster: Cluster, now: datetime) -> None:
+def _require_possible(*, node: Node, now: datetime) -> Node:
+    """The node as it is now, with its cluster locked."""
+    cluster = lock_cluster(node.cluster)
+    node = Node.objects.select_related("cluster").defer("observation").get(pk=node.pk)
     if not node.enabled:
         raise Refused("state", f"{node} is switched off; let it take part again first.")
     require_not_frozen(cluster=cluster, now=now)
@@ -121,6 +121,7 @@ def _require_possible(*, node: Node, cluster: Cluster, now: datetime) -> None:
         )
     _require_free(node=node, cluster=cluster, now=now)
     _require_carries_live(node)
+    return node
 
 
 def _require_free(*, node: Node, cluster: Cluster, now: datetime) -> None:
