@@ -11,9 +11,10 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
-from balancer.workflow.deployments import finalize_deployment, queue_job
 from balancer.workflow.effective import effective_of_job
+from balancer.workflow.endings import finalize_deployment
 from balancer.workflow.messages import record_refused_job
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.revisions import live_revision
 
 UNENDED = (JobState.QUEUED, JobState.RUNNING, JobState.UNCONFIRMED)

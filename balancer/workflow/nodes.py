@@ -23,13 +23,14 @@ from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
-from balancer.workflow.deployments import queue_job, skip_absent_node
 from balancer.workflow.drills import drop_untimely_drill, start_due_drill
 from balancer.workflow.effective import Effective, effective_of
+from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import compile_rulesets, live_revision
 from balancer.workflow.rollout import turn_since

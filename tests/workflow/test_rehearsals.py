@@ -15,8 +15,9 @@ from balancer.models import AuditEvent, Change, Cluster, Job, Node, Rehearsal
 from balancer.workflow import audit
 from balancer.workflow.approvals import why_not_approved
 from balancer.workflow.claims import own_identity
-from balancer.workflow.deployments import apply_change, queue_job
+from balancer.workflow.deployments import apply_change
 from balancer.workflow.policies import update_policy
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsals import request_fresh, request_rehearsal
 from balancer.workflow.rehearsed import standing_of, wanted_nodes, why_not_rehearsed
 from balancer.workflow.rehearsing import recover_rehearsals, run_rehearsal
