@@ -4,13 +4,16 @@ The expectations are written down here from the words of the design (docs/design
 the tables of the code.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth.models import Group, User
+from django.db import connection, transaction
 from django.utils import timezone
 
 from balancer.models import AuditEvent, Change, Node, Vote
@@ -20,8 +23,6 @@ from balancer.workflow.policies import update_policy
 from balancer.workflow.submissions import discard_change, submit_change
 from tests.cast import Site, make_person
 from tests.documents import service_data
-
-Rows = dict[str, list[tuple[Any, ...]]]
 
 STATES = (
     "draft",
@@ -36,6 +37,11 @@ STATES = (
 )
 ROLES = ("Viewer", "Editor", "Approver", "Operator", "Administrator", "no role", "superuser")
 PARTS = ("author", "contributor", "voter", "stranger")
+AT_A_DOOR = PARTS if "LBADMIN_CAMPAIGN" in os.environ else ("author", "stranger")
+"""The parts that go through the command and the console; the workflow itself decides on all of them.
+
+What a door adds is its way to the workflow, which does not depend on the part; a campaign takes them all.
+"""
 DEEDS = (
     *("submit", "withdraw", "approve", "reject", "request-changes"),
     *("apply", "schedule", "discard", "rehearse", "emergency"),
@@ -142,16 +148,29 @@ class Case:
         return found.filter(object_id=str(self.change.pk)).count()
 
 
-def make_case(site: Site, *, state: str, role: str, password: str | None = None) -> Case:
+def bring_change(site: Site, *, state: str) -> Change:
     """Two approvals are needed; a change in review has one of them. Rehearsals are on demand."""
     site.deploy(service_data("web"))
     Node.objects.update(facts={"flavour": "nft", "driver": "iptables-restore"}, last_seen=timezone.now())
     update_policy(actor=None, cluster=site.cluster, approvals=2, critical_approvals=2)
-    roles = () if role in {"no role", "superuser"} else (role,)
-    person = make_person("person", *roles, superuser=role == "superuser", password=password)
     change = site.change(service_data("web", scheduler="random"))
     _bring(site, change, state)
-    return Case(change=Change.objects.get(pk=change.pk), person=person, state=state)
+    return Change.objects.get(pk=change.pk)
+
+
+def make_case(change: Change, *, state: str, role: str, password: str | None = None) -> Case:
+    """The change, and a new person with this role."""
+    roles = () if role in {"no role", "superuser"} else (role,)
+    person = make_person("person", *roles, superuser=role == "superuser", password=password)
+    return Case(change=change, person=person, state=state)
+
+
+@contextmanager
+def taken_back() -> Iterator[None]:
+    """Whatever is done inside has not been done afterwards."""
+    start = transaction.savepoint()
+    yield
+    transaction.savepoint_rollback(start)
 
 
 def _bring(site: Site, change: Change, state: str) -> None:
@@ -190,8 +209,43 @@ def cells(*, state: str, role: str, part: str) -> Iterator[tuple[str, bool]]:
         yield deed, is_allowed(deed=deed, state=state, role=role, part=part)
 
 
-def all_rows() -> Rows:
-    """Every row of ours and of the accounts, but the audit history."""
+class Rows:
+    """Every row of ours and of the accounts, but the audit history, as it was when this was made.
+
+    The rows are read again only after a statement that may have written one: most refusals write nothing.
+    """
+
+    def __init__(self) -> None:
+        self._before = _all_rows()
+        self._written = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Statements inside are looked at; what was written before is forgotten."""
+        self._written = False
+        with connection.execute_wrapper(self._look):
+            yield
+
+    def are_the_same(self) -> bool:
+        return not self._written or _all_rows() == self._before
+
+    def _look(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        self._written |= not sql.startswith(HARMLESS)
+        return execute(sql, params, many, context)
+
+
+HARMLESS = (
+    *("SELECT", "SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT"),
+    *(
+        f'INSERT INTO "{AuditEvent._meta.db_table}"',
+        'INSERT INTO "django_session"',
+        'UPDATE "django_session"',
+    ),
+)
+"""How a statement begins that leaves the rows of `Rows` as they are."""
+
+
+def _all_rows() -> dict[str, list[tuple[Any, ...]]]:
     models = [*apps.get_app_config("balancer").get_models(include_auto_created=True), User, Group]
     return {
         model._meta.label: list(model._default_manager.order_by("pk").values_list())
