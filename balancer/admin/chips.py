@@ -8,6 +8,7 @@ from balancer.domain.lifecycle import ChangeState
 from balancer.domain.types import BackendState
 from balancer.models import Draft, Node
 from balancer.workflow.presence import is_absent
+from balancer.workflow.queries import DrillState, DrillView
 
 _CHANGE = {
     ChangeState.DRAFT: ("Draft", "idle", "edit"),
@@ -35,6 +36,11 @@ _DRAFT = {
     Draft.Action.CREATE: ("New", "ok", "add"),
     Draft.Action.MODIFY: ("Modified", "info", "edit"),
     Draft.Action.DELETE: ("Deleted", "bad", "delete"),
+}
+_DRILL = {
+    DrillState.NEVER: ("idle", "help"),
+    DrillState.PROVEN: ("ok", "settings_backup_restore"),
+    DrillState.FAILED: ("bad", "error"),
 }
 _BACKEND_DOT = {BackendState.ENABLED: "ok", BackendState.DRAINING: "warn", BackendState.DISABLED: "idle"}
 
@@ -96,6 +102,14 @@ def sync_chip(node: Node) -> SafeString:
     if node.in_sync is None:
         return chip("Not checked", "idle", "help")
     return chip("In sync", "ok", "sync") if node.in_sync else chip("Differs", "bad", "sync_problem")
+
+
+def drill_chip(drill: DrillView) -> SafeString:
+    """Whether the node has proven that it goes back by itself."""
+    tone, icon = _DRILL[drill.state]
+    if drill.overdue and drill.state is not DrillState.FAILED:
+        tone, icon = "warn", "timer"
+    return chip(f"{drill.words}{', overdue' if drill.overdue else ''}", tone, icon)
 
 
 def live_chip() -> SafeString:

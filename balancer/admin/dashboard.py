@@ -56,6 +56,7 @@ def _show_cluster(cluster: Cluster) -> dict[str, Any]:
         "windows": queries.coming_windows(cluster=cluster),
         "stopped": queries.stopped_windows(cluster=cluster),
         "restored": queries.list_restored(cluster=cluster),
+        "bad_drills": queries.list_bad_drills(cluster=cluster),
     }
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
@@ -11,20 +12,29 @@ from unfold.decorators import display
 from balancer.admin import chips
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
-from balancer.admin.site import ConsoleAdmin, page_address, register, texts_of
+from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
 from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
+from balancer.workflow.drills import start_drill
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.observations import observation_of
-from balancer.workflow.permissions import ADMINISTER, may
+from balancer.workflow.permissions import ADMINISTER, APPLY, may
 
 RECENT_JOBS = 10
 
 
 @register(Node)
 class NodeAdmin(MachinePages, ConsoleAdmin):
-    list_display = ("show_name", "cluster", "show_seen", "show_carried", "show_sync", "show_driver")
+    list_display = (
+        "show_name",
+        "cluster",
+        "show_seen",
+        "show_carried",
+        "show_sync",
+        "show_drill",
+        "show_driver",
+    )
     list_filter = ("cluster", "in_sync")
     search_fields = ("name", "description")
     search_help_text = "Name or description"
@@ -36,6 +46,26 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
         related = ("cluster__live_revision", "carried_revision")
         found = super().get_queryset(request).select_related(*related)
         return found.defer("observation", *texts_of(*related))
+
+    def get_urls(self) -> list[URLPattern]:
+        site = self.admin_site.admin_view
+        return [
+            path("<int:node_id>/drill/", site(self.drill_view), name="balancer_node_drill"),
+            *super().get_urls(),
+        ]
+
+    def drill_view(self, request: HttpRequest, node_id: int) -> HttpResponse:
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        node = self.find(request, str(node_id))
+        if node is None:
+            return self.answer_missing(request, str(node_id))
+        return perform(
+            request,
+            lambda: start_drill(actor=actor_of(request), node=node),
+            done="The drill begins in a moment and takes some seconds; what it proved is shown here.",
+            then=page_address(node),
+        )
 
     def create_machine(self, **values: Any) -> Node:
         return clusters.create_node(**values)
@@ -64,6 +94,12 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             difference=row.sync_detail.splitlines(),
             jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
             restored=[restored] if (restored := queries.view_restored(node=row)) else [],
+            drill=(drill := queries.view_drill(node=row)),
+            drill_chip=chips.drill_chip(drill),
+            bad_drills=[drill] if drill.overdue or row.drill_error else [],
+            in_drill=queries.is_in_drill(node=row),
+            drill_hours=row.cluster.drill_hours,
+            may_drill=any(may(actor=request.user, permission=right) for right in (ADMINISTER, APPLY)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
             **in_force(request, row.cluster),
@@ -84,6 +120,10 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
     @display(description="Kernel", ordering="in_sync")
     def show_sync(self, row: Node) -> SafeString:
         return chips.sync_chip(row)
+
+    @display(description="Rollback", ordering="drilled_at")
+    def show_drill(self, row: Node) -> SafeString:
+        return chips.drill_chip(queries.view_drill(node=row))
 
     @display(description="Driver")
     def show_driver(self, row: Node) -> str:

@@ -35,6 +35,7 @@ class OperationForm(forms.ModelForm):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.fields["canary"].queryset = self.instance.nodes.order_by("name")
+        self.fields["canary"].empty_label = "The first by name"
 
 
 class OperationPages:

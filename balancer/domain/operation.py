@@ -37,7 +37,7 @@ class OperationPolicy:
     rehearsal: Rehearse = Rehearse.REQUIRED
     confirm: Confirm = Confirm.AUTOMATIC
     confirm_seconds: int = 120
-    """From the commit to the moment at which a node without a confirm goes back by itself."""
+    """From just before the commit to the moment at which a node without a confirm goes back by itself."""
     away: Away = Away.BLOCK
     rollback_at_once: bool = False
     """An operator may go back to the previous revision without an approval."""

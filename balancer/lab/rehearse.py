@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from balancer.domain.types import Document, Protocol, Service
-from balancer.lab.errors import LabError
+from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
     FALSE_ALARMS,
     Counts,
@@ -56,7 +56,8 @@ def rehearse(
     see with `promised` (left out: by weight). None for `touched` means every service.
 
     Needs root. Raises LabError when it cannot be rehearsed here; nothing of it is seen or left outside.
-    `meanwhile` is called every two seconds, in the caller's thread.
+    `meanwhile` is called every two seconds, in the caller's thread; where it raises GaveWay, so does this,
+    after the connections that are under way.
     """
     _refuse_impossible()
     limits = limits or Limits()
@@ -70,7 +71,15 @@ def rehearse(
         deadline=started + limits.seconds,
     )
     wanted = ruleset or compile_document(document)
-    loaded, services, late = run_privately(lambda: work.run(load=load, ruleset=wanted), meanwhile=meanwhile)
+
+    def keep_up() -> None:
+        try:
+            if meanwhile is not None:
+                meanwhile()
+        except GaveWay as reason:
+            work.halted = reason
+
+    loaded, services, late = run_privately(lambda: work.run(load=load, ruleset=wanted), meanwhile=keep_up)
     return _sum_up(
         loaded=loaded,
         services=services,
@@ -102,6 +111,8 @@ class _Work:
         self._lab = Lab(prefix=PREFIX, **self._fit.lab)
         comparisons = sum(len(promised[s.name]) for s in sample.measured)
         self._chance = FALSE_ALARMS / max(1, comparisons)
+        self.halted: GaveWay | None = None
+        """Set by another thread, to stop this one."""
 
     def run(
         self, *, load: Load, ruleset: Ruleset
@@ -122,6 +133,8 @@ class _Work:
         late: list[Omitted] = []
         parts = ((self._sample.measured, True), (self._sample.probed, False))
         for service, touched in [(service, touched) for part, touched in parts for service in part]:
+            if self.halted is not None:
+                raise self.halted
             if time.monotonic() < self._deadline:
                 result = self._send_to(service, touched=touched)
             else:
@@ -195,6 +208,8 @@ class _Work:
         self._lead_clients(service)
         reports: list[Report] = []
         while (left := count - sum(report.sent for report in reports)) and not any(map(_unanswered, reports)):
+            if self.halted is not None:
+                raise self.halted
             if reports and time.monotonic() > self._deadline:
                 break
             reports.append(self._send(service, count=min(left, _BATCHES[1 if reports else 0])))

@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='cluster',
             name='confirm_seconds',
-            field=models.PositiveIntegerField(default=120, help_text='5 to 3600, from the commit on each node.', validators=[django.core.validators.MinValueValidator(5), django.core.validators.MaxValueValidator(3600)], verbose_name='seconds to confirm'),
+            field=models.PositiveIntegerField(default=120, help_text="5 to 3600, from just before a node's commit.", validators=[django.core.validators.MinValueValidator(5), django.core.validators.MaxValueValidator(3600)], verbose_name='seconds to confirm'),
         ),
         migrations.AddField(
             model_name='cluster',

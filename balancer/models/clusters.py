@@ -80,7 +80,7 @@ class Cluster(models.Model):
         default=120,
         validators=[MinValueValidator(CONFIRM_SECONDS_MIN), MaxValueValidator(CONFIRM_SECONDS_MAX)],
         verbose_name="seconds to confirm",
-        help_text=f"{CONFIRM_SECONDS_MIN} to {CONFIRM_SECONDS_MAX}, from the commit on each node.",
+        help_text=f"{CONFIRM_SECONDS_MIN} to {CONFIRM_SECONDS_MAX}, from just before a node's commit.",
     )
     canary = models.ForeignKey(
         "balancer.Node",
@@ -194,6 +194,16 @@ class Node(models.Model):
     checked_at = models.DateTimeField(null=True, editable=False)
     guard = models.JSONField(default=dict, blank=True, editable=False)
     """{"alive": whether its guard runs, "restored": what it put back last, a `guard_state.Outcome`}."""
+    drilled_at = models.DateTimeField(null=True, editable=False)
+    """When a rollback drill was proven last; null: never."""
+    drill_late = models.FloatField(null=True, editable=False)
+    """Seconds after the deadline at which the node was back then."""
+    drill_flavour = models.CharField(max_length=16, blank=True, editable=False)
+    """In which flavour of iptables."""
+    drill_failed_at = models.DateTimeField(null=True, editable=False)
+    """When the last drill ended, where it failed; null where it was proven, or there was none."""
+    drill_error = models.TextField(blank=True, editable=False)
+    """Why."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -52,11 +52,12 @@ class Deployment(models.Model):
 
 
 class Job(models.Model):
-    """One node's part of a deployment, or the node's way back to what it should carry."""
+    """One node's part of a deployment, its way back to what it should carry, or a rollback drill."""
 
     class Reason(models.TextChoices):
         DEPLOY = "deploy", "Deployment"
         CONVERGE = "converge", "Convergence"
+        DRILL = "drill", "Rollback drill"
 
     uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     deployment = models.ForeignKey(
@@ -69,7 +70,7 @@ class Job(models.Model):
     """In a roll-out: 1 for the canary, and so on; each begins when all before it have succeeded or were
     skipped. 0 outside of one."""
     cause = models.CharField(max_length=200, blank=True)
-    """Why a convergence was started, in words."""
+    """Why a convergence or a drill was started, in words."""
     state = models.CharField(max_length=16, choices=choices_of(JobState), default=JobState.QUEUED)
     claim = models.UUIDField(null=True, blank=True)
     """The claimer's token: only its holder may record the outcome."""
@@ -85,7 +86,8 @@ class Job(models.Model):
     """What the kernel driver says it did; null until it did."""
     error = models.TextField(blank=True)
     probes = models.JSONField(default=list, blank=True)
-    """[{"name", "passed", "text"}], the checks after the commit as they were made last."""
+    """[{"name", "passed", "text"}], the checks after the commit as they were made last. Of a drill: that its
+    marker was read back, with the "token" of the arming."""
     confirm_by = models.DateTimeField(null=True, blank=True)
     """When the node goes back by itself, by the worker's clock; for people only, the guard has its own."""
     confirmed_by = models.ForeignKey(
@@ -93,7 +95,7 @@ class Job(models.Model):
     )
     """The person who asked for the confirm; the worker makes it final."""
     restored = models.JSONField(null=True, blank=True)
-    """What the node's guard put back instead, as `guard_state.Outcome` has it."""
+    """What the node's guard put back instead (in a drill: as it should), as `guard_state.Outcome` has it."""
 
     class Meta:
         ordering = ["-queued_at"]
@@ -105,7 +107,7 @@ class Job(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(reason="deploy", deployment__isnull=False)
-                | models.Q(reason="converge", deployment__isnull=True),
+                | models.Q(reason__in=["converge", "drill"], deployment__isnull=True),
                 name="job_reason_fits_deployment",
             ),
         ]

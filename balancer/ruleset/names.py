@@ -19,6 +19,7 @@ _SERVICE = "LB-S-"
 _PART = "LB-T-"
 _DISPATCH = "LB-D-"
 _INTERFACES = "LB-I-"
+_DRILL = "LB-drill-"
 _HASH_LENGTH = 10
 
 
@@ -52,6 +53,11 @@ def addresses_chain(
     """The addresses of one port; `network` narrows it to a part of them."""
     tail = f":{network.network_address}-{network.prefixlen}" if network else ""
     return _fit(_DISPATCH, f"{interface}:{protocol}:{port}{tail}")
+
+
+def drill_chain(token: str) -> str:
+    """What a rollback drill adds, and what the guard has to take out again."""
+    return _fit(_DRILL, token)
 
 
 def _fit(prefix: str, text: str) -> str:

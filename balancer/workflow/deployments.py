@@ -7,29 +7,25 @@ from balancer.domain.codec import dump_document
 from balancer.domain.lifecycle import (
     DEPLOYMENT_ACTIVE,
     JOB_ACTIVE,
-    JOB_ENDED,
-    JOB_PASSED,
-    JOB_STOPPING,
     ChangeDeed,
-    DeploymentState,
     JobState,
 )
 from balancer.models import Change, Cluster, Deployment, Emergency, Job, Node, Revision
 from balancer.workflow import audit
-from balancer.workflow.absence import may_skip, record_skip, require_present, skip_at_once
+from balancer.workflow.absence import require_present, skip_at_once
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_change, lock_cluster, require_current
 from balancer.workflow.clock import Clock
 from balancer.workflow.documents import candidate_document
+from balancer.workflow.endings import finalize_deployment
 from balancer.workflow.errors import Refused
-from balancer.workflow.evidence import seal_evidence
 from balancer.workflow.freezes import require_not_frozen
-from balancer.workflow.live import write_live_rows
 from balancer.workflow.permissions import APPLY, EMERGENCY, Actor, require
 from balancer.workflow.presence import is_gone
-from balancer.workflow.queue import publish_confirm_on_commit, publish_on_commit
-from balancer.workflow.revisions import create_revision, document_of, live_revision
-from balancer.workflow.rollout import describe_cancel, find_next, find_running, order_nodes, why_not_yet
+from balancer.workflow.queue import publish_confirm_on_commit
+from balancer.workflow.queueing import cancel_queued_jobs, queue_job
+from balancer.workflow.revisions import create_revision
+from balancer.workflow.rollout import find_running, order_nodes, why_not_yet
 from balancer.workflow.schedules import close_window
 from balancer.workflow.waivers import require_let_through, waiver_of, why_not_let_through
 
@@ -113,103 +109,9 @@ def cancel_deployment(*, actor: Actor, deployment: Deployment) -> Deployment:
     return deployment
 
 
-def queue_job(
-    *,
-    actor: Actor,
-    node: Node,
-    revision: Revision,
-    deployment: Deployment | None = None,
-    cause: str = "",
-    position: int = 0,
-    announce: bool = True,
-) -> Job:
-    """A job in the state queued, announced to its node after the commit; not where the node itself queues it,
-    nor where others come first."""
-    job = Job.objects.create(
-        deployment=deployment,
-        node=node,
-        revision=revision,
-        reason=Job.Reason.DEPLOY if deployment else Job.Reason.CONVERGE,
-        cause=cause,
-        position=position,
-        queued_at=timezone.now(),
-    )
-    facts = {"node": node.name, "revision": revision.number, "reason": str(job.reason), "cause": cause}
-    audit.record(actor=actor, action=Action.JOB_QUEUED, target=job, facts=facts)
-    if announce:
-        publish_on_commit(job)
-    return job
-
-
-def cancel_queued_jobs(*, actor: Actor, deployment: Deployment) -> list[str]:
-    """Cancel what no worker has claimed yet; the names of the nodes concerned."""
-    names = []
-    for job in Job.objects.filter(deployment=deployment, state=JobState.QUEUED).select_related("node"):
-        cancelled = Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
-            state=JobState.CANCELLED, finished_at=timezone.now()
-        )
-        if cancelled:
-            names.append(job.node.name)
-            audit.record(actor=actor, action=Action.JOB_CANCELLED, target=job, facts={"node": job.node.name})
-    return names
-
-
-def finalize_deployment(*, deployment: Deployment) -> None:
-    """After the end of a job: call the next node; or stop the roll-out and put back what it changed; or make
-    it live, when every node carries it that was not left out.
-
-    Runs in the transaction that records the end of a job, with the cluster locked, so the last of several
-    nodes is the one that sees them all ended.
-    """
-    deployment = Deployment.objects.select_related("cluster", "change", "revision").get(pk=deployment.pk)
-    if deployment.state not in DEPLOYMENT_ACTIVE:
-        return
-    states = _job_states(deployment)
-    if states & JOB_STOPPING and JobState.QUEUED in states:
-        cancel_queued_jobs(actor=None, deployment=deployment)
-        states = _job_states(deployment)
-    if not states <= JOB_ENDED:
-        following = find_next(deployment)
-        if following is not None:
-            publish_on_commit(following)
-    elif states <= JOB_PASSED and JobState.SUCCEEDED in states:
-        _make_live(deployment)
-        seal_evidence(deployment=deployment)
-    else:
-        _give_up(deployment, state=_unhappy_end(deployment, states))
-        seal_evidence(deployment=deployment)
-
-
-def skip_absent_node(*, cluster: Cluster, clock: Clock = timezone.now) -> None:
-    """Where a roll-out waits for a node that is down and that the policy leaves out: let it go on.
-
-    Asked in the tick of every worker of the cluster; one of them does it.
-    """
-    deployment = find_running(cluster)
-    job = find_next(deployment) if deployment is not None else None
-    if deployment is None or job is None or not may_skip(job=job, cluster=cluster, clock=clock):
-        return
-    with audit.writing():
-        lock_cluster(cluster)
-        skipped = Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
-            state=JobState.SKIPPED, finished_at=clock()
-        )
-        if skipped:
-            record_skip(job)
-            finalize_deployment(deployment=deployment)
-
-
-def _unhappy_end(deployment: Deployment, states: set[JobState]) -> DeploymentState:
-    if deployment.jobs.filter(restored__isnull=False).exists():
-        return DeploymentState.ROLLED_BACK
-    if deployment.cancelled_by_id is not None:
-        return DeploymentState.CANCELLED
-    return DeploymentState.FAILED if states & JOB_STOPPING else DeploymentState.CANCELLED
-
-
 def _require_free_nodes(cluster: Cluster) -> list[Node]:
-    """The cluster's nodes in the order of a roll-out, none at work. A convergence that nobody has begun makes
-    room."""
+    """The cluster's nodes in the order of a roll-out, none at work. A convergence or a drill that
+    nobody has begun makes room."""
     running = find_running(cluster)
     if running is not None:
         raise Refused(
@@ -220,7 +122,9 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
         raise Refused(
             "nothing", f"The cluster {cluster} has no node that takes part; add or enable one first."
         )
-    for job in Job.objects.filter(node__in=nodes, state=JobState.QUEUED):
+    queued = Job.objects.filter(node__in=nodes, state=JobState.QUEUED)
+    # A drill that has begun has armed the guard: it has to end first.
+    for job in queued.exclude(reason=Job.Reason.DRILL, attempts__gt=0):
         if Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
             state=JobState.CANCELLED, finished_at=timezone.now()
         ):
@@ -229,8 +133,12 @@ def _require_free_nodes(cluster: Cluster) -> list[Node]:
             )
     busy = Job.objects.filter(node__in=nodes, state__in=JOB_ACTIVE).select_related("node").first()
     if busy is not None:
-        raise Refused("busy", f"The node {busy.node} is being brought back to revision"
-                              f" {busy.revision.number} just now; try again in a moment.")  # fmt: skip
+        doing = (
+            "is in a rollback drill"
+            if busy.reason == Job.Reason.DRILL
+            else f"is being brought back to revision {busy.revision.number}"
+        )
+        raise Refused("busy", f"The node {busy.node} {doing} just now; try again in a moment.")
     return nodes
 
 
@@ -275,46 +183,6 @@ def _create_deployment(
         raise Refused(
             "busy", "Another deployment is running in this cluster; wait until it is over."
         ) from error
-
-
-def _job_states(deployment: Deployment) -> set[JobState]:
-    return {JobState(state) for state in deployment.jobs.values_list("state", flat=True)}
-
-
-def _make_live(deployment: Deployment) -> None:
-    cluster, change, revision = deployment.cluster, deployment.change, deployment.revision
-    before = live_revision(cluster)
-    write_live_rows(cluster=cluster, before=document_of(before), after=document_of(revision))
-    Cluster.objects.filter(pk=cluster.pk).update(live_revision=revision)
-    _end(deployment, state=DeploymentState.SUCCEEDED, error="")
-    advance(change=lock_change(change), deed=ChangeDeed.FINISH, closed_at=timezone.now())
-    facts = {"revision": revision.number, "was": before.number}
-    audit.record(actor=None, action=Action.DEPLOYMENT_SUCCEEDED, target=deployment, facts=facts)
-    audit.record(actor=None, action=Action.CHANGE_APPLIED, target=change, facts=facts)
-
-
-def _give_up(deployment: Deployment, *, state: DeploymentState) -> None:
-    jobs = list(deployment.jobs.select_related("node").order_by("position", "node__name"))
-    wrong = [f"{job.node.name}: {job.error}" for job in jobs if job.state in JOB_STOPPING]
-    error = " ".join(wrong) or describe_cancel(jobs)
-    _end(deployment, state=state, error=error)
-    advance(change=lock_change(deployment.change), deed=ChangeDeed.FAIL)
-    facts = {"revision": deployment.revision.number, "error": error}
-    if state == DeploymentState.FAILED:
-        audit.record(actor=None, action=Action.DEPLOYMENT_FAILED, target=deployment, facts=facts)
-    if state == DeploymentState.ROLLED_BACK:
-        audit.record(actor=None, action=Action.DEPLOYMENT_ROLLED_BACK, target=deployment, facts=facts)
-    audit.record(actor=None, action=Action.CHANGE_FAILED, target=deployment.change, facts=facts)
-    live = live_revision(deployment.cluster)
-    cause = f"Revision {deployment.revision.number} was not applied everywhere."
-    for job in jobs:
-        if job.claimed_at is not None:
-            queue_job(actor=None, node=job.node, revision=live, cause=cause)
-
-
-def _end(deployment: Deployment, *, state: DeploymentState, error: str) -> None:
-    deployment.state, deployment.error, deployment.finished_at = state, error, timezone.now()
-    deployment.save(update_fields=["state", "error", "finished_at"])
 
 
 def why_not_deployable(job: Job) -> str | None:

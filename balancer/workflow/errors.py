@@ -8,7 +8,7 @@ class Refused(Exception):
 
     `code` is stable and short: `forbidden`, `state`, `own-change`, `not-invited`, `not-eligible`, `password`,
     `not-approved`, `not-rehearsed`, `stale`, `busy`, `away`, `frozen`, `conflict`, `invalid`, `reason`,
-    `nothing`, `rollback`, `scheduled`, `taken`, `own-deed`, `limit`.
+    `nothing`, `rollback`, `scheduled`, `taken`, `own-deed`, `limit`, `no-guard`.
     `message` is for the person: what to do, in a sentence.
     """
 

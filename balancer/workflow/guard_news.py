@@ -29,6 +29,8 @@ def read_guard_news(*, node: Node, guard: Guard, identity: str, clock: Clock) ->
         return
     if restored is None or restored.token == node.guard.get("restored", {}).get("token"):
         return
+    if _is_of_drill(restored, node=node):
+        return  # as it should be; whoever carries the drill out writes that down
     job = _unended_job(restored, node=node)
     if job is None:
         with audit.writing():
@@ -55,6 +57,11 @@ def _unended_job(restored: Restored, *, node: Node) -> Job | None:
         return None
     found = Job.objects.select_related("node__cluster", "revision", "deployment__change")
     return found.filter(pk=restored.job, node=node, state__in=UNENDED).first()
+
+
+def _is_of_drill(restored: Restored, *, node: Node) -> bool:
+    drills = Job.objects.filter(node=node, reason=Job.Reason.DRILL)
+    return bool(restored.job) and drills.filter(pk=restored.job).exists()
 
 
 def _is_free(job: Job, *, identity: str) -> bool:

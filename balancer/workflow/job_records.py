@@ -11,9 +11,11 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
-from balancer.workflow.deployments import finalize_deployment
 from balancer.workflow.effective import effective_of_job
+from balancer.workflow.endings import finalize_deployment
 from balancer.workflow.messages import record_refused_job
+from balancer.workflow.queueing import queue_job
+from balancer.workflow.revisions import live_revision
 
 UNENDED = (JobState.QUEUED, JobState.RUNNING, JobState.UNCONFIRMED)
 
@@ -33,6 +35,8 @@ class Outcome:
     """Digest of the overrides that were laid over that."""
     restored: Restored | None = None
     """The node's guard put back what was confirmed before."""
+    proven: Restored | None = None
+    """The same in a rollback drill that was proven by it."""
     confirmed_by: str = ""
     """Who made it final, for a deployment's job that succeeded: "checks" or a person's name."""
 
@@ -42,13 +46,14 @@ def record(*, job: Job, outcome: Outcome, clock: Clock) -> JobState | None:
     with audit.writing():
         lock_cluster(job.node.cluster)
         state = JobState.FAILED if outcome.error else JobState.SUCCEEDED
+        put_back = outcome.restored or outcome.proven
         texts = [*outcome.steps, *([outcome.error] if outcome.error else [])]
         ended = Job.objects.filter(pk=job.pk, claim=job.claim, state__in=UNENDED).update(
             state=state,
             finished_at=clock(),
             error=outcome.error,
             receipt=outcome.receipt if outcome.receipt is not None else job.receipt,
-            restored=asdict(outcome.restored) if outcome.restored else None,
+            restored=asdict(put_back) if put_back else None,
             steps=[*job.steps, *as_steps(texts, at=clock())],
         )
         if ended != 1:
@@ -59,7 +64,10 @@ def record(*, job: Job, outcome: Outcome, clock: Clock) -> JobState | None:
         if not outcome.error:
             outcome.overrides = effective_of_job(job).digest
         record_on_node(node=job.node, outcome=outcome, revision=job.revision, now=clock())
-        _record_events(job=job, outcome=outcome, state=state)
+        if job.reason == Job.Reason.DRILL:
+            _record_drill(job=job, outcome=outcome, now=clock())
+        else:
+            _record_events(job=job, outcome=outcome, state=state)
         if job.deployment_id is not None:
             finalize_deployment(deployment=Deployment.objects.get(pk=job.deployment_id))
     return state
@@ -119,6 +127,29 @@ def _record_restored(*, node: Node, restored: Restored, now: datetime) -> None:
         "job": restored.job,
     }
     audit.record(actor=None, action=Action.GUARD_RESTORED, target=node, facts=facts)
+
+
+def _record_drill(*, job: Job, outcome: Outcome, now: datetime) -> None:
+    """What was proven last stays known beside a failure, whose kernel is brought back at once."""
+    facts: dict[str, Any] = {"node": job.node.name, "revision": job.revision.number, "words": outcome.error}
+    row = Node.objects.filter(pk=job.node_id)
+    if outcome.refused:
+        record_refused_job(node=job.node.name, code="not-genuine", message=outcome.error, job=job)
+    if outcome.proven is None:
+        row.update(drill_failed_at=now, drill_error=outcome.error)
+        audit.record(actor=None, action=Action.DRILL_FAILED, target=job.node, facts=facts)
+        if not outcome.known:
+            cause = "The rollback drill failed."
+            queue_job(actor=None, node=job.node, revision=live_revision(job.node.cluster), cause=cause)
+        return
+    late, flavour = outcome.proven.late, flavour_of(job.receipt)
+    row.update(drilled_at=now, drill_late=late, drill_flavour=flavour, drill_failed_at=None, drill_error="")
+    facts |= {"words": outcome.steps[-1], "late": str(late), "flavour": flavour}
+    audit.record(actor=None, action=Action.DRILL_PROVEN, target=job.node, facts=facts)
+
+
+def flavour_of(receipt: dict[str, Any] | None) -> str:
+    return next((str(one["flavour"]) for one in (receipt or {}).values()), "")
 
 
 def _record_events(*, job: Job, outcome: Outcome, state: JobState) -> None:

@@ -34,6 +34,8 @@ from balancer.workflow.confirming import (
     settle,
 )
 from balancer.workflow.deployments import why_not_deployable
+from balancer.workflow.drilling import run_drill
+from balancer.workflow.drills import why_no_drill
 from balancer.workflow.effective import effective_of, effective_of_job
 from balancer.workflow.job_records import Outcome, note, record
 from balancer.workflow.messages import record_refused_job
@@ -75,6 +77,8 @@ def run_job(
         return record(job=job, outcome=Outcome(error=why_not, refused=True), clock=clock)
     note(job, "Checked: approved, unchanged, and it compiles to the same ruleset.", clock=clock)
     bench = Bench(kernel=kernel, guard=guard, confirm=confirm, clock=clock, pause=pause)
+    if job.reason == Job.Reason.DRILL:
+        return run_drill(job=job, bench=bench)
     return _deploy(job=job, bench=bench) if job.deployment else _converge(job=job, bench=bench)
 
 
@@ -107,7 +111,7 @@ def recover_jobs(*, node: Node, identity: str, clock: Clock = timezone.now) -> b
 def _claim(*, job_id: str, node_name: str, identity: str, clock: Clock) -> Job | None:
     with audit.writing():
         job = _find(job_id)
-        code, why_not = _why_not_claimable(job, node_name=node_name)
+        code, why_not = _why_not_claimable(job, node_name=node_name, clock=clock)
         token = uuid.uuid4()
         if job is not None and not code:
             claimed = Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
@@ -136,7 +140,7 @@ def _find(job_id: str) -> Job | None:
     return Job.objects.select_related(*related).filter(pk=key).first()
 
 
-def _why_not_claimable(job: Job | None, *, node_name: str) -> tuple[str, str]:
+def _why_not_claimable(job: Job | None, *, node_name: str, clock: Clock) -> tuple[str, str]:
     """(code, sentence), both empty where the job can be claimed."""
     if job is None:
         return "unknown-job", "There is no such job."
@@ -146,12 +150,17 @@ def _why_not_claimable(job: Job | None, *, node_name: str) -> tuple[str, str]:
         return "ended", f"The job has ended already ({job.state}); nothing was done."
     if job.state != JobState.QUEUED:
         return "running", "The job is being carried out already."
+    not_now = (
+        why_no_drill(job=job, clock=clock) if job.reason == Job.Reason.DRILL and not job.attempts else None
+    )
+    if not_now is not None:
+        return not_now.code, not_now.message
     not_yet = why_not_yet(job)
     return ("not-yet", not_yet) if not_yet else ("", "")
 
 
 def _why_not_convergence(job: Job) -> str | None:
-    """A convergence may only bring what is live."""
+    """A convergence may only bring what is live, and a drill only try that."""
     if live_revision(job.node.cluster).pk != job.revision_id:
         return f"{job.revision} is not what the cluster's nodes should carry."
     return None

@@ -23,12 +23,14 @@ from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
-from balancer.workflow.deployments import queue_job, skip_absent_node
+from balancer.workflow.drills import drop_untimely_drill, start_due_drill
 from balancer.workflow.effective import Effective, effective_of
+from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import compile_rulesets, live_revision
 from balancer.workflow.rollout import turn_since
@@ -76,8 +78,8 @@ def reconcile_node(
     leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
     back to the live revision (where the node carries another one, or where the kernel differs when the worker
-    starts). A kernel that differs later on is reported as drift and left as it is. With no job at hand, carry
-    out a rehearsal that waits, and look at what the node does.
+    starts). A kernel that differs later on is reported as drift and left as it is. With no job at hand, make
+    a rollback drill that is due, or a rehearsal that waits, and look at what the node does.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
     waits for a node that is down, and windows.
@@ -96,6 +98,7 @@ def reconcile_node(
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
         return
+    drop_untimely_drill(node=node, clock=clock)
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
@@ -108,12 +111,22 @@ def reconcile_node(
             _converge(node=node, cause=cause, bench=bench, identity=identity)
         else:
             _hand_over(node=node, guard=guard, memory=memory)
-            if rehearse is not None:
-                before = clock() - MESSAGE_GRACE
-                rehearse_next(
-                    node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=clock
-                )
+            _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
+
+
+def _use_leisure(
+    *, node: Node, bench: Bench, memory: NodeMemory, rehearse: Rehearse | None, identity: str
+) -> None:
+    """A drill that is due, else a rehearsal that waits."""
+    drill = start_due_drill(node=node, clock=bench.clock) if memory.settled else None
+    if drill is not None:
+        _run(job=drill, bench=bench, identity=identity)
+    elif rehearse is not None:
+        before = bench.clock() - MESSAGE_GRACE
+        rehearse_next(
+            node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=bench.clock
+        )
 
 
 def _greet(*, node_name: str, memory: NodeMemory, identity: str, clock: Clock) -> Node | None:
@@ -151,7 +164,7 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
     """The reason to bring the kernel back now; empty where there is none, or where a retry is not due."""
     live = live_revision(node.cluster)
     if node.carried_revision_id != live.pk:
-        if live.number == 0 and node.carried_revision is None and not Job.objects.filter(node=node).exists():
+        if live.number == 0 and node.carried_revision is None and not _has_had_job(node):
             memory.settled = True
             return ""
         carried = f"revision {node.carried_revision.number}" if node.carried_revision else "nothing known"
@@ -167,6 +180,12 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
             return ""
         cause = f"The kernel did not carry revision {live.number} when the worker started."
     return cause if _may_retry(node=node, revision=live, now=now) else ""
+
+
+def _has_had_job(node: Node) -> bool:
+    """A drill that was cancelled before it began has touched nothing."""
+    jobs = Job.objects.filter(node=node)
+    return jobs.exclude(reason=Job.Reason.DRILL, claimed_at__isnull=True).exists()
 
 
 def _is_in_sync(

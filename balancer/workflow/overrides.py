@@ -22,12 +22,12 @@ from balancer.models import Override as OverrideRecord
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import lock_cluster
-from balancer.workflow.deployments import queue_job
 from balancer.workflow.documents import live_document
 from balancer.workflow.effective import active_overrides, overrides_in_force, value_of
 from balancer.workflow.errors import Refused
 from balancer.workflow.late_reviews import open_late_review
 from balancer.workflow.permissions import OPERATE, Actor, require
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.revisions import live_revision
 
 CAUSE_MAX = 200

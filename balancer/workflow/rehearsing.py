@@ -1,7 +1,8 @@
 """One rehearsal by its node's worker: claim it, check what it is about, act in a lab, record what came of it.
 
-As with jobs, no transaction is open meanwhile, and a worker that dies leaves a row which is found again. A
-deployment goes first: none is begun while the node has a job to do or its cluster is being deployed to.
+As with jobs, no transaction is open meanwhile, and a worker that dies leaves a row which is found again.
+Jobs go first: no rehearsal is begun while the node has one or its cluster is being deployed to, and one that
+is under way gives way within seconds and is begun again afterwards.
 """
 
 import logging
@@ -23,7 +24,7 @@ from balancer.domain.lifecycle import (
     RehearsalState,
 )
 from balancer.domain.types import Document, Family
-from balancer.lab.errors import LabError
+from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.rehearsal import Rehearsal as Result
 from balancer.models import Change, Deployment, Draft, Job, Node, Rehearsal
 from balancer.ruleset.ir import Ruleset
@@ -93,7 +94,11 @@ def run_rehearsal(
         outcome = _Outcome(state=RehearsalState.CANCELLED, error=refusal.message)
     else:
         Rehearsal.objects.filter(pk=rehearsal.pk, claim=rehearsal.claim).update(ruleset_digest=task.digest)
-        outcome = _act(rehearsal=rehearsal, task=task, rehearse=rehearse, clock=clock)
+        try:
+            outcome = _act(rehearsal=rehearsal, task=task, rehearse=rehearse, clock=clock)
+        except GaveWay as reason:
+            _requeue(rehearsal, why=str(reason), attempts=rehearsal.attempts - 1)
+            return None
     return _record(rehearsal=rehearsal, outcome=outcome, clock=clock)
 
 
@@ -127,7 +132,7 @@ def recover_rehearsals(*, node: Node, identity: str, clock: Clock = timezone.now
             outcome = _Outcome(state=RehearsalState.FAILED, error=error)
             _record(rehearsal=rehearsal, outcome=outcome, clock=clock)
         else:
-            _requeue(rehearsal)
+            _requeue(rehearsal, why="Its worker died over it.", attempts=rehearsal.attempts)
     return True
 
 
@@ -212,6 +217,8 @@ def _act(*, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, clock: Clock)
     def stay_seen() -> None:
         try:
             Node.objects.filter(pk=rehearsal.node_id).update(last_seen=clock())
+            if _has_to_wait(rehearsal.node):
+                raise GaveWay("The node has a job to do, which goes first.")
         except Error as error:
             # A database that is away for a moment says nothing about the ruleset.
             logger.warning("Nobody was told that %s is there: %s", rehearsal.node, error)
@@ -220,6 +227,8 @@ def _act(*, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, clock: Clock)
         result = rehearse(
             document=task.document, ruleset=task.ruleset, touched=task.touched, meanwhile=stay_seen
         )
+    except GaveWay:
+        raise
     except LabError as error:
         return _Outcome(state=RehearsalState.FAILED, error=str(error))
     except Exception as error:
@@ -277,9 +286,9 @@ def _record_event(rehearsal: Rehearsal) -> None:
         audit.record(actor=None, action=Action.REHEARSAL_FAILED, target=rehearsal.change, facts=facts)
 
 
-def _requeue(rehearsal: Rehearsal) -> None:
+def _requeue(rehearsal: Rehearsal, *, why: str, attempts: int) -> None:
     with audit.writing():
         mine = Rehearsal.objects.filter(pk=rehearsal.pk, claim=rehearsal.claim, state=RehearsalState.RUNNING)
-        if mine.update(state=RehearsalState.QUEUED, claim=None, claimed_by=""):
-            facts = {"node": rehearsal.node.name, "attempts": rehearsal.attempts}
+        if mine.update(state=RehearsalState.QUEUED, claim=None, claimed_by="", attempts=attempts):
+            facts = {"node": rehearsal.node.name, "attempts": rehearsal.attempts, "why": why}
             audit.record(actor=None, action=Action.REHEARSAL_REQUEUED, target=rehearsal.change, facts=facts)

@@ -33,6 +33,7 @@ POST_ONLY = {
     "balancer_override_lift",
     "balancer_latereview_sign",
     "balancer_cluster_lift_freeze",
+    "balancer_node_drill",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,12 @@ Person = Callable[..., Page]
 
 @pytest.fixture
 def person(browser: Browser, console: Console) -> Iterator[Person]:
+    with seats(browser, console) as sit_down:
+        yield sit_down
+
+
+@contextmanager
+def seats(browser: Browser, console: Console) -> Iterator[Person]:
     """A browser of its own for each person, logged in by hand; its page, which fails the test on an error."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
@@ -116,9 +123,11 @@ def person(browser: Browser, console: Console) -> Iterator[Person]:
             _log_in(page, name, console.passwords[name])
         return page
 
-    yield sit_down
-    for context in contexts:
-        context.close()
+    try:
+        yield sit_down
+    finally:
+        for context in contexts:
+            context.close()
     assert errors == []
 
 

@@ -1,6 +1,7 @@
 """What people do in the console, step by step, each in a browser of their own."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import Page, expect
 
@@ -85,3 +86,59 @@ def live_revision(page: Page) -> int:
     found = re.search(r"Revision (\d+)", page.locator(".lb-tile").first.inner_text())
     assert found is not None
     return int(found[1])
+
+
+def operate(page: Page, service: str, button: str, *, reason: str) -> None:
+    """What an operator does with the first backend of a service; ends on the page of the service."""
+    open_form(page, service)
+    first = page.locator("#operate details").first
+    first.locator("summary").click()
+    first.get_by_label("Reason").fill(reason)
+    first.get_by_role("button", name=button).click()
+    page.get_by_text("waits for a second person's signature").first.wait_for()
+
+
+def set_operation(page: Page, *, confirm: str, seconds: int) -> None:
+    """The operation policy of the demo's cluster: who confirms, and within which time."""
+    page.goto("/balancer/cluster/1/operation/")
+    page.get_by_label("Confirmed by").select_option(label=confirm)
+    page.get_by_label("Seconds to confirm").fill(str(seconds))
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_text("The operation policy of demo was saved.")).to_be_visible()
+
+
+def declare_freeze(page: Page, *, reason: str, hours: int = 1) -> None:
+    """From a minute ago on."""
+    now = datetime.now(UTC)
+    page.goto("/balancer/cluster/1/freeze/")
+    page.get_by_label("From (UTC)").fill(f"{now - timedelta(minutes=1):%Y-%m-%dT%H:%M}")
+    page.get_by_label("Until (UTC)").fill(f"{now + timedelta(hours=hours):%Y-%m-%dT%H:%M}")
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name="Declare freeze").click()
+    expect(page.get_by_text("The freeze is declared.")).to_be_visible()
+
+
+def lift_freeze(page: Page) -> None:
+    page.goto("/balancer/cluster/1/change/")
+    page.get_by_role("button", name="Lift", exact=True).click()
+    expect(page.get_by_text("The freeze is lifted.")).to_be_visible()
+
+
+def schedule(page: Page, address: str, *, begin: datetime, minutes: int = 10) -> None:
+    """Of an approved change, with so many minutes to begin in."""
+    page.goto(address)
+    page.get_by_label("Begin from (UTC)").fill(f"{begin:%Y-%m-%dT%H:%M:%S}")
+    end = begin + timedelta(minutes=minutes)
+    page.get_by_label("Begin no later than (UTC)").fill(f"{end:%Y-%m-%dT%H:%M}")
+    page.get_by_role("button", name="Schedule", exact=True).click()
+
+
+def declare_emergency(console: Console, page: Page, address: str, *, reason: str) -> None:
+    """By the administrator."""
+    page.goto(address)
+    page.get_by_text("Apply without an approval…").click()
+    page.get_by_label("What is the emergency?").fill(reason)
+    password = page.locator("#emergency-password")
+    if password.count():
+        password.fill(console.passwords["administrator"])
+    page.get_by_role("button", name="Apply as an emergency").click()

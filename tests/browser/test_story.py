@@ -3,7 +3,7 @@
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Console, Person
-from tests.browser.pictures import look_at
+from tests.browser.pictures import held_still, look_at
 from tests.browser.steps import approve, live_revision, name_it, open_form, save, set_weight, submit
 
 PORT = 8080
@@ -104,8 +104,10 @@ def review_and_apply(
     ).to_be_visible()
     approve(approver, console, address, by="approver")
     operator.goto(address)
-    operator.get_by_role("button", name="Apply now", exact=True).click()
-    assert look_at(operator, "applying-1440-light") == []
+    with held_still(operator):
+        operator.get_by_role("button", name="Apply now", exact=True).click()
+        expect(operator.get_by_role("heading", name="Applying revision")).to_be_visible()
+        assert look_at(operator, "applying-1440-light") == []
     expect(operator.get_by_text("2 of 2 nodes carry revision")).to_be_visible(timeout=30_000)
     expect(operator.locator(".lb-head").get_by_text("Applied")).to_be_visible()
     expect(operator.get_by_text("Read the rules back").first).to_be_visible()

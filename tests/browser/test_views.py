@@ -2,84 +2,143 @@
 nothing that keeps people with other eyes or hands out."""
 
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Console, Person
-from tests.browser.pictures import find_barriers, look_at
+from tests.browser.conftest import Console, Person, seats
+from tests.browser.pictures import find_barriers, look_around, look_as
+from tests.browser.steps import (
+    approve,
+    declare_emergency,
+    declare_freeze,
+    lift_freeze,
+    new_service,
+    open_form,
+    operate,
+    save,
+    schedule,
+    set_weight,
+    submit,
+    wait_for_rehearsal,
+)
 
-THEMES = ("light", "dark")
-WIDE, NARROW = ({"width": width, "height": 900} for width in (1440, 390))
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
-def test_every_page_fits_and_keeps_nobody_out(console: Console, person: Person) -> None:
-    make_something_to_see(person("editor"), person("operator"))
-    wrong = look_as(person(""), {"login": "/login/"})
-    editor, reviewer = person("editor"), person("administrator")
-    wrong += look_as(editor, editors_pages(editor))
-    wrong += look_as(reviewer, reviewers_pages(reviewer))
+@dataclass(frozen=True)
+class Proposed:
+    """Addresses of two changes."""
+
+    reviewed: str
+    approved: str
+
+
+@pytest.fixture(scope="module")
+def proposed(browser: Browser, console: Console) -> Proposed:
+    """Beside these there are a draft change with a modified and two new services, a rollback, an override and
+    an emergency; nobody has signed the last two."""
+    with seats(browser, console) as person:
+        declare_one_emergency(console, person("administrator"))
+        editor, approver = person("editor"), person("approver")
+        proposed = propose_some_changes(editor)
+        prepare_a_rollback(person("operator"))
+        approve(approver, console, proposed.approved, by="approver")
+        approver.goto(proposed.reviewed)
+        wait_for_rehearsal(approver)
+        reason = "Its disk is full, and the machine is replaced this afternoon."
+        operate(person("operator"), "web", "Disable", reason=reason)
+        return proposed
+
+
+def test_an_authors_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    editor = person("editor")
+    assert look_as(person(""), {"login": "/login/"}) == []
+    assert look_as(editor, editors_pages(editor)) == []
+
+
+def test_an_approvers_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    page = person("administrator")
+    assert look_as(page, approvers_pages(page) | {"review": proposed.reviewed}) == []
+
+
+def test_an_administrators_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    assert look_as(person("administrator"), ADMINISTRATORS_PAGES) == []
+
+
+def test_an_operators_pages_fit_and_keep_nobody_out(person: Person, proposed: Proposed) -> None:
+    assert look_as(person("operator"), OPERATORS_PAGES | {"approved": proposed.approved}) == []
+
+
+def test_windows_and_freezes_are_shown_where_they_matter(person: Person, proposed: Proposed) -> None:
+    assert look_at_times(person("operator"), person("administrator"), proposed.approved) == []
+
+
+def test_what_was_typed_wrongly_is_said_where_it_stands(console: Console, person: Person) -> None:
+    page = person("administrator")
+    page.goto("/balancer/cluster/1/freeze/")
+    page.get_by_role("button", name="Declare freeze").click()
+    expect(page.get_by_text("Say why, so that those who wait know.")).to_be_visible()
+    wrong = look_around(page, "freeze-wrong")
+    page.goto("/balancer/cluster/1/operation/")
+    page.get_by_label("Seconds to confirm").fill("1")
+    page.get_by_label("Hours between rollback drills").fill("often")
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.locator("#id_confirm_seconds_error")).to_be_visible()
+    wrong += look_around(page, "operation-wrong")
     assert not wrong, "\n".join(wrong)
 
 
-def make_something_to_see(editor: Page, operator: Page) -> None:
-    """A change in review, a draft with a modified, a new and a deleted service, a rollback, an override."""
-    edit(editor, "web", "Description", "The shop's front page, moved to the new machines one after the other")
-    editor.get_by_role("button", name="Submit for review").click()
-    # The page loads itself anew when the rehearsal is over; nobody looks at it before that.
-    expect(editor.get_by_text("Loaded cleanly").first).to_be_visible(timeout=60_000)
-    for name, port in (("metrics.internal-collector", "9090"), ("dns", "53")):
-        editor.goto("/balancer/service/add/")
-        editor.get_by_label("Name").fill(name)
-        editor.get_by_label("Interface").fill("eth0")
-        editor.locator("#id_port").fill(port)
-        for number, last in enumerate((3, 4, 5)):
-            if number:
-                editor.get_by_role("button", name="Add backend").click()
-            editor.locator("[data-row]").nth(number).get_by_label("Address").fill(f"10.0.0.{last}")
-        editor.get_by_role("button", name="Save as draft").click()
-    edit(editor, "web", "Weight", "5")
-    operator.goto("/balancer/revision/")
-    operator.get_by_role("link", name=re.compile(r"^demo 0$")).click()
-    operator.get_by_role("button", name="Roll back to this").click()
-    operate(
-        operator, "web", "Disable", reason="Its disk is full, and the machine is replaced this afternoon."
-    )
+def test_a_page_is_dark_where_dark_is_preferred(person: Person) -> None:
+    page = person("viewer", theme="dark")
+    expect(page.locator("html.dark")).to_have_count(1)
+    assert find_barriers(page, "dark", only=("color-contrast",)) == []
 
 
-def operate(page: Page, service: str, button: str, *, reason: str) -> None:
-    """What an operator does with the first backend of a service."""
-    page.goto("/balancer/service/")
-    page.get_by_role("link", name=service, exact=True).click()
-    first = page.locator("#operate details").first
-    first.locator("summary").click()
-    first.get_by_label("Reason").fill(reason)
-    first.get_by_role("button", name=button).click()
-    page.get_by_text("waits for a second person's signature").first.wait_for()
+def declare_one_emergency(console: Console, page: Page) -> None:
+    new_service(page, "metrics.internal-collector", 9090)
+    declare_emergency(console, page, page.url, reason="The collector is gone, and so are its graphs.")
+    expect(page.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
 
 
-def edit(page: Page, service: str, field: str, value: str) -> None:
-    page.goto("/balancer/service/")
-    page.get_by_role("link", name=service, exact=True).click()
-    page.get_by_label(field).first.fill(value)
-    page.get_by_role("button", name="Save as draft").click()
+def propose_some_changes(page: Page) -> Proposed:
+    open_form(page, "web")
+    description = "The shop's front page, moved to the new machines one after the other"
+    page.get_by_label("Description").first.fill(description)
+    save(page)
+    reviewed = submit(page)
+    new_service(page, "evening", 8088)
+    approved = submit(page)
+    for name, port in (("dns", 53), ("a-service.with-a-rather-long-name-of-its-own", 5353)):
+        new_service(page, name, port, weights=(1, 1, 1))
+    open_form(page, "web")
+    set_weight(page, 5)
+    save(page)
+    return Proposed(reviewed=reviewed, approved=approved)
 
 
-def look_as(page: Page, addresses: dict[str, str]) -> list[str]:
-    """Each page is loaded once in each theme, and narrowed where it stands."""
-    wrong = []
-    for name, address in addresses.items():
-        for theme in THEMES:
-            page.set_viewport_size(WIDE)
-            page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-            page.goto(address)
-            if name == "form":
-                page.locator("#preview .lb-code").wait_for()
-            wrong += look_at(page, f"{name}-1440-{theme}")
-            # A page differs from one theme to the other in its colours only.
-            only = ("color-contrast",) if theme == "dark" else ()
-            wrong += find_barriers(page, f"{name}-1440-{theme}", only=only)
-            page.set_viewport_size(NARROW)
-            wrong += look_at(page, f"{name}-390-{theme}")
+def prepare_a_rollback(page: Page) -> None:
+    page.goto("/balancer/revision/")
+    page.get_by_role("link", name=re.compile(r"^demo 0$")).click()
+    page.get_by_role("button", name="Roll back to this").click()
+    expect(page.get_by_text("was prepared")).to_be_visible()
+
+
+def look_at_times(operator: Page, administrator: Page, approved: str) -> list[str]:
+    """A window that ends before it begins, one that is to come, and a freeze in which it lies."""
+    schedule(operator, approved, begin=TOMORROW, minutes=-10)
+    expect(operator.get_by_text("The end has to come after the start.").first).to_be_visible()
+    wrong = look_around(operator, "schedule-wrong")
+    schedule(operator, approved, begin=TOMORROW)
+    declare_freeze(administrator, reason="The yearly sale: nobody touches anything.", hours=48)
+    try:
+        pages = {"scheduled": approved, "dashboard-frozen": "/"}
+        wrong += look_as(operator, pages)
+        wrong += look_as(administrator, {"cluster-frozen": "/balancer/cluster/1/change/"})
+    finally:
+        lift_freeze(administrator)
     return wrong
 
 
@@ -107,38 +166,48 @@ def editors_pages(page: Page) -> dict[str, str]:
     }
 
 
-def reviewers_pages(page: Page) -> dict[str, str]:
-    page.goto("/balancer/change/?state__exact=submitted")
-    review = page.locator(".result-list a.lb-plain").first.get_attribute("href")
+def approvers_pages(page: Page) -> dict[str, str]:
     page.goto("/balancer/change/?kind__exact=rollback&state__exact=draft")
     rollback = page.locator(".result-list a.lb-plain").first.get_attribute("href")
     page.goto("/balancer/auditevent/?action=job.succeeded")
     event = page.locator(".result-list a.lb-plain").first.get_attribute("href")
-    assert review is not None
     assert rollback is not None
     assert event is not None
     return {
-        "dashboard-administrator": "/",
-        "review": review,
         "rollback": rollback,
         "revisions": "/balancer/revision/",
         "revision": "/balancer/revision/2/change/",
+        "revision-services": "/balancer/revision/1/change/",
         "compare": "/balancer/revision/compare/?from=1&to=2",
-        "clusters": "/balancer/cluster/",
-        "cluster": "/balancer/cluster/1/change/",
-        "nodes": "/balancer/node/",
-        "node": "/balancer/node/1/change/",
-        "node-new": "/balancer/node/add/",
+        "applied": "/balancer/change/1/change/",
+        "emergency": "/balancer/change/2/change/",
         "audit": "/balancer/auditevent/",
         "event": event,
-        "operate": "/balancer/service/1/operate/",
         "late-reviews": "/balancer/latereview/",
         "late-review": "/balancer/latereview/1/change/",
+        "late-review-override": "/balancer/latereview/2/change/",
         "origin": "/balancer/revision/2/origin/?service=web",
         "seen": "/balancer/review/1/change/",
-        "policy": "/balancer/cluster/1/policy/",
-        "operation": "/balancer/cluster/1/operation/",
-        "freeze": "/balancer/cluster/1/freeze/",
-        "users": "/auth/user/",
-        "roles": "/auth/group/",
     }
+
+
+ADMINISTRATORS_PAGES = {
+    "dashboard-administrator": "/",
+    "clusters": "/balancer/cluster/",
+    "cluster": "/balancer/cluster/1/change/",
+    "policy": "/balancer/cluster/1/policy/",
+    "operation": "/balancer/cluster/1/operation/",
+    "freeze": "/balancer/cluster/1/freeze/",
+    "nodes": "/balancer/node/",
+    "node": "/balancer/node/1/change/",
+    "node-new": "/balancer/node/add/",
+    "users": "/auth/user/",
+    "roles": "/auth/group/",
+}
+OPERATORS_PAGES = {
+    "dashboard-operator": "/",
+    "operate": "/balancer/service/1/operate/",
+    "service": "/balancer/service/1/change/",
+    "late-review-operator": "/balancer/latereview/1/change/",
+    "node-operator": "/balancer/node/1/change/",
+}

@@ -17,6 +17,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from balancer.domain.types import Document
+from balancer.lab.errors import GaveWay
 from balancer.lab.fake import FakeRehearsals
 from balancer.lab.record import RECORDS
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
@@ -261,6 +262,17 @@ def test_who_waits_for_a_rehearsal_is_called_meanwhile(monkeypatch: pytest.Monke
     )
     assert result.passed
     assert set(called) == {threading.current_thread().name}
+
+
+@pytest.mark.kernel
+def test_a_rehearsal_gives_way_to_what_cannot_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancer.lab.private._MEANWHILE_SECONDS", 0.01)
+
+    def stop() -> None:
+        raise GaveWay("Something goes first.")
+
+    with pytest.raises(GaveWay, match="Something goes first"):
+        rehearse(document=document(service_data()), load=rehearsal_loader(flavour="nft"), meanwhile=stop)
 
 
 def write(path: Path, *services: dict[str, object]) -> Path:

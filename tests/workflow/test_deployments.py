@@ -13,11 +13,12 @@ from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import KernelError, OutcomeUnknown, Rejected
 from balancer.models import AuditEvent, Backend, Change, Deployment, Job, Node, Revision, Service
 from balancer.workflow.clusters import create_cluster, update_node
-from balancer.workflow.deployments import apply_change, cancel_deployment, queue_job
+from balancer.workflow.deployments import apply_change, cancel_deployment
 from balancer.workflow.documents import live_document
 from balancer.workflow.drafts import save_draft
 from balancer.workflow.editing import open_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.revisions import document_of, live_revision
 from balancer.workflow.submissions import withdraw_change
 from tests.cast import Site, let_rehearsals_be
@@ -325,7 +326,7 @@ def test_a_deployment_whose_worker_is_gone_for_good_can_be_cancelled(site: Site)
 
     cancelled = cancel_deployment(actor=site.operator, deployment=deployment)
 
-    assert cancelled.state == "failed"
+    assert cancelled.state == "cancelled"
     assert Node.objects.get(name="lb2").carried_revision is None
     assert set(Job.objects.filter(reason="converge").values_list("node__name", flat=True)) == {"lb1", "lb2"}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from balancer.admin.audit_export import write_json_lines
 from balancer.domain.chain import hash_event
@@ -23,10 +24,12 @@ from balancer.domain.evidence import (
 from balancer.domain.evidence_checks import verify_evidence, verify_seal
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import Rejected
-from balancer.models import AuditEvent, Deployment, Evidence
-from balancer.workflow.deployments import cancel_deployment
+from balancer.models import AuditEvent, Cluster, Deployment, Evidence
+from balancer.workflow.deployments import apply_change, cancel_deployment
+from balancer.workflow.emergencies import apply_in_emergency
 from balancer.workflow.history import read_events, verify_history
-from balancer.workflow.rollback import roll_back_to
+from balancer.workflow.rollback import roll_back_at_once, roll_back_to
+from balancer.workflow.submissions import submit_change
 from tests.cast import Site
 from tests.documents import service_data
 from tests.workflow.deeds import go_live
@@ -233,3 +236,31 @@ def test_the_script_says_when_it_cannot_check(
 def resealed(data: dict[str, Any]) -> str:
     """The text of a file whose own digest was computed anew."""
     return dump_evidence(data | {"digest": digest_content(data)})
+
+
+def test_an_emergency_is_believed_because_the_chain_says_so_too(site: Site, administrator: User) -> None:
+    change = submit_change(actor=site.author, change=site.change(service_data("web")))
+    deployment = apply_in_emergency(
+        actor=administrator, change=change, reason="Fire.", password_at=timezone.now()
+    )
+    site.finish(deployment)
+    text = evidence_text(deployment)
+    data = json.loads(text)
+
+    assert wrong(text, audit=export()) == {}
+    assert data["deployment"]["waiver"]["kind"] == "emergency"
+    assert [(review["reason"], review["signed_by"]) for review in data["late_reviews"]] == [("Fire.", None)]
+
+
+def test_a_rollback_of_chosen_services_verifies_and_so_does_one_at_once(site: Site) -> None:
+    old = site.deploy(service_data("web"), service_data("mail", port=25))
+    site.deploy(service_data("web", port=81), service_data("mail", port=26))
+    some = roll_back_to(actor=site.operator, revision=old, services=["web"])
+    site.finish(apply_change(actor=site.operator, change=site.approve(some)))
+    Cluster.objects.update(rollback_at_once=True)
+    site.cluster.refresh_from_db()
+    site.finish(roll_back_at_once(actor=site.operator, cluster=site.cluster))
+
+    texts = [evidence.text for evidence in Evidence.objects.order_by("pk")]
+    assert [wrong(text, audit=export()) for text in texts] == [{}] * 4
+    assert json.loads(texts[-1])["deployment"]["waiver"]["kind"] == "rollback-at-once"

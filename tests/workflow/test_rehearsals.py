@@ -1,7 +1,9 @@
 """What is proposed was tried on a kernel before anybody says yes to it."""
 
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,9 +17,11 @@ from balancer.workflow.approvals import why_not_approved
 from balancer.workflow.claims import own_identity
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.policies import update_policy
+from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsals import request_fresh, request_rehearsal
 from balancer.workflow.rehearsed import standing_of, wanted_nodes, why_not_rehearsed
 from balancer.workflow.rehearsing import recover_rehearsals, run_rehearsal
+from balancer.workflow.revisions import live_revision
 from balancer.workflow.submissions import discard_change, submit_change, withdraw_change
 from tests.cast import Site, let_rehearsals_be
 from tests.documents import service_data
@@ -303,6 +307,26 @@ def test_a_deployment_goes_first(site: Site, stage: Stage, change: Change) -> No
     assert not AuditEvent.objects.filter(action="worker.refused").exists()
     let_rehearsals_be(site.cluster)
     site.finish(deployment)
+    assert stage.run(mine) is RehearsalState.PASSED
+
+
+def test_one_that_is_under_way_gives_way_to_a_job_and_is_begun_again_afterwards(
+    site: Site, stage: Stage, change: Change
+) -> None:
+    mine, way = waiting(change)[0], stage.ways["lb1"]
+
+    def interrupted(*, meanwhile: Callable[[], None], **rest: Any) -> Any:
+        queue_job(actor=None, node=mine.node, revision=live_revision(site.cluster), cause="It cannot wait.")
+        return way(meanwhile=meanwhile, **rest)
+
+    found = run_rehearsal(
+        rehearsal_id=str(mine.pk), node_name="lb1", rehearse=interrupted, identity="test:1:1"
+    )
+
+    assert found is None
+    mine.refresh_from_db()
+    assert (mine.state, mine.attempts) == ("queued", 0)
+    site.run(Job.objects.get())
     assert stage.run(mine) is RehearsalState.PASSED
 
 

@@ -13,6 +13,7 @@ from balancer.kernel.base import Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node
 from balancer.workflow.clusters import create_node
+from balancer.workflow.confirming import ConfirmProbe
 from balancer.workflow.deployments import apply_change, cancel_deployment
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.queries import view_deployment
@@ -145,6 +146,28 @@ def test_where_the_canary_fails_the_second_is_never_touched_and_the_canary_is_pu
     assert list(Job.objects.filter(reason="converge").values_list("node__name", "state")) == [
         ("lb1", "succeeded")
     ]
+    assert {name: site.own_rules(name) for name in site.kernels} == before
+    assert (touched, carried(site)) == ([], {"lb1": 1, "lb2": 1})
+
+
+def test_where_a_service_does_not_answer_through_the_canary_it_goes_back_and_the_second_is_never_touched(
+    site: Site, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.deploy(service_data("web"))
+    before = {name: site.own_rules(name) for name in site.kernels}
+    deployment = site.start(service_data("web", port=81))
+    touched: list[object] = []
+    monkeypatch.setattr(site.kernels["lb2"], "sync", lambda **options: touched.append(options))
+    silent = ConfirmProbe("web", False, "web did not answer through eth0 within 5 s.")
+
+    first = deployment.jobs.get(position=1)
+    assert site.run(first, confirm=lambda document, names: (silent,)) is JobState.UNCONFIRMED
+    site.guard("lb1").advance(site.cluster.operation.confirm_seconds)
+    machines.tick("lb2", "lb1")
+
+    deployment.refresh_from_db()
+    assert deployment.state == "rolled-back"
+    assert states(deployment) == {"lb1": "failed", "lb2": "cancelled"}
     assert {name: site.own_rules(name) for name in site.kernels} == before
     assert (touched, carried(site)) == ([], {"lb1": 1, "lb2": 1})
 

@@ -27,6 +27,13 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.drills import (
+    DrillState,
+    DrillView,
+    is_in_drill,
+    list_bad_drills,
+    view_drill,
+)
 from balancer.workflow.queries.evidence import EvidenceView, evidence_about
 from balancer.workflow.queries.guard import RestoredView, list_restored, view_restored
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
@@ -64,6 +71,8 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "DrillState",
+    "DrillView",
     "EvidenceView",
     "JobView",
     "LateReviewRow",
@@ -94,7 +103,9 @@ __all__ = [
     "differing_services",
     "evidence_about",
     "find_origin",
+    "is_in_drill",
     "judge_way_back",
+    "list_bad_drills",
     "list_late_reviews",
     "list_restored",
     "list_services",
@@ -108,6 +119,7 @@ __all__ = [
     "view_change",
     "view_dashboard",
     "view_deployment",
+    "view_drill",
     "view_freezes",
     "view_node",
     "view_operation",
