@@ -24,8 +24,8 @@ from tests.stack.together import AT_ONCE, at_once, both_databases, tick
 OF_DATABASES = [
     f"tests/workflow/test_{name}.py"
     for name in (
-        *("approvals", "audit", "audit_chain", "audit_migration", "audit_verify"),
-        *("deployments", "jobs", "nodes", "overtaken", "rollback"),
+        *("audit", "audit_chain", "audit_migration", "audit_verify"),
+        *("deployments", "jobs", "rollout", "windows"),
     )
 ]
 """They rest on locks, constraints, triggers and migrations."""
