@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
+from django.db.models import Q
 from django.utils import timezone
 
 from balancer.domain.lifecycle import ChangeDeed, ChangeState
@@ -137,21 +138,26 @@ def why_not_counted(*, vote: Vote, change: Change) -> str | None:
     """Why an approval does not count (any more), in a sentence; None where it does."""
     if vote.digest != change.digest:
         return "What was seen then is no longer what is proposed."
-    if change.cluster.policy.has_expired(at=vote.at, now=timezone.now()):
+    policy = change.cluster.policy
+    if policy.has_expired(at=vote.at, now=timezone.now()):
         return f"It was given on {vote.at:%-d %b, %H:%M} and has expired."
-    return why_not_eligible(person=vote.user, change=change)
+    return why_not_eligible(person=vote.user, change=change, groups=policy.groups)
 
 
-def why_not_eligible(*, person: User, change: Change) -> str | None:
-    """Why this person's approval would not count for this change, in a sentence; None where it would."""
-    if is_involved(actor=person, change=change):
+def why_not_eligible(*, person: User, change: Change, groups: tuple[str, ...] | None = None) -> str | None:
+    """Why this person's approval would not count for this change, in a sentence; None where it would.
+
+    `groups` are those of the cluster's policy, where the caller has just read them.
+    """
+    people = involved_people(change)
+    if person.pk in people:
         return f"{person.get_username()} wrote {change} or a part of it."
     if not may(actor=person, permission=APPROVE):
         return f"{person.get_username()} may not approve changes."
-    groups = change.cluster.policy.groups
+    groups = change.cluster.policy.groups if groups is None else groups
     if groups and not person.groups.filter(name__in=groups).exists():
         return f"In {change.cluster} approvals count from members of {' or '.join(groups)} only."
-    if was_edited_by(person=person, people=involved_people(change), since=change.created_at):
+    if was_edited_by(person=person, people=people, since=change.created_at):
         return (
             f"The account or a role of {person.get_username()} was changed by somebody who wrote {change},"
             " after it was opened."
@@ -166,9 +172,9 @@ def was_edited_by(*, person: User, people: set[int], since: datetime) -> bool:
     """
     events = AuditEvent.objects.filter(at__gte=since, actor_id__in=people)
     groups = [str(pk) for pk in person.groups.values_list("pk", flat=True)]
-    account = events.filter(object_type="user", object_id=str(person.pk), action__startswith="person.")
-    roles = events.filter(object_type="group", object_id__in=groups, action__startswith="role.")
-    return any(found.exclude(action__endswith=audit.REFUSED).exists() for found in (account, roles))
+    account = Q(object_type="user", object_id=str(person.pk), action__startswith="person.")
+    roles = Q(object_type="group", object_id__in=groups, action__startswith="role.")
+    return events.filter(account | roles).exclude(action__endswith=audit.REFUSED).exists()
 
 
 def _require_reviewer(*, actor: Actor, change: Change, digest: str) -> User:

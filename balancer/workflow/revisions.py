@@ -40,13 +40,17 @@ def document_of(revision: Revision) -> Document:
 
 def live_revision(cluster: Cluster) -> Revision:
     """What the cluster's nodes should carry; the empty revision 0 where nothing was ever applied."""
-    cluster.refresh_from_db(fields=["live_revision"])
-    if cluster.live_revision is None:
+    live = Revision.objects.filter(
+        pk__in=Cluster.objects.filter(pk=cluster.pk).values("live_revision")
+    ).first()
+    if live is None:
         first, _ = Revision.objects.get_or_create(cluster=cluster, number=0, defaults=_empty_revision())
         Cluster.objects.filter(pk=cluster.pk, live_revision=None).update(live_revision=first)
         cluster.refresh_from_db(fields=["live_revision"])
-    assert cluster.live_revision is not None
-    return cluster.live_revision
+        assert cluster.live_revision is not None
+        live = cluster.live_revision
+    cluster.live_revision = live
+    return live
 
 
 def create_revision(*, actor: Actor, change: Change, document: Document) -> Revision:

@@ -144,29 +144,31 @@ SERVICES = [
 
 
 @pytest.mark.parametrize("do", ["preview", "save"])
-@pytest.mark.parametrize(("text", "said"), NO_DOCUMENTS, ids=[said for _, said in NO_DOCUMENTS])
 def test_what_is_no_document_is_answered_with_a_sentence_and_stays_in_the_form(
-    text: str, said: str, do: str, two: Site, editor: Client
+    do: str, two: Site, editor: Client, subtests: pytest.Subtests
 ) -> None:
-    response = editor.post(IMPORT, sent(two, text, do=do))
+    for text, said in NO_DOCUMENTS:
+        with subtests.test(said):
+            response = editor.post(IMPORT, sent(two, text, do=do))
 
-    assert said.replace("'", "&#x27;") in response.content.decode() or said in text_of(response)
-    assert response.context["form"]["text"].value() == text
-    assert drafts() == {}
+            assert said.replace("'", "&#x27;") in response.content.decode() or said in text_of(response)
+            assert response.context["form"]["text"].value() == text
+            assert drafts() == {}
 
 
-@pytest.mark.parametrize(("wrong", "said"), SERVICES)
 def test_a_service_that_is_wrong_is_named_by_its_place(
-    wrong: dict[str, object], said: str, two: Site, editor: Client
+    two: Site, editor: Client, subtests: pytest.Subtests
 ) -> None:
-    text = document_data(service_data("web"), service_data("mail", port=25) | wrong)
+    for wrong, said in SERVICES:
+        with subtests.test(said, wrong=wrong):
+            text = document_data(service_data("web"), service_data("mail", port=25) | wrong)
 
-    response = editor.post(IMPORT, sent(two, text))
+            response = editor.post(IMPORT, sent(two, text))
 
-    assert "service number 2" in text_of(response)
-    assert said in text_of(response)
-    assert "<script>alert" not in response.content.decode()
-    assert drafts() == {}
+            assert "service number 2" in text_of(response)
+            assert said in text_of(response)
+            assert "<script>alert" not in response.content.decode()
+            assert drafts() == {}
 
 
 def test_a_service_that_gets_in_the_way_of_another_is_named(two: Site, editor: Client) -> None:
