@@ -133,7 +133,7 @@ def test_a_stopped_demo_leaves_nothing_and_starts_again(place: Place) -> None:
         assert place.is_clean(), (place.namespaces(), place.processes())
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0, 6.0])
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0, 6.0] if "LBADMIN_CAMPAIGN" in os.environ else [0.0, 3.0])
 def test_a_demo_killed_while_it_starts_leaves_nothing(place: Place, seconds: float) -> None:
     run = start("demo", "--once", *place.arguments)
     wait_until(lambda: bool(place.namespaces()), what=place.processes, seconds=END_SECONDS)

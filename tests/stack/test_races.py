@@ -1,5 +1,6 @@
 """Many people at one button, through the real web server: one outcome, and everybody gets an answer."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def submitted(site: Site, name: str = "web", **fields: object) -> Change:
 
 
 @both_databases
-@pytest.mark.parametrize("needed", [1, 3])
+@pytest.mark.parametrize("needed", [1, 3] if "LBADMIN_CAMPAIGN" in os.environ else [3])
 def test_of_a_hundred_racing_approvals_as_many_count_as_are_needed_and_of_twenty_applies_one(
     stack: Stack, needed: int
 ) -> None:
