@@ -70,11 +70,14 @@ def hand_in(*, actor: Actor, change: Change) -> Change:
 
 @deed(Action.CHANGE_WITHDRAWN, target="change")
 def withdraw_change(*, actor: Actor, change: Change) -> Change:
-    """Back to draft, where it can be edited; votes are dropped. For its authors and for administrators."""
+    """Back to draft, where it can be edited; votes are dropped. For its authors and for administrators.
+
+    A rollback at once becomes one that is reviewed like any other.
+    """
     change = lock_change(change)
     require_drafter(actor=actor, change=change, or_administrator=True)
     was = change.state
-    advance(change=change, deed=ChangeDeed.WITHDRAW, digest="", submitted_at=None)
+    advance(change=change, deed=ChangeDeed.WITHDRAW, digest="", submitted_at=None, at_once=False)
     cancel_rehearsals(change=change, why="The change was withdrawn.", actor=actor)
     facts = {"was": was, "votes_dropped": drop_votes(change)}
     audit.record(actor=actor, action=Action.CHANGE_WITHDRAWN, target=change, facts=facts)

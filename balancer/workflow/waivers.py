@@ -26,7 +26,7 @@ def why_not_let_through(*, change: Change, emergency: Emergency | None = None) -
     """Why the change must not be brought to the nodes, in sentences; None where it may.
 
     An emergency answers for exactly what was proposed when it was declared; a rollback at once leads to what
-    was live before; all others need their votes and their rehearsal.
+    was live before. All others need their votes and their rehearsal, which a withdrawn rollback does too.
     """
     if emergency is not None:
         return why_not_emergency(change=change, emergency=emergency)

@@ -9,7 +9,7 @@ from django.utils import timezone
 from balancer.domain.lifecycle import JobState
 from balancer.models import Change, Cluster, Node, Revision
 from balancer.workflow.approvals import approve_change
-from balancer.workflow.deployments import apply_change
+from balancer.workflow.deployments import apply_change, cancel_deployment
 from balancer.workflow.drafts import save_draft
 from balancer.workflow.errors import Refused
 from balancer.workflow.operation import update_operation
@@ -20,7 +20,7 @@ from balancer.workflow.submissions import rebase_change, submit_change, withdraw
 from balancer.workflow.waivers import why_not_at_once
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.deeds import refusal_of
+from tests.workflow.deeds import approve, refusal_of
 
 
 def test_a_rollback_brings_back_the_very_bytes(site: Site) -> None:
@@ -232,6 +232,21 @@ def test_the_worker_asks_the_policy_again(site: Site) -> None:
     assert site.run(job) is JobState.FAILED
     job.refresh_from_db()
     assert "lets nobody roll back without an approval" in job.error
+
+
+def test_a_withdrawn_rollback_at_once_is_reviewed_and_applied_like_any_other(site: Site) -> None:
+    old = two_services(site)
+    let_operators_go_back(site)
+    deployment = roll_back_at_once(actor=site.operator, cluster=site.cluster)
+    cancel_deployment(actor=site.operator, deployment=deployment)
+    Cluster.objects.update(rollback_at_once=False)
+    change = withdraw_change(actor=site.operator, change=deployment.change)
+    submitted = submit_change(actor=site.operator, change=change)
+    assert submitted.state == "submitted"
+
+    new = site.finish(apply_change(actor=site.operator, change=approve(site.approver, submitted)))
+
+    assert new.document == old.document
 
 
 def test_a_rollback_further_back_is_not_taken_for_one_to_the_previous_revision(site: Site) -> None:
