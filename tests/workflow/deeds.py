@@ -4,16 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
 from balancer.domain.merge import Side
-from balancer.models import AuditEvent, Change
+from balancer.models import AuditEvent, Change, Cluster
 from balancer.workflow.approvals import approve_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import SavedDraft, save_draft
 from balancer.workflow.editing import invite_person, open_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.policies import update_policy
+from balancer.workflow.queries import view_change
 from balancer.workflow.submissions import submit_change
 from tests.cast import Site
 from tests.documents import backend_data, service_data
@@ -78,3 +80,31 @@ def actions_on(change: Change) -> list[str]:
     """What is on the record of a change, in order."""
     found = AuditEvent.objects.filter(object_type="change", object_id=str(change.pk)).order_by("pk")
     return list(found.values_list("action", flat=True))
+
+
+def set_policy(
+    site: Site,
+    *,
+    approvals: int = 1,
+    critical: int = 2,
+    groups: tuple[str, ...] = (),
+    hours: int | None = None,
+    by: User | None = None,
+) -> Cluster:
+    return update_policy(
+        actor=by,
+        cluster=site.cluster,
+        approvals=approvals,
+        critical_approvals=critical,
+        groups=Group.objects.filter(name__in=groups),
+        expire_hours=hours,
+    )
+
+
+def fresh(change: Change) -> Change:
+    return Change.objects.get(pk=change.pk)
+
+
+def notes_on(change: Change) -> list[str]:
+    """Why the approvals on the page do not count."""
+    return [vote.why_not_counted for vote in view_change(change=fresh(change), user=change.author).votes]
