@@ -1,5 +1,6 @@
 """The two small forms for clusters and nodes, for administrators; everybody else reads."""
 
+from abc import abstractmethod
 from typing import Any
 
 from django import forms
@@ -21,14 +22,17 @@ class MachinePages:
     fixed_fields: tuple[str, ...] = ()
     """Given once, when the row is made."""
 
+    @abstractmethod
     def create_machine(self, **values: Any) -> Model:
-        raise NotImplementedError
+        """The row that was made; Refused as the workflow says."""
 
+    @abstractmethod
     def update_machine(self, row: Any, **values: Any) -> Model:
-        raise NotImplementedError
+        """The row as it is now; Refused as the workflow says."""
 
+    @abstractmethod
     def show_machine(self, request: HttpRequest, row: Any) -> HttpResponse:
-        raise NotImplementedError
+        """Its page."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return may(actor=request.user, permission=ADMINISTER)

@@ -6,7 +6,7 @@ Here are values only. Who keeps events, and who keeps a head outside the databas
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -38,6 +38,10 @@ class Event:
     hash: str = ""
     row: int | None = None
     """The key of its row, by which lists are ordered; not hashed, but it has to grow with the number."""
+
+
+EVENT_FIELDS = tuple(field.name for field in fields(Event) if field.name != "row")
+"""The names of what an event says, in rows, exports and evidence files alike; in this order."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

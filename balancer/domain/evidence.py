@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from balancer.domain.chain import Event, Head
+from balancer.domain.chain import EVENT_FIELDS, Event, Head
 from balancer.domain.codec import digest_text
 from balancer.domain.diff import diff_lines, diff_services
 from balancer.domain.facts import canonical_json
@@ -105,36 +105,20 @@ def describe_draft(
 
 
 def event_to_data(event: Event) -> Data:
-    data = {name: getattr(event, name) for name in EVENT_KEYS}
+    data = {name: getattr(event, name) for name in EVENT_FIELDS}
     return data | {"at": event.at.astimezone(UTC).isoformat(timespec="microseconds")}
 
 
 def event_of_data(data: Any) -> Event:
     """An event of a file or of an export; ValueError, TypeError or KeyError where it is none."""
-    event = Event(**{name: data[name] for name in EVENT_KEYS}, row=data.get("id"))
-    if type(event.number) is not int or set(data) - {"id"} != set(EVENT_KEYS):
+    event = Event(**{name: data[name] for name in EVENT_FIELDS}, row=data.get("id"))
+    if type(event.number) is not int or set(data) - {"id"} != set(EVENT_FIELDS):
         raise ValueError("it has other keys than an event, or no number")
     at = datetime.fromisoformat(data["at"])
     if at.tzinfo is None:
         raise ValueError("its time has no zone")
-    return Event(**{name: data[name] for name in EVENT_KEYS if name != "at"}, at=at, row=event.row)
+    return Event(**{name: data[name] for name in EVENT_FIELDS if name != "at"}, at=at, row=event.row)
 
 
 def head_to_data(head: Head) -> Data:
     return {"number": head.number, "hash": head.hash}
-
-
-EVENT_KEYS = (
-    "number",
-    "at",
-    "actor_id",
-    "actor_name",
-    "source",
-    "action",
-    "object_type",
-    "object_id",
-    "object_label",
-    "facts",
-    "previous",
-    "hash",
-)

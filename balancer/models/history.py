@@ -8,6 +8,8 @@ last one. A further table needs a line in APPEND_ONLY_TABLES, its unique columns
 
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 APPEND_ONLY_TABLES = {
     "balancer_auditevent": "audit events are append-only",
     "balancer_revision": "revisions are immutable",
@@ -80,7 +82,9 @@ def _refusing(*, vendor: str, table: str, message: str) -> list[str]:
             f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_refuse()",
         ]
-    raise NotImplementedError(f"lbadmin keeps its history on SQLite and PostgreSQL, not on {vendor}.")
+    raise ImproperlyConfigured(
+        f"lbadmin keeps its history on SQLite and PostgreSQL, not on {vendor}. Set DATABASE_URL."
+    )
 
 
 def _no_replace(*, table: str, message: str, columns: set[str]) -> str:

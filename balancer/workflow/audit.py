@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from django.db import connection, models, transaction
 from django.utils import timezone
 
-from balancer.domain.chain import GENESIS, Event, Head, hash_event
+from balancer.domain.chain import EVENT_FIELDS, GENESIS, Event, Head, hash_event
 from balancer.domain.facts import plain_facts, plain_text
 from balancer.domain.heads import head_line
 from balancer.models import AuditEvent
@@ -29,21 +29,6 @@ R = TypeVar("R")
 
 SYSTEM = "system"
 REFUSED = ".refused"
-EVENT_FIELDS = (
-    "number",
-    "at",
-    "actor_id",
-    "actor_name",
-    "source",
-    "action",
-    "object_type",
-    "object_id",
-    "object_label",
-    "facts",
-    "previous",
-    "hash",
-)
-"""The columns of an event; names in `domain.chain.Event` and in `models.AuditEvent` alike."""
 CHAIN_LOCK = 0x6C6261646D696E
 """Of pg_advisory_xact_lock, in the whole database: "lbadmin" in ASCII."""
 

@@ -1,13 +1,12 @@
 """Clusters, nodes and people: what an administrator sets up."""
 
 from django.contrib.auth.models import Group, User
-from django.core.exceptions import ValidationError
 
 from balancer.models import Cluster, Node
 from balancer.models.roles import ROLES
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
-from balancer.workflow.errors import Refused
+from balancer.workflow.errors import Refused, require_valid
 from balancer.workflow.permissions import ADMINISTER, Actor, require
 from balancer.workflow.policies import record_person
 from balancer.workflow.revisions import live_revision
@@ -18,7 +17,7 @@ def create_cluster(*, actor: Actor, name: str, description: str = "") -> Cluster
     """A cluster that carries the empty revision 0. Needs ADMINISTER."""
     require(actor=actor, permission=ADMINISTER)
     cluster = Cluster(name=name, description=description)
-    _require_valid(cluster)
+    require_valid(cluster)
     cluster.save()
     live_revision(cluster)
     audit.record(actor=actor, action=Action.CLUSTER_CREATED, target=cluster)
@@ -30,7 +29,7 @@ def update_cluster(*, actor: Actor, cluster: Cluster, name: str, description: st
     """Needs ADMINISTER."""
     require(actor=actor, permission=ADMINISTER)
     cluster.name, cluster.description = name, description
-    _require_valid(cluster)
+    require_valid(cluster)
     cluster.save(update_fields=["name", "description"])
     audit.record(actor=actor, action=Action.CLUSTER_UPDATED, target=cluster, facts={"name": name})
     return cluster
@@ -43,7 +42,7 @@ def create_node(
     """A node of the cluster; its worker (LBADMIN_NODE=name) fills in the rest. Needs ADMINISTER."""
     require(actor=actor, permission=ADMINISTER)
     node = Node(cluster=cluster, name=name, description=description, driver=driver)
-    _require_valid(node)
+    require_valid(node)
     node.save()
     facts = {"cluster": cluster.name, "driver": str(driver)}
     audit.record(actor=actor, action=Action.NODE_CREATED, target=node, facts=facts)
@@ -62,7 +61,7 @@ def update_node(
     was = {"description": node.description, "driver": str(node.driver), "enabled": node.enabled}
     node.description, node.driver = description, driver
     node.enabled = node.enabled if enabled is None else enabled
-    _require_valid(node)
+    require_valid(node)
     node.save(update_fields=["description", "driver", "enabled"])
     facts = {"was": was, "driver": str(driver), "enabled": node.enabled}
     audit.record(actor=actor, action=Action.NODE_UPDATED, target=node, facts=facts)
@@ -82,10 +81,3 @@ def create_person(*, actor: Actor, username: str, password: str, roles: tuple[st
     user.groups.set(Group.objects.filter(name__in=roles))
     record_person(actor=actor, person=user, was=None)
     return user
-
-
-def _require_valid(row: Cluster | Node) -> None:
-    try:
-        row.full_clean()
-    except ValidationError as error:
-        raise Refused("invalid", " ".join(error.messages)) from error

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 
+from django.core.exceptions import ValidationError
+from django.db.models import Model
+
 
 class Refused(Exception):
     """A deed that is not allowed, or not possible now. Nothing was changed.
 
     `code` is stable and short: `forbidden`, `state`, `own-change`, `not-invited`, `not-eligible`, `password`,
     `not-approved`, `not-rehearsed`, `stale`, `busy`, `away`, `frozen`, `conflict`, `invalid`, `reason`,
-    `nothing`, `rollback`, `scheduled`, `taken`, `own-deed`, `limit`, `no-guard`.
+    `nothing`, `rollback`, `scheduled`, `taken`, `own-deed`, `limit`, `policy`,
+    `no-guard`.
     `message` is for the person: what to do, in a sentence.
     """
 
@@ -24,3 +28,11 @@ class Invalid(Refused):
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__("invalid", " ".join(fields.values()))
         self.fields = dict(fields)
+
+
+def require_valid(row: Model) -> None:
+    """Refused("invalid") with the sentences of the row's own validators."""
+    try:
+        row.full_clean()
+    except ValidationError as error:
+        raise Refused("invalid", " ".join(error.messages)) from error

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.db.models import Q
 from django.utils import timezone
 
-from balancer.domain.chain import Event, Head
+from balancer.domain.chain import EVENT_FIELDS, Event, Head
 from balancer.domain.evidence import (
     Data,
     Parts,
@@ -31,7 +31,7 @@ from balancer.models import (
     Vote,
 )
 from balancer.workflow import audit
-from balancer.workflow.audit import EVENT_FIELDS, Action
+from balancer.workflow.audit import Action
 from balancer.workflow.changes import rules_of
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.errors import Refused

@@ -7,9 +7,8 @@ from typing import Any
 from django.db import DataError
 from django.db.models import QuerySet
 
-from balancer.domain.chain import Event, Head, Unreadable, Verdict, verify_chain
+from balancer.domain.chain import EVENT_FIELDS, Event, Head, Unreadable, Verdict, verify_chain
 from balancer.models import AuditEvent
-from balancer.workflow.audit import EVENT_FIELDS
 
 COLUMNS = ("id", *EVENT_FIELDS)
 """Of an export, in this order."""

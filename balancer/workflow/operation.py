@@ -2,15 +2,13 @@
 
 from dataclasses import asdict
 
-from django.core.exceptions import ValidationError
-
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE
 from balancer.domain.operation import OperationPolicy, describe_operation
 from balancer.models import Cluster, Deployment, Node
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import lock_cluster
-from balancer.workflow.errors import Refused
+from balancer.workflow.errors import Refused, require_valid
 from balancer.workflow.permissions import ADMINISTER, Actor, require
 from balancer.workflow.policies import require_no_own_change
 
@@ -37,7 +35,7 @@ def update_operation(
     for name, value in asdict(operation).items():
         setattr(cluster, name, value)
     cluster.canary = canary
-    _require_valid(cluster)
+    require_valid(cluster)
     cluster.save(update_fields=[*asdict(operation), "canary"])
     if (cluster.operation, cluster.canary) != was:
         facts = {
@@ -47,10 +45,3 @@ def update_operation(
         }
         audit.record(actor=actor, action=Action.OPERATION_UPDATED, target=cluster, facts=facts)
     return cluster
-
-
-def _require_valid(cluster: Cluster) -> None:
-    try:
-        cluster.full_clean()
-    except ValidationError as error:
-        raise Refused("invalid", " ".join(error.messages)) from error

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from django.contrib.auth.models import Group, User
-from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 
 from balancer.domain.lifecycle import CHANGE_OPEN, CHANGE_REVIEWED, DEPLOYMENT_ACTIVE
@@ -14,7 +13,7 @@ from balancer.models import Change, Cluster, Deployment
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import is_involved, lock_cluster
-from balancer.workflow.errors import Refused
+from balancer.workflow.errors import Refused, require_valid
 from balancer.workflow.permissions import ADMINISTER, APPROVE, Actor, may, require
 from balancer.workflow.submissions import reconsider
 
@@ -43,7 +42,7 @@ def update_policy(
     was = cluster.policy
     cluster.approvals, cluster.critical_approvals = approvals, critical_approvals
     cluster.approvals_expire_hours = expire_hours
-    _require_valid(cluster)
+    require_valid(cluster)
     cluster.save(update_fields=["approvals", "critical_approvals", "approvals_expire_hours"])
     cluster.approver_groups.set(groups)
     now = cluster.policy
@@ -139,10 +138,3 @@ def require_no_own_change(*, actor: Actor, cluster: Cluster) -> None:
                 f"You wrote {change}, which is still open, so the policy that it is judged by is not yours to"
                 " change now. Let somebody else do it, or discard the change first.",
             )
-
-
-def _require_valid(cluster: Cluster) -> None:
-    try:
-        cluster.full_clean()
-    except ValidationError as error:
-        raise Refused("invalid", " ".join(error.messages)) from error

@@ -2,9 +2,7 @@
 
 from django.utils import timezone
 
-from balancer.domain.lifecycle import (
-    JobState,
-)
+from balancer.domain.lifecycle import JobState
 from balancer.models import Deployment, Job, Node, Revision
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
