@@ -1,4 +1,4 @@
-"""What may come out of the broker: three kinds of hint, and nothing else. Pure.
+"""What may come out of the broker: four kinds of hint, and nothing else. Pure.
 
 Whoever can write to the broker can put any bytes there. A hint that is recognised is written anew from the
 few values that matter, so that nothing else of a stranger's message (headers, time limits, callbacks, a

@@ -135,6 +135,8 @@ def plan_lab(topology: Topology) -> Plan:
 def _sysctls(*, forwarding: bool) -> tuple[tuple[str, str], ...]:
     """What a new namespace takes over from the host's settings (net.core.devconf_inherit_init_net)."""
     return (
+        # A worker that systemd keeps to the capabilities it needs may not take ports below 1024 otherwise.
+        ("net/ipv4/ip_unprivileged_port_start", "0"),
         # The client and the backends answer for addresses whose route is not the interface asked on.
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),

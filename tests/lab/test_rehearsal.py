@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +31,7 @@ from balancer.wiring import make_rehearse, rehearsal_loader
 from tests.documents import backend_data, document, document_data, service_data
 from tests.lab.spoil import dropped_rule, forgotten_masquerade, spoil_rules, wrong_port, wrong_share
 
+ROOT = Path(__file__).parents[2]
 RUNS = 200 if "LBADMIN_CAMPAIGN" in os.environ else 1
 VIRTUAL = "203.0.113.1"
 PAIR = [backend_data("10.0.0.3"), backend_data("192.0.2.4", port=8080, weight=3)]
@@ -279,6 +282,26 @@ def write(path: Path, *services: dict[str, object]) -> Path:
     file = path / "document.json"
     file.write_text(json.dumps(document_data(*services)))
     return file
+
+
+@pytest.mark.kernel
+def test_a_worker_with_no_more_than_its_units_capabilities_can_rehearse(tmp_path: Path, flavour: str) -> None:
+    """Ports below 1024 need one more elsewhere; the unit is the guide's."""
+    guide = (ROOT / "docs/guides/operating.md").read_text()
+    unit = guide[guide.index("# lbadmin-worker.service") :]
+    names = re.findall(r"CAP_(\w+)", unit[unit.index("CapabilityBoundingSet=") : unit.index("[Install]")])
+    kept = ",".join(["-all", *(f"+{name.lower()}" for name in names)])
+    file = write(tmp_path, service_data("web", port=80))
+    command = [sys.executable, "manage.py", "rehearse", "--document", str(file), "--flavour", flavour]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", kept, "--inh-caps", "-all", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "exactly as promised; none lost" in done.stdout
 
 
 @pytest.mark.kernel
