@@ -50,7 +50,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='cluster',
             name='rehearsal',
-            field=models.CharField(choices=[('required', 'Must have passed before a change is approved'), ('off', 'Not needed')], default='required', help_text='A rehearsal loads the ruleset into a throw-away namespace and sends real connections.', max_length=16),
+            field=models.CharField(choices=[('required', 'Required before an approval'), ('off', 'Not needed')], default='required', help_text='A rehearsal loads the ruleset into a throw-away namespace and sends real connections.', max_length=16),
         ),
         migrations.AddField(
             model_name='cluster',

@@ -60,7 +60,7 @@ class Cluster(models.Model):
         max_length=16,
         default=Rehearse.REQUIRED,
         choices=[
-            (Rehearse.REQUIRED, "Must have passed before a change is approved"),
+            (Rehearse.REQUIRED, "Required before an approval"),
             (Rehearse.OFF, "Not needed"),
         ],
         help_text="A rehearsal loads the ruleset into a throw-away namespace and sends real connections.",
