@@ -172,8 +172,8 @@ def _captures(service: Service, port: int, machine: Machine) -> bool:
     return (
         service.enabled
         and service.protocol is Protocol.TCP
-        and service.port <= port <= service.last_port
-        and (service.address is None or service.address in own)
+        and service.takes_port(port)
+        and (not service.addresses or bool(own & set(service.addresses)))
     )
 
 
@@ -181,8 +181,10 @@ def _took(before: Service, after: Service, port: int, machine: Machine) -> bool:
     """Whether the port was lost already, for all the packets that would be lost now."""
     return (
         _captures(before, port, machine)
-        and before.interface == after.interface
-        and before.address in {None, after.address}
+        and set(after.interfaces) <= set(before.interfaces)
+        and (
+            not before.addresses or (bool(after.addresses) and set(after.addresses) <= set(before.addresses))
+        )
     )
 
 
@@ -198,9 +200,7 @@ def _place(listener: Listener) -> str:
 
 
 def _endpoint(service: Service) -> str:
-    ports = (
-        str(service.port) if service.last_port == service.port else f"{service.port} to {service.last_port}"
-    )
+    ports = ", ".join(str(ports).replace("-", " to ") for ports in service.port_ranges)
     return f"{service.protocol} port {ports}"
 
 

@@ -23,6 +23,7 @@ from balancer.domain.types import (
     HealthKind,
     Persistence,
     PersistenceMode,
+    PortRange,
     Protocol,
     Scheduler,
     Service,
@@ -44,11 +45,20 @@ _BACKEND: dict[str, Scalar] = {
 _SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
     "persistence": (
         Persistence,
-        {"mode": scalars.choice(PersistenceMode), "timeout": scalars.whole_number(1, 604_800)},
+        {
+            "mode": scalars.choice(PersistenceMode),
+            "timeout": scalars.whole_number(1, 604_800),
+            "prefix": optional(scalars.whole_number(1, 128)),
+        },
     ),
     "source_nat": (
         SourceNat,
-        {"mode": scalars.choice(SourceNatMode), "address": optional(scalars.service_address)},
+        {
+            "mode": scalars.choice(SourceNatMode),
+            "address": optional(scalars.service_address),
+            "address_end": optional(scalars.service_address),
+            "hairpin": scalars.boolean,
+        },
     ),
     "access": (
         Access,
@@ -84,10 +94,25 @@ _SERVICE: dict[str, Scalar] = {
     "protocol": scalars.choice(Protocol),
     "port": scalars.port,
     "port_end": optional(scalars.port),
+    "additional_ports": scalars.ports,
+    "additional_addresses": scalars.service_addresses,
+    "additional_interfaces": scalars.interfaces,
+    "from_node": scalars.boolean,
     "scheduler": scalars.choice(Scheduler),
+    "slow_start": scalars.whole_number(0, 3600),
     "all_down": scalars.choice(AllDown),
 }
-_LATER: Mapping[str, object] = {"critical": False}
+_LATER: Mapping[str, object] = {
+    "critical": False,
+    "additional_ports": [],
+    "additional_addresses": [],
+    "additional_interfaces": [],
+    "from_node": False,
+    "slow_start": 0,
+    "persistence.prefix": None,
+    "source_nat.address_end": None,
+    "source_nat.hairpin": False,
+}
 """Keys that came after the first documents, with their defaults. They are written only where they differ, so
 that every older document keeps its bytes and its digest (ADR 0010)."""
 _REQUIRED = {Service: ("name", "interface", "protocol", "port"), Backend: ("address",)}
@@ -143,7 +168,12 @@ def document_to_data(document: Document) -> dict[str, Any]:
 def service_to_data(service: Service) -> dict[str, Any]:
     """Every key spelled out, defaults too, but for later keys (`_LATER`) at their default."""
     data = spell_out_service(service)
-    return {key: value for key, value in data.items() if key not in _LATER or value != _LATER[key]}
+    for path, default in _LATER.items():
+        section, _, key = path.rpartition(".")
+        place = data[section] if section else data
+        if place[key] == default:
+            del place[key]
+    return data
 
 
 def spell_out_service(service: Service) -> dict[str, Any]:
@@ -265,7 +295,7 @@ def _unknown_keys(value: dict[str, object], *, known: tuple[str, ...], path: str
 
 
 def _to_data(value: object) -> Any:
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, PortRange):
         return {f.name: _to_data(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
         return [_to_data(item) for item in value]

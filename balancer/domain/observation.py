@@ -59,9 +59,9 @@ class Listener:
 
     def shares_endpoint_with(self, service: Service) -> bool:
         """Whether packets for this socket are packets for the service."""
-        if self.protocol is not service.protocol or not service.port <= self.port <= service.last_port:
+        if self.protocol is not service.protocol or not service.takes_port(self.port):
             return False
-        if self.interface not in {"", service.interface}:
+        if self.interface not in {"", *service.interfaces}:
             return False
         return self._is_at(service)
 
@@ -77,7 +77,7 @@ class Listener:
         address = ip_address(self.address)
         if address.version != (6 if service.family == "ipv6" else 4):
             return False
-        return address.is_unspecified or service.address in {None, address}
+        return address.is_unspecified or not service.addresses or address in service.addresses
 
     def to_data(self) -> list[object]:
         return [self.protocol.value, self.address, self.port, self.interface]
@@ -119,8 +119,8 @@ class InputRule:
         return (
             self.protocol in {None, service.protocol}
             and (self.ports is None or any(_overlap(ports, service) for ports in self.ports))
-            and (self.in_interface is None or interface_matches(self.in_interface, service.interface))
-            and (self.destination is None or service.address is None or service.address in self.destination)
+            and (self.in_interface is None or _comes_in(self.in_interface, service))
+            and (self.destination is None or _goes_to(self.destination, service))
         )
 
     def covers(self, service: Service) -> bool:
@@ -237,9 +237,17 @@ def interface_matches(pattern: str, interface: str) -> bool:
     return interface.startswith(pattern[:-1]) if pattern.endswith("+") else pattern == interface
 
 
+def _comes_in(pattern: str, service: Service) -> bool:
+    return any(interface_matches(pattern, interface) for interface in service.interfaces)
+
+
+def _goes_to(destination: Network, service: Service) -> bool:
+    return not service.addresses or any(address in destination for address in service.addresses)
+
+
 def _overlap(ports: tuple[int, int], service: Service) -> bool:
-    return ports[0] <= service.last_port and service.port <= ports[1]
+    return any(ports[0] <= own.last and own.first <= ports[1] for own in service.port_ranges)
 
 
 def _contain(ports: tuple[int, int], service: Service) -> bool:
-    return ports[0] <= service.port and service.last_port <= ports[1]
+    return all(ports[0] <= own.first and own.last <= ports[1] for own in service.port_ranges)

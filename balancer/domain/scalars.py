@@ -7,7 +7,7 @@ from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
-from balancer.domain.types import Address, Network
+from balancer.domain.types import Address, Network, PortRange
 
 Scalar = Callable[[object], Any]
 _E = TypeVar("_E", bound=StrEnum)
@@ -17,6 +17,7 @@ _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 # The kernel allows more (dev_valid_name in net/core/dev.c); a trailing '+' is a wildcard to iptables and the
 # rest is not worth the quoting.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
+_PORTS = re.compile(r"([1-9]\d{0,4})(?:-([1-9]\d{0,4}))?")
 _URL_PATH = re.compile(r"/[!-~]{0,1023}")
 _STATUS_RANGES = re.compile(r"[1-5]\d\d(-[1-5]\d\d)?(,[1-5]\d\d(-[1-5]\d\d)?)*")
 
@@ -57,6 +58,20 @@ def whole_number(low: int, high: int) -> Scalar:
 port = whole_number(1, 65535)
 
 
+def ports(value: object) -> tuple[PortRange, ...]:
+    """A list of "443" and "8000-8099", sorted."""
+    return tuple(sorted(_each(value, _port_range, "ports")))
+
+
+def _port_range(value: object) -> PortRange:
+    found = _PORTS.fullmatch(value) if isinstance(value, str) else None
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= first <= last <= 65535:
+        hint = 'must hold ports from 1 to 65535, each a text such as "443" or "8000-8099"'
+        raise Invalid("range", f"{hint}, not {describe(value)}.")
+    return PortRange(first, last)
+
+
 def boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise Invalid("type", f"must be true or false, not {describe(value)}.")
@@ -95,6 +110,10 @@ def interface(value: object) -> str:
     return value
 
 
+def interfaces(value: object) -> tuple[str, ...]:
+    return tuple(sorted(_each(value, interface, "interfaces")))
+
+
 def description(value: object) -> str:
     if not isinstance(value, str) or len(value) > 1000:
         raise Invalid("text", f"must be a text of at most 1000 characters, not {describe(value)}.")
@@ -122,6 +141,11 @@ def service_address(value: object) -> Address:
     return _unicast(found)
 
 
+def service_addresses(value: object) -> tuple[Address, ...]:
+    found = _each(value, service_address, "addresses")
+    return tuple(sorted(found, key=lambda a: (a.version, int(a))))
+
+
 def backend_address(value: object) -> Address:
     found = address(value)
     if found.is_unspecified or found.is_loopback:
@@ -137,10 +161,14 @@ def _unicast(found: Address) -> Address:
     return found
 
 
-def networks(value: object) -> tuple[Network, ...]:
+def _each(value: object, read: Callable[[object], _T], what: str) -> set[_T]:
     if not isinstance(value, list):
-        raise Invalid("not-a-list", f"must be a list of networks, not {describe(value)}.")
-    found = {_network(item) for item in value}
+        raise Invalid("not-a-list", f"must be a list of {what}, not {describe(value)}.")
+    return {read(item) for item in value}
+
+
+def networks(value: object) -> tuple[Network, ...]:
+    found = _each(value, _network, "networks")
     return tuple(sorted(found, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
 
 

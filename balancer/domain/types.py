@@ -30,6 +30,24 @@ class Scheduler(StrEnum):
     RANDOM = "random"
     SOURCE_HASH = "source-hash"
     FAILOVER = "failover"
+    LEAST_CONNECTIONS = "least-connections"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Ports from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def __contains__(self, port: int) -> bool:
+        return self.first <= port <= self.last
+
+    def overlaps(self, other: "PortRange") -> bool:
+        return self.first <= other.last and other.first <= self.last
 
 
 class BackendState(StrEnum):
@@ -68,13 +86,20 @@ class AllDown(StrEnum):
 class Persistence:
     mode: PersistenceMode = PersistenceMode.NONE
     timeout: int = 300
-    """Seconds a client stays with its backend."""
+    """Seconds a client stays with its backend after its last new connection."""
+    prefix: int | None = None
+    """Clients whose addresses begin with the same number of bits stay together; None: the whole address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceNat:
     mode: SourceNatMode = SourceNatMode.MASQUERADE
     address: Address | None = None
+    """For snat: the address, or the first of a pool."""
+    address_end: Address | None = None
+    """The last address of the pool."""
+    hairpin: bool = False
+    """For none: masquerade the connections that come from one of the service's own backends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +150,17 @@ class Service:
     address: Address | None = None
     """None means any address at which the node answers on the interface."""
     port_end: int | None = None
+    additional_ports: tuple[PortRange, ...] = ()
+    """Sorted. A backend's port answers for `port`; the others keep their distance from it."""
+    additional_addresses: tuple[Address, ...] = ()
+    """Sorted."""
+    additional_interfaces: tuple[str, ...] = ()
+    """Sorted."""
+    from_node: bool = False
+    """Takes the connections that programs on the node itself make, too."""
     scheduler: Scheduler = Scheduler.ROUND_ROBIN
+    slow_start: int = 0
+    """Seconds in which a backend that comes back rises to its whole weight; 0: at once."""
     persistence: Persistence = field(default_factory=Persistence)
     source_nat: SourceNat = field(default_factory=SourceNat)
     access: Access = field(default_factory=Access)
@@ -137,13 +172,40 @@ class Service:
     @property
     def family(self) -> Family:
         """Of the address or, without one, of the backends; IPv4 where neither tells."""
-        known = [self.address, *(backend.address for backend in self.backends)]
+        known = [self.address, *self.additional_addresses, *(backend.address for backend in self.backends)]
         versions = [address.version for address in known if address is not None]
         return Family.IPV6 if versions and versions[0] == 6 else Family.IPV4
 
     @property
     def last_port(self) -> int:
         return self.port if self.port_end is None else self.port_end
+
+    @property
+    def port_ranges(self) -> tuple[PortRange, ...]:
+        """All of its ports: those of `port` and `port_end`, then the additional ones."""
+        return PortRange(self.port, self.last_port), *self.additional_ports
+
+    @property
+    def span(self) -> PortRange:
+        """From its lowest port to its highest."""
+        ranges = self.port_ranges
+        return PortRange(min(r.first for r in ranges), max(r.last for r in ranges))
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All of its addresses; none where any will do."""
+        return () if self.address is None else (self.address, *self.additional_addresses)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        return self.interface, *self.additional_interfaces
+
+    def takes_port(self, port: int) -> bool:
+        return any(port in ports for ports in self.port_ranges)
+
+    def backend_port(self, backend: "Backend", port: int) -> int:
+        """Where the backend gets what comes in at `port`."""
+        return backend.port + port - self.port
 
     @property
     def usable_backends(self) -> tuple[Backend, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from balancer.domain.types import Family
 from balancer.ruleset.ir import (
     CHAIN_NAME_MAX,
+    HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     OWN_PREFIX,
     Chance,
@@ -21,15 +22,21 @@ from balancer.ruleset.ir import (
     PortRange,
     Reject,
     RejectWith,
+    Remember,
     Rule,
     SetConnMark,
+    Snat,
+    SourceHash,
     Unknown,
 )
+from balancer.ruleset.names import SET_NAME_MAX
 from balancer.ruleset.parse import parse_rule
+from balancer.ruleset.sets import read_set_name
 
 PORT_MAX = 65535
 U32_MAX = 2**32 - 1
 COMMENT_MAX = 255
+TIMEOUT_MAX = 604_800
 
 _CHAIN = re.compile(rf"{OWN_PREFIX}[A-Za-z0-9:._+@-]+")
 _BUILTIN = re.compile(r"[A-Z]{1,28}")
@@ -75,6 +82,10 @@ def _objections(rule: Rule) -> Iterator[str]:
         yield "a connection mark has 32 bits"
     if rule.statistic is not None and not _is_statistic(rule.statistic):
         yield "the share is out of range"
+    if rule.source_hash is not None and not _is_source_hash(rule.source_hash):
+        yield "the parts of all clients are out of range"
+    if rule.clients is not None and not _is_set(rule.clients):
+        yield f"{rule.clients!r} is not a set of lbadmin's"
     if rule.comment is not None and not (
         _COMMENT.fullmatch(rule.comment) and len(rule.comment) <= COMMENT_MAX
     ):
@@ -93,17 +104,46 @@ def _target_objections(rule: Rule) -> Iterator[str]:
     match rule.target:
         case Jump(chain) | Goto(chain):
             check_chain(chain)
-        case Dnat(_, port):
-            if not 1 <= port <= PORT_MAX:
-                yield f"a backend's port goes from 1 to {PORT_MAX}"
-            if rule.protocol is None:
-                yield "a port to translate to needs a protocol"
         case Reject(kind):
             if kind is RejectWith.TCP_RESET and rule.protocol != "tcp":
                 yield "only TCP can be reset"
         case SetConnMark(mark):
             if not _is_mark(mark):
                 yield "a connection mark has 32 bits"
+        case Remember(clients, timeout):
+            if not _is_set(clients):
+                yield f"{clients!r} is not a set of lbadmin's"
+            if not 1 <= timeout <= TIMEOUT_MAX:
+                yield f"a client is remembered for 1 to {TIMEOUT_MAX} seconds"
+        case _:
+            yield from _translation_objections(rule)
+
+
+def _translation_objections(rule: Rule) -> Iterator[str]:
+    match rule.target:
+        case Dnat():
+            yield from _dnat_objections(rule, rule.target)
+        case Snat(address, last):
+            if last is not None and (last.version != address.version or int(last) <= int(address)):
+                yield "a pool of addresses goes upwards"
+
+
+def _dnat_objections(rule: Rule, target: Dnat) -> Iterator[str]:
+    ports = [port for port in (target.port, target.last, target.base) if port is not None]
+    if not all(1 <= port <= PORT_MAX for port in ports):
+        yield f"a backend's port goes from 1 to {PORT_MAX}"
+    if target.port is not None and target.last is not None and target.last < target.port:
+        yield "a range of ports goes upwards"
+    if ports and rule.protocol is None:
+        yield "a port to translate to needs a protocol"
+
+
+def _is_set(name: str) -> bool:
+    return read_set_name(name) is not None and len(name) <= SET_NAME_MAX
+
+
+def _is_source_hash(found: SourceHash) -> bool:
+    return 0 < found.mask < 1 << HASH_FAN_OUT and 0 <= found.seed <= U32_MAX
 
 
 def _is_mark(mark: Mark) -> bool:

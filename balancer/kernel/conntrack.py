@@ -12,7 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from balancer.domain.types import Address, Backend, BackendState, Document, Family, Protocol, Service
+from balancer.domain.types import (
+    Address,
+    Backend,
+    BackendState,
+    Document,
+    Family,
+    PortRange,
+    Protocol,
+    Service,
+)
 from balancer.kernel.base import KernelError
 from balancer.kernel.tools import read_lines, run_tool
 from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
@@ -23,6 +32,8 @@ _ENTRY = re.compile(
     r".*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+(?: .*?mark=(\d+))?"
 )
 """State (TCP), original destination and its port, who answers and from which port, mark."""
+_SHORT = 64
+"""Ports of a range that are indexed one by one."""
 _DELETED = re.compile(r"(\d+) flow entries have been deleted")
 
 
@@ -76,24 +87,39 @@ def find_stale(
     flows: Iterable[Flows], *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> tuple[Flows, ...]:
     """The flows that the document's rules would not let be as they are."""
-    services: dict[tuple[Protocol, int], list[Service]] = defaultdict(list)
-    for service in document.services:
-        if service.enabled and service.family is family:
-            for port in range(service.port, service.last_port + 1):
-                services[service.protocol, port].append(service)
+    services = PortIndex(s for s in document.services if s.enabled and s.family is family)
 
     def is_stale(flow: Flows) -> bool:
-        candidates = services.get((flow.protocol, flow.port), [])
+        candidates = services.at(flow.protocol, flow.port)
         covering = [s for s in candidates if _covers(s, flow, local_addresses=local_addresses)]
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         # The interface is not in a conntrack entry: what any service could own is left alone.
-        states = {b.state for s in covering for b in s.backends if _answers(b, flow)}
+        states = {b.state for s in covering for b in s.backends if _answers(s, b, flow)}
         if flow.protocol is Protocol.UDP:
             return not states & {BackendState.ENABLED, BackendState.DRAINING}
         return states == {BackendState.DISABLED}
 
     return tuple(sorted({flow for flow in flows if is_stale(flow)}, key=str))
+
+
+class PortIndex:
+    """Services by protocol and port; long ranges of ports are asked one by one."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._ports: dict[tuple[Protocol, int], list[Service]] = defaultdict(list)
+        self._ranges: list[tuple[Protocol, PortRange, Service]] = []
+        for service in services:
+            for ports in service.port_ranges:
+                if ports.last - ports.first < _SHORT:
+                    for port in range(ports.first, ports.last + 1):
+                        self._ports[service.protocol, port].append(service)
+                else:
+                    self._ranges.append((service.protocol, ports, service))
+
+    def at(self, protocol: Protocol, port: int) -> list[Service]:
+        wide = [s for of, ports, s in self._ranges if of is protocol and port in ports]
+        return [*self._ports.get((protocol, port), ()), *wide]
 
 
 def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
@@ -127,14 +153,15 @@ def _protocols(document: Document) -> tuple[Protocol, ...]:
 
 
 def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address]) -> bool:
-    if service.address is not None:
-        return service.address == flow.address
+    if service.addresses:
+        return flow.address in service.addresses
     # A balanced flow was to an address of this machine when it began; the address may have gone since.
     return flow.is_balanced or flow.address in local_addresses
 
 
-def _answers(backend: Backend, flow: Flows) -> bool:
-    return (backend.address, backend.port) == (flow.answered_by, flow.answered_port)
+def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
+    endpoint = backend.address, service.backend_port(backend, flow.port)
+    return endpoint == (flow.answered_by, flow.answered_port)
 
 
 def _take_apart(line: str) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from balancer.domain.types import (
     BackendState,
     Document,
     Family,
+    PortRange,
     Protocol,
     Service,
     format_endpoint,
@@ -87,13 +88,13 @@ class _Claim:
     """What one enabled service has at a place."""
 
     name: str
-    address: Address | None
+    addresses: tuple[Address, ...]
     version: int
     states: Mapping[str, BackendState]
     """Endpoint -> state."""
 
     def covers(self, address: Address) -> bool:
-        return self.address == address if self.address is not None else self.version == address.version
+        return address in self.addresses if self.addresses else self.version == address.version
 
 
 _Claims = Mapping[_Place, list[_Claim]]
@@ -188,23 +189,30 @@ def _claims(services: Iterable[Service]) -> _Claims:
     for service in services:
         if not service.enabled:
             continue
-        claim = _Claim(
-            name=service.name,
-            address=service.address,
-            version=_any_address(service.family).version,
-            states={backend.endpoint: backend.state for backend in service.backends},
-        )
-        for port in range(service.port, service.last_port + 1):
-            places[service.protocol, port].append(claim)
+        for ports in service.port_ranges:
+            for port in range(ports.first, ports.last + 1):
+                places[service.protocol, port].append(_claim(service, port))
     return places
+
+
+def _claim(service: Service, port: int) -> _Claim:
+    return _Claim(
+        name=service.name,
+        addresses=service.addresses,
+        version=_any_address(service.family).version,
+        states={
+            format_endpoint(address=b.address, port=service.backend_port(b, port)): b.state
+            for b in service.backends
+        },
+    )
 
 
 def _covering(claims: _Claims, place: _Place, address: Address) -> list[_Claim]:
     return [claim for claim in claims.get(place, ()) if claim.covers(address)]
 
 
-def _place_of(service: Service | None) -> tuple[Protocol, int, int, Address | None] | None:
-    return service and (service.protocol, service.port, service.last_port, service.address)
+def _place_of(service: Service | None) -> tuple[Protocol, tuple[PortRange, ...], tuple[Address, ...]] | None:
+    return service and (service.protocol, service.port_ranges, service.addresses)
 
 
 def _flows(count: ConnectionCount) -> Flows:

@@ -21,6 +21,7 @@ from balancer.kernel.base import (
     ensure_own_namespace,
     is_init_namespace,
 )
+from balancer.kernel.client_sets import drop_sets, prepare_sets
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.flavour import read_other_flavour, read_snapshot, refuse_own_chains, warn_about_other
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
@@ -39,6 +40,7 @@ from balancer.kernel.restore import RestoreDriver
 from balancer.kernel.selection import Selection, select
 from balancer.kernel.tools import find_tool
 from balancer.kernel.transaction import Transaction
+from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.render import render_ruleset
 
@@ -77,12 +79,14 @@ class NodeKernel:
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`. Turns forwarding on, and brings remembered connections in line as well."""
         started = time.monotonic()
-        with self._writing(ruleset.family) as transaction:
+        with self._writing(ruleset.family, ruleset) as transaction:
             if permit is not None:
                 permit()
             warnings = self._look_at_other_flavour(ruleset.family)
             wanted = order_tables(want_ruleset(ruleset), document=document)
+            prepare_sets(ruleset)
             plans, turned_on = _bring_in_with_forwarding(transaction, wanted)
+            warnings += drop_sets(ruleset)
             reconciled = self._reconcile(document, ruleset.family)
             written, not_persisted = self._persist_forwarding(ruleset.family)
         return self._receipt(
@@ -132,6 +136,7 @@ class NodeKernel:
         family = Family.IPV4
         with self._writing(family) as transaction:
             plans = transaction.bring_in(want_nothing())
+            drop_sets(Ruleset(family=family, tables=()))
             reconciled = self._reconcile(Document(), family)
         return self._receipt(plans, reconciled, started=started)
 
@@ -141,7 +146,7 @@ class NodeKernel:
         return self._selected
 
     @contextmanager
-    def _writing(self, family: Family) -> Iterator[Transaction]:
+    def _writing(self, family: Family, ruleset: Ruleset | None = None) -> Iterator[Transaction]:
         ensure_own_namespace(this_host=self._this_host)
         selection = self._select()
         with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait) as lock:
@@ -151,6 +156,7 @@ class NodeKernel:
                 driver=selection.make_driver(family=family, wait_seconds=self._wait),
                 put_back=RestoreDriver(flavour=selection.flavour, family=family, wait_seconds=self._wait),
                 lock=lock,
+                go_on=go_on_elsewhere(ruleset, flavour=selection.flavour),
             )
 
     def _look_at_other_flavour(self, family: Family) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from balancer.domain.types import Document, Family
 from balancer.ruleset.ir import OWN_PREFIX, Ruleset, Unknown
 from balancer.ruleset.parse import SavedTable, Snapshot, parse_rule
 from balancer.ruleset.render import render_rule
+from balancer.ruleset.turns import without_phase
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -158,10 +159,14 @@ def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) 
 
 
 def _are_same(have: Rules, want: Rules, family: Family) -> bool:
+    """Whether they do the same. A round robin may be at any turn: see `turns`."""
     if have == want:
         return True
     if len(have) != len(want):
         return False
+    have, want = tuple(map(without_phase, have)), tuple(map(without_phase, want))
+    if have == want:
+        return True
     parsed = [
         (parse_rule(h, family=family), parse_rule(w, family=family)) for h, w in zip(have, want, strict=True)
     ]
@@ -205,9 +210,8 @@ def _describe_jump(table: str, jump: JumpEdit) -> list[str]:
 
 def _describe_chain(table: str, chain: str, have: Rules, want: Rules) -> list[str]:
     lines = []
-    for _, h1, h2, w1, w2 in (
-        code for code in SequenceMatcher(a=have, b=want, autojunk=False).get_opcodes() if code[0] != "equal"
-    ):
+    same = SequenceMatcher(a=list(map(without_phase, have)), b=list(map(without_phase, want)), autojunk=False)
+    for _, h1, h2, w1, w2 in (code for code in same.get_opcodes() if code[0] != "equal"):
         lines += [f"- {table}: -A {chain} {rule}" for rule in have[h1:h2]]
         lines += [f"+ {table}: -A {chain} {rule}" for rule in want[w1:w2]]
     return lines

@@ -8,9 +8,9 @@ a rule with a condition less matches more.
 import iptc
 from iptc import ip4tc
 
-from balancer.domain.types import format_endpoint
 from balancer.kernel.plan import JumpEdit, TablePlan
 from balancer.ruleset.ir import (
+    HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     Accept,
     Chance,
@@ -22,10 +22,14 @@ from balancer.ruleset.ir import (
     Masquerade,
     Nth,
     Reject,
+    Remember,
     Return,
     Rule,
     SetConnMark,
+    Snat,
+    SourceHash,
 )
+from balancer.ruleset.render import render_destination, render_pool
 
 
 def edit_table(table: iptc.Table, plan: TablePlan, rules: dict[str, list[Rule]]) -> None:
@@ -55,6 +59,8 @@ def commit(table: iptc.Table) -> int:
 
 def build_rule(rule: Rule) -> iptc.Rule:
     built = iptc.Rule()
+    if rule.source is not None:
+        built.src = str(rule.source)
     if rule.destination is not None:
         built.dst = str(rule.destination)
     if rule.in_interface is not None:
@@ -76,12 +82,16 @@ def _add_matches(built: iptc.Rule, rule: Rule) -> None:
         _match(built, "conntrack", ctstate=rule.ct_state)
     if rule.connmark is not None:
         _match(built, "connmark", mark=_mark(rule.connmark))
+    if rule.clients is not None:
+        built.create_match("set").set_parameter("match_set", [rule.clients, "src"])
     if isinstance(rule.statistic, Nth):
         nth = rule.statistic
         _match(built, "statistic", mode="nth", every=str(nth.every), packet=str(nth.packet))
     if isinstance(rule.statistic, Chance):
         share = rule.statistic.quantised / KERNEL_PROBABILITY_UNITS
         _match(built, "statistic", mode="random", probability=f"{share:.11f}")
+    if rule.source_hash is not None:
+        _match(built, "cluster", **_source_hash(rule.source_hash))
     if rule.comment is not None:
         _match(built, "comment", comment=rule.comment)
 
@@ -100,13 +110,35 @@ def _set_target(built: iptc.Rule, rule: Rule) -> None:
             built.create_target("RETURN")
         case Reject(kind):
             built.create_target("REJECT").set_parameter("reject_with", kind.value)
-        case Dnat(address, port):
-            endpoint = format_endpoint(address=address, port=port)
-            built.create_target("DNAT").set_parameter("to_destination", endpoint)
-        case Masquerade():
-            built.create_target("MASQUERADE").set_parameter("random_fully")
         case SetConnMark(mark):
             built.create_target("CONNMARK").set_parameter("set_xmark", _mark(mark))
+        case Remember(clients, timeout):
+            target = built.create_target("SET")
+            target.set_parameter("add_set", [clients, "src"])
+            target.set_parameter("exist")
+            target.set_parameter("timeout", str(timeout))
+        case _:
+            _set_translation(built, rule.target)
+
+
+def _set_translation(built: iptc.Rule, target: Dnat | Snat | Masquerade) -> None:
+    match target:
+        case Dnat():
+            built.create_target("DNAT").set_parameter("to_destination", render_destination(target))
+        case Snat():
+            made = built.create_target("SNAT")
+            made.set_parameter("to_source", render_pool(target))
+            made.set_parameter("random_fully")
+        case _:
+            built.create_target("MASQUERADE").set_parameter("random_fully")
+
+
+def _source_hash(found: SourceHash) -> dict[str, str]:
+    return {
+        "cluster_local_nodemask": f"{found.mask:#x}",
+        "cluster_total_nodes": str(HASH_FAN_OUT),
+        "cluster_hash_seed": f"{found.seed:#x}",
+    }
 
 
 def _match(built: iptc.Rule, name: str, **parameters: str) -> None:

@@ -45,7 +45,7 @@ def _describe_steps(*, plans: tuple[TablePlan, ...], removed: int, flavour: Flav
         steps.append("The kernel already held these rules; nothing was written.")
     if flavour is Flavour.LEGACY and any(plan.table == "nat" for plan in plans):
         steps.append(
-            "Round-robin turns began anew: iptables-legacy restarts them at every commit to the nat table."
+            "Round robin went on at another backend: iptables-legacy restarts it at every commit to nat."
         )
     if removed:
         steps.append(f"Ended {_count(removed, 'remembered connection')} that the rules now decide otherwise.")

@@ -3,6 +3,7 @@
 The caller holds the writer lock. Foreign rules are neither compared nor put back: they are never touched.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from balancer.domain.types import Family
@@ -36,6 +37,8 @@ class Transaction:
     """Writes any text that iptables-save prints, so also what others left in our chains."""
     lock: int
     """Descriptor of the writer lock, inherited by every process that writes."""
+    go_on: Callable[[TablePlan, Snapshot], TablePlan] = lambda plan, _: plan
+    """Has the last word on what is written of a table that is committed anyway."""
 
     def bring_in(self, wanted: Wanted) -> tuple[TablePlan, ...]:
         """Makes our part of the kernel equal to `wanted`; returns what that took, nothing for nothing to do.
@@ -63,7 +66,8 @@ class Transaction:
 
     def _write(self, now: Snapshot, plans: tuple[TablePlan, ...]) -> None:
         _refuse_foreign_references(now, plans)
-        self.driver.write(plans, pass_fds=(self.lock,))
+        whole = tuple(self.go_on(plan, now) for plan in plans)
+        self.driver.write(whole, pass_fds=(self.lock,))
 
     def _read(self) -> Snapshot:
         return read_snapshot(flavour=self.flavour, family=self.family)

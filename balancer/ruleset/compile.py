@@ -1,19 +1,23 @@
 """A document becomes a ruleset. Pure and deterministic: equal documents give equal bytes.
 
 nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection and picks a backend (DNAT)
-        LB-POSTROUTING  masquerades the connections marked for it
+        LB-OUTPUT       the same for what the node itself sends, where a service takes that
+        LB-POSTROUTING  rewrites the source of the connections that are marked for it
 filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets
         LB-FORWARD      sent to a service; FORWARD also accepts balanced connections, whatever its policy
+        LB-OUTPUT       refuses what the node itself sends to a service without a usable backend
 
 docs/design/ruleset.md explains each rule.
 """
 
-from balancer.domain.types import Backend, Document, Family, Protocol, Service, SourceNatMode
-from balancer.ruleset import names
-from balancer.ruleset.dispatch import dispatch
+from ipaddress import ip_network
+from itertools import groupby
+
+from balancer.domain.types import Document, Family, Protocol, Service
+from balancer.ruleset import marks, names
+from balancer.ruleset.dispatch import dispatch, dispatch_from_node
 from balancer.ruleset.ir import (
     Accept,
-    Dnat,
     Drop,
     Goto,
     Jump,
@@ -24,20 +28,22 @@ from balancer.ruleset.ir import (
     Return,
     Rule,
     Ruleset,
-    SetConnMark,
+    Snat,
     Table,
     TableName,
     Target,
 )
-from balancer.ruleset.schedulers import Choice, choose
+from balancer.ruleset.service import service_chains
 
-MARK_BALANCED = 0x10000000
-MARK_MASQUERADE = 0x20000000
-MARK_REFUSE = 0x40000000
-MARK_MASK = MARK_BALANCED | MARK_MASQUERADE | MARK_REFUSE
+MARK_BALANCED, MARK_MASQUERADE, MARK_REFUSE = marks.BALANCED, marks.MASQUERADE, marks.REFUSE
+MARK_MASK = marks.MASK
 
 _NAT_JUMPS = (("PREROUTING", names.PREROUTING), ("POSTROUTING", names.POSTROUTING))
 _FILTER_JUMPS = (("INPUT", names.INPUT), ("FORWARD", names.FORWARD))
+_FROM_NODE_JUMPS = (("OUTPUT", names.OUTPUT),)
+_LOOPBACK = {Family.IPV4: ip_network("127.0.0.0/8"), Family.IPV6: ip_network("::1/128")}
+_POOLS_LIST_MAX = 16
+_POOLS_BITS = 4
 
 
 def compile_document(document: Document, *, family: Family = Family.IPV4) -> Ruleset:
@@ -47,21 +53,52 @@ def compile_document(document: Document, *, family: Family = Family.IPV4) -> Rul
     established connections of a service that has gone are still accepted in FORWARD.
     """
     services = tuple(s for s in document.services if s.enabled and s.family is family)
-    return Ruleset(family=family, tables=(_filter(services, family), _nat(services)))
+    return Ruleset(family=family, tables=(_filter(services, family), _nat(services, family)))
 
 
-def _nat(services: tuple[Service, ...]) -> Table:
-    chains = dispatch(services, root=names.PREROUTING, target=lambda s: Goto(names.service_chain(s.name)))
+def _nat(services: tuple[Service, ...], family: Family) -> Table:
+    pools = marks.pools_of(services)
+    chains = dispatch(services, root=names.PREROUTING, target=_to_service)
     for service in services:
-        chains.update(_service_chains(service))
-    chains[names.POSTROUTING] = (
+        chains.update(service_chains(service, pools))
+    chains.update(_postrouting(pools))
+    from_node = tuple(service for service in services if service.from_node)
+    if from_node:
+        found = dispatch_from_node(from_node, root=names.OUTPUT, target=_to_service)
+        # 127.0.0.1 is the node's own affair: what comes from there cannot leave the machine.
+        own = Rule(destination=_LOOPBACK[family], target=Return())
+        chains.update(found | {names.OUTPUT: (own, *found[names.OUTPUT])})
+    jumps = _NAT_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
+    return Table(TableName.NAT, dict(sorted(chains.items())), jumps)
+
+
+def _to_service(service: Service) -> Target:
+    return Goto(names.service_chain(service.name))
+
+
+def _postrouting(pools: marks.Pools) -> dict[str, tuple[Rule, ...]]:
+    """Source addresses and pools by their number, then all that is just masqueraded."""
+    chains: dict[str, tuple[Rule, ...]] = {}
+    snat = [
         Rule(
             ct_state="DNAT",
-            connmark=Mark(MARK_BALANCED | MARK_MASQUERADE, MARK_MASK),
-            target=Masquerade(),
-        ),
-    )
-    return Table(TableName.NAT, dict(sorted(chains.items())), _NAT_JUMPS)
+            connmark=marks.rewritten(number, pools),
+            target=Snat(nat.address, nat.address_end),
+        )
+        for nat, number in pools.items()
+        if nat.address is not None
+    ]
+    if len(snat) > _POOLS_LIST_MAX:
+        leading = []
+        for block, group in groupby(pools.values(), key=lambda number: number >> _POOLS_BITS):
+            chain = names.pools_chain(block)
+            chains[chain] = tuple(snat[number - 1] for number in group)
+            mark = marks.block_of_pools(block, _POOLS_BITS)
+            leading.append(Rule(ct_state="DNAT", connmark=mark, target=Jump(chain)))
+        snat = leading
+    masquerade = Rule(ct_state="DNAT", connmark=marks.rewritten(0, {}), target=Masquerade())
+    chains[names.POSTROUTING] = (*snat, masquerade)
+    return chains
 
 
 def _filter(services: tuple[Service, ...], family: Family) -> Table:
@@ -75,7 +112,11 @@ def _filter(services: tuple[Service, ...], family: Family) -> Table:
     )
     chains[names.INPUT] = (*invalid, *_refuse(family))
     chains[names.FORWARD] = (balanced, *invalid, *_refuse(family))
-    return Table(TableName.FILTER, dict(sorted(chains.items())), _FILTER_JUMPS)
+    from_node = any(service.from_node for service in services)
+    if from_node:
+        chains[names.OUTPUT] = _refuse(family)
+    jumps = _FILTER_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
+    return Table(TableName.FILTER, dict(sorted(chains.items())), jumps)
 
 
 def _invalid_target(service: Service) -> Target:
@@ -83,45 +124,10 @@ def _invalid_target(service: Service) -> Target:
 
 
 def _refuse(family: Family) -> tuple[Rule, ...]:
-    marked = Mark(MARK_REFUSE, MARK_MASK)
     unreachable = (
         RejectWith.ICMP_PORT_UNREACHABLE if family is Family.IPV4 else RejectWith.ICMP6_PORT_UNREACHABLE
     )
     return (
-        Rule(protocol=Protocol.TCP, connmark=marked, target=Reject(RejectWith.TCP_RESET)),
-        Rule(connmark=marked, target=Reject(unreachable)),
+        Rule(protocol=Protocol.TCP, connmark=marks.REFUSED, target=Reject(RejectWith.TCP_RESET)),
+        Rule(connmark=marks.REFUSED, target=Reject(unreachable)),
     )
-
-
-def _service_chains(service: Service) -> dict[str, tuple[Rule, ...]]:
-    chain = names.service_chain(service.name)
-    choice = choose(service)
-    if choice is None:
-        # ACCEPT ends the walk in nat, so that no rule behind ours sends the connection elsewhere.
-        return {chain: (Rule(target=SetConnMark(Mark(MARK_REFUSE, MARK_MASK))), Rule(target=Accept()))}
-    chains: dict[str, tuple[Rule, ...]] = {}
-    rules = _choice_rules(service, choice, path=(), chains=chains)
-    chains[chain] = (Rule(target=SetConnMark(Mark(_mark(service), MARK_MASK))), *rules)
-    return chains
-
-
-def _mark(service: Service) -> int:
-    masquerade = service.source_nat.mode is SourceNatMode.MASQUERADE
-    return MARK_BALANCED | (MARK_MASQUERADE if masquerade else 0)
-
-
-def _choice_rules(
-    service: Service, choice: Choice, *, path: tuple[int, ...], chains: dict[str, tuple[Rule, ...]]
-) -> tuple[Rule, ...]:
-    rules = []
-    for index, branch in enumerate(choice.branches):
-        target: Target
-        if isinstance(branch.to, Backend):
-            target = Dnat(branch.to.address, branch.to.port)
-        else:
-            inner = (*path, index)
-            name = names.part_chain(service.name, inner)
-            chains[name] = _choice_rules(service, branch.to, path=inner, chains=chains)
-            target = Goto(name)
-        rules.append(Rule(protocol=service.protocol, statistic=branch.statistic, target=target))
-    return tuple(rules)

@@ -1,9 +1,12 @@
 """From a packet to its service in a few steps: a tree of `-g` jumps, never a list of services.
 
-Interface, then protocol, then port, then address. The tree is a trie over aligned blocks (ports and addresses
-split in four at each level, empty levels left out), not a balanced tree, so that a chain's name and content
-depend only on what lies in its block: a service that comes or goes touches the chains on its own path and no
-others. Longest walk: 8 levels of 4 rules for the port.
+Interface, then protocol, then port, then address. A service with several interfaces, addresses or ports is
+found at each of them. Ranges of ports that overlap are cut where another one begins or ends (`_segments`), so
+that ports are disjoint when the tree is made of them. The tree is a trie over aligned blocks (ports and
+addresses split in four at each level, empty levels left out), not a balanced tree, so that a chain's name and
+content depend only on what lies in its block: a service that comes or goes touches the chains on its own path
+and no others. Longest walk: 8 levels of 4 rules for the port, and up to 3 ranges more at each level that
+reach across its blocks.
 
 Services are disjoint (validation), so a goto that finds nothing need not come back.
 """
@@ -12,16 +15,29 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from balancer.domain.types import Address, Network, Protocol, Service
+from balancer.domain.types import Address, Network, PortRange, Protocol, Service
 from balancer.ruleset import names
-from balancer.ruleset.ir import Goto, PortRange, Rule, Target
+from balancer.ruleset.ir import Goto, Rule, Target
 
 FAN_OUT = 4
 _BITS = 2
 
 Chains = dict[str, tuple[Rule, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A service where it is found: at one range of ports, and at one address or at any."""
+
+    service: Service
+    ports: PortRange
+    address: Address | None
+
+
+_Segments = dict[PortRange, list[_Place]]
+"""Disjoint, in ascending order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +47,18 @@ class _Scope:
     chains: Chains
     target: Callable[[Service], Target]
     interface: str
+    """Empty for what the node itself sends."""
     protocol: Protocol
 
-    def leaf(self, service: Service) -> Rule:
+    def leaf(self, place: _Place) -> Rule:
         """All conditions of one service; its name as the comment."""
-        local = service.address is None
-        network = None if service.address is None else ip_network(service.address)
         return Rule(
-            target=self.target(service),
-            destination=network,
+            target=self.target(place.service),
+            destination=None if place.address is None else ip_network(place.address),
             protocol=self.protocol,
-            destination_ports=PortRange(service.port, service.last_port),
-            destination_local=local,
-            comment=service.name,
+            destination_ports=place.ports,
+            destination_local=place.address is None,
+            comment=place.service.name,
         )
 
 
@@ -54,9 +69,44 @@ def dispatch(
     chains: Chains = {}
     by_interface: dict[str, list[Service]] = defaultdict(list)
     for service in services:
-        by_interface[service.interface].append(service)
+        for interface in service.interfaces:
+            by_interface[interface].append(service)
     chains[root] = _interfaces(sorted(by_interface), dict(by_interface), chains, target)
     return chains
+
+
+def dispatch_from_node(
+    services: Iterable[Service], *, root: str, target: Callable[[Service], Target]
+) -> dict[str, tuple[Rule, ...]]:
+    """The same for what the node itself sends, which comes in on no interface."""
+    chains: Chains = {}
+    chains[root] = tuple(_protocols("", list(services), chains, target))
+    return chains
+
+
+def dispatch_sources(
+    sources: Iterable[Address], *, target: Target, name: Callable[[Network | None], str]
+) -> dict[str, tuple[Rule, ...]]:
+    """Chains in which a packet from one of the addresses meets `target`; the first is called `name(None)`."""
+    chains: Chains = {}
+    chains[name(None)] = _sources(sorted(set(sources), key=int), target, name, chains)
+    return chains
+
+
+def _sources(
+    ordered: list[Address], target: Target, name: Callable[[Network | None], str], chains: Chains
+) -> tuple[Rule, ...]:
+    if len(ordered) <= FAN_OUT:
+        return tuple(Rule(source=ip_network(address), target=target) for address in ordered)
+    rules: list[Rule] = []
+    for part in _split(ordered):
+        if len(part) == 1:
+            rules.append(Rule(source=ip_network(part[0]), target=target))
+            continue
+        network = _network(part)
+        chains[name(network)] = _sources(part, target, name, chains)
+        rules.append(Rule(source=network, target=Goto(name(network))))
+    return tuple(rules)
 
 
 def _interfaces(
@@ -89,32 +139,52 @@ def _protocols(
     rules: list[Rule] = []
     for protocol in sorted({service.protocol for service in services}):
         scope = _Scope(chains, target, interface, protocol)
-        ports: dict[int, list[Service]] = defaultdict(list)
-        for service in services:
-            if service.protocol is protocol:
-                ports[service.port].append(service)
-        found = _ports(scope, dict(sorted(ports.items())))
-        if len(found) > FAN_OUT or len(ports) > FAN_OUT:
+        segments = _segments([service for service in services if service.protocol is protocol])
+        found = _ports(scope, segments)
+        if len(found) > FAN_OUT or len(segments) > FAN_OUT:
             chain = names.endpoint_chain(interface, protocol)
             chains[chain] = found
             found = (Rule(protocol=protocol, target=Goto(chain)),)
-        rules.extend(replace(rule, in_interface=interface) for rule in found)
+        rules.extend(replace(rule, in_interface=interface or None) for rule in found)
     return rules
 
 
-def _ports(scope: _Scope, ports: dict[int, list[Service]]) -> tuple[Rule, ...]:
+def _segments(services: list[Service]) -> _Segments:
+    """Who is found where: all ports, cut so that nobody's range begins or ends inside of a segment."""
+    places = [
+        _Place(service, ports, address)
+        for service in services
+        for ports in service.port_ranges
+        for address in service.addresses or (None,)
+    ]
+    opening: dict[int, list[_Place]] = defaultdict(list)
+    for place in places:
+        opening[place.ports.first].append(place)
+    cuts = sorted({edge for place in places for edge in (place.ports.first, place.ports.last + 1)})
+    segments: _Segments = {}
+    here: list[_Place] = []
+    for first, end in pairwise(cuts):
+        here = [place for place in here if place.ports.last >= first] + opening[first]
+        if here:
+            ports = PortRange(first, end - 1)
+            segments[ports] = [replace(place, ports=ports) for place in here]
+    return segments
+
+
+def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
     """Rules that tell a few ports apart, or that split many of them into aligned blocks."""
-    if len(ports) <= FAN_OUT:
-        return tuple(rule for port, services in ports.items() for rule in _port(scope, port, services))
+    if len(segments) <= FAN_OUT:
+        return tuple(rule for ports, places in segments.items() for rule in _port(scope, ports, places))
     rules: list[Rule] = []
-    size = _block(min(ports), max(ports)) >> _BITS
-    for _, group in groupby(ports.items(), key=lambda item: item[0] // size):
+    size = _block(*_reach(segments)) >> _BITS
+    for _, group in groupby(segments.items(), key=lambda item: _block_of(item[0], size)):
         part = dict(group)
         if len(part) == 1:
             rules.extend(_port(scope, *next(iter(part.items()))))
             continue
-        inner = _block(min(part), max(part))
-        first = min(part) // inner * inner
+        low, high = _reach(part)
+        inner = _block(low, high)
+        first = low // inner * inner
         chain = names.ports_chain(scope.interface, scope.protocol, first, first + inner - 1)
         scope.chains[chain] = _ports(scope, part)
         among = PortRange(first, first + inner - 1)
@@ -122,38 +192,52 @@ def _ports(scope: _Scope, ports: dict[int, list[Service]]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _port(scope: _Scope, port: int, services: list[Service]) -> tuple[Rule, ...]:
-    """One port: its addresses first, then any address."""
-    if len(services) == 1:
-        return (scope.leaf(services[0]),)
-    exact = {service.address: service for service in services if service.address is not None}
-    anywhere = tuple(scope.leaf(service) for service in services if service.address is None)
-    chain = names.addresses_chain(scope.interface, scope.protocol, port, None)
-    scope.chains[chain] = _addresses(scope, port, exact, anywhere)
-    return (Rule(protocol=scope.protocol, destination_ports=PortRange(port, port), target=Goto(chain)),)
+def _reach(segments: _Segments) -> tuple[int, int]:
+    return next(iter(segments)).first, next(reversed(segments)).last
+
+
+def _block_of(ports: PortRange, size: int) -> tuple[int, int]:
+    """Equal for ports of one block; what reaches across blocks is alone."""
+    return ports.first // size, ports.last // size
+
+
+def _port(scope: _Scope, ports: PortRange, places: list[_Place]) -> tuple[Rule, ...]:
+    """One port, or a range that nobody divides: its addresses first, then any address."""
+    if len(places) == 1:
+        return (scope.leaf(places[0]),)
+    exact = {place.address: place for place in places if place.address is not None}
+    anywhere = tuple(scope.leaf(place) for place in places if place.address is None)
+    chain = names.addresses_chain(scope.interface, scope.protocol, ports, None)
+    scope.chains[chain] = _addresses(scope, ports, exact, anywhere)
+    return (Rule(protocol=scope.protocol, destination_ports=ports, target=Goto(chain)),)
 
 
 def _addresses(
-    scope: _Scope, port: int, services: dict[Address, Service], anywhere: tuple[Rule, ...]
+    scope: _Scope, ports: PortRange, places: dict[Address, _Place], anywhere: tuple[Rule, ...]
 ) -> tuple[Rule, ...]:
     """Rules that tell addresses apart. Each chain ends with the any-address service: nothing comes back from
     a goto to look for it."""
-    ordered = sorted(services, key=int)
+    ordered = sorted(places, key=int)
     if len(ordered) <= FAN_OUT:
-        return (*(scope.leaf(services[address]) for address in ordered), *anywhere)
-    whole = _network(ordered)
-    shift = whole.max_prefixlen - whole.prefixlen - _BITS
+        return (*(scope.leaf(places[address]) for address in ordered), *anywhere)
     rules: list[Rule] = []
-    for _, group in groupby(ordered, key=lambda address: int(address) >> shift):
-        part = {address: services[address] for address in group}
+    for members in _split(ordered):
+        part = {address: places[address] for address in members}
         if len(part) == 1:
-            rules.append(scope.leaf(next(iter(part.values()))))
+            rules.append(scope.leaf(part[members[0]]))
             continue
-        network = _network(list(part))
-        chain = names.addresses_chain(scope.interface, scope.protocol, port, network)
-        scope.chains[chain] = _addresses(scope, port, part, anywhere)
+        network = _network(members)
+        chain = names.addresses_chain(scope.interface, scope.protocol, ports, network)
+        scope.chains[chain] = _addresses(scope, ports, part, anywhere)
         rules.append(Rule(destination=network, target=Goto(chain)))
     return (*rules, *anywhere)
+
+
+def _split(ordered: list[Address]) -> list[list[Address]]:
+    """Sorted addresses by the next bits in which they differ."""
+    whole = _network(ordered)
+    shift = whole.max_prefixlen - whole.prefixlen - _BITS
+    return [list(group) for _, group in groupby(ordered, key=lambda address: int(address) >> shift)]
 
 
 def _common_prefix(ordered: list[str]) -> str:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from balancer.domain.types import Address, Family, Network, Protocol
+from balancer.domain.types import PortRange as PortRange
 
 CHAIN_NAME_MAX = 28
 OWN_PREFIX = "LB-"
@@ -26,12 +27,6 @@ class RejectWith(StrEnum):
     TCP_RESET = "tcp-reset"
     ICMP_PORT_UNREACHABLE = "icmp-port-unreachable"
     ICMP6_PORT_UNREACHABLE = "icmp6-port-unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class PortRange:
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +66,21 @@ class Chance:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceHash:
+    """Matches the clients that fall into one of the parts whose bit is set in `mask`.
+
+    `-m cluster` divides all source addresses into HASH_FAN_OUT parts; another seed divides them in another
+    way (net/netfilter/xt_cluster.c). iptables 1.8.9 reads no mask above 32: more than five parts will not do.
+    """
+
+    seed: int
+    mask: int
+
+
+HASH_FAN_OUT = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Jump:
     chain: str
 
@@ -102,8 +112,20 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Dnat:
+    """To one address and port; without a port, to the port that the client chose."""
+
     address: Address
-    port: int
+    port: int | None
+    last: int | None = None
+    """Where a whole range of ports is moved: the highest one that can result, `port` being the lowest."""
+    base: int | None = None
+    """The client's port that becomes `port`; the others keep their distance from it."""
+
+    def port_for(self, port: int) -> int:
+        """Where a connection to `port` arrives."""
+        if self.port is None:
+            return port
+        return self.port if self.base is None else self.port + port - self.base
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +134,27 @@ class Masquerade:
 
 
 @dataclass(frozen=True, slots=True)
+class Snat:
+    """To one address, or to any of a pool; always with `--random-fully`."""
+
+    address: Address
+    last: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SetConnMark:
     mark: Mark
 
 
-Target = Jump | Goto | Accept | Drop | Return | Reject | Dnat | Masquerade | SetConnMark
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Puts the source address into a set of clients, or renews it there, for so many seconds."""
+
+    clients: str
+    timeout: int
+
+
+Target = Jump | Goto | Accept | Drop | Return | Reject | Dnat | Masquerade | Snat | SetConnMark | Remember
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +162,7 @@ class Rule:
     """A packet that meets every condition that is set goes to `target`."""
 
     target: Target
+    source: Network | None = None
     destination: Network | None = None
     in_interface: str | None = None
     """A trailing `+` matches every interface that begins so."""
@@ -134,7 +173,10 @@ class Rule:
     ct_state: str | None = None
     """INVALID or DNAT."""
     connmark: Mark | None = None
+    clients: str | None = None
+    """The source address is in this set of clients."""
     statistic: Nth | Chance | None = None
+    source_hash: SourceHash | None = None
     comment: str | None = None
 
 

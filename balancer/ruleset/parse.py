@@ -14,6 +14,7 @@ from typing import Any
 
 from balancer.domain.types import Family, Protocol
 from balancer.ruleset.ir import (
+    HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     OWN_PREFIX,
     Accept,
@@ -28,10 +29,13 @@ from balancer.ruleset.ir import (
     PortRange,
     Reject,
     RejectWith,
+    Remember,
     Return,
     Rule,
     Ruleset,
     SetConnMark,
+    Snat,
+    SourceHash,
     Table,
     TableName,
     Target,
@@ -41,6 +45,7 @@ from balancer.ruleset.render import render_rule
 
 # Everything at which str.splitlines() splits.
 _SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_DESTINATION = re.compile(r"(\[[0-9a-f:.]+\]|[0-9.]+):(\d+)(?:-(\d+)/(\d+))?")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -136,9 +141,10 @@ def parse_rule(text: str, *, family: Family) -> Rule | Unknown:
 
 
 def _version(rule: Rule) -> int | None:
-    if isinstance(rule.target, Dnat):
+    if isinstance(rule.target, Dnat | Snat):
         return rule.target.address.version
-    return rule.destination.version if rule.destination is not None else None
+    network = rule.destination or rule.source
+    return network.version if network is not None else None
 
 
 def tidy_save_text(text: str) -> str:
@@ -189,6 +195,8 @@ class _Reader:
 
     def _option(self, word: str) -> tuple[str, object]:
         match word:
+            case "-s":
+                return "source", ip_network(self._words.pop())
             case "-d":
                 return "destination", ip_network(self._words.pop())
             case "-i":
@@ -216,6 +224,12 @@ class _Reader:
                 return "connmark", _mark(self._value("--mark"))
             case "comment":
                 return "comment", self._value("--comment")
+            case "set":
+                clients = self._value("--match-set")
+                self._expect("src")
+                return "clients", clients
+            case "cluster":
+                return "source_hash", self._source_hash()
             case "statistic":
                 return "statistic", self._statistic(self._value("--mode"))
         raise ValueError(name)
@@ -225,6 +239,12 @@ class _Reader:
             return Nth(int(self._value("--every")), int(self._value("--packet")))
         units = round(float(self._value("--probability")) * KERNEL_PROBABILITY_UNITS)
         return Chance(Fraction(units, KERNEL_PROBABILITY_UNITS))
+
+    def _source_hash(self) -> SourceHash:
+        mask = int(self._value("--cluster-local-nodemask"), 16)
+        if int(self._value("--cluster-total-nodes")) != HASH_FAN_OUT:
+            raise ValueError("another number of parts")
+        return SourceHash(seed=int(self._value("--cluster-hash-seed"), 16), mask=mask)
 
     def _target(self, name: str) -> Target:
         match name:
@@ -236,17 +256,29 @@ class _Reader:
                 return Return()
             case "REJECT":
                 return Reject(RejectWith(self._value("--reject-with")))
+            case "CONNMARK":
+                return SetConnMark(_mark(self._value("--set-xmark")))
+        if name.startswith(OWN_PREFIX):
+            return Jump(name)
+        return self._translation(name)
+
+    def _translation(self, name: str) -> Target:
+        match name:
             case "DNAT":
-                address, _, port = self._value("--to-destination").rpartition(":")
-                return Dnat(ip_address(address.strip("[]")), int(port))
+                return _read_destination(self._value("--to-destination"))
+            case "SNAT":
+                first, _, last = self._value("--to-source").partition("-")
+                self._expect("--random-fully")
+                return Snat(ip_address(first), ip_address(last) if last else None)
+            case "SET":
+                clients = self._value("--add-set")
+                self._expect("src")
+                self._expect("--exist")
+                return Remember(clients, int(self._value("--timeout")))
             case "MASQUERADE":
                 self._expect("--random-fully")
                 return Masquerade()
-            case "CONNMARK":
-                return SetConnMark(_mark(self._value("--set-xmark")))
-        if not name.startswith(OWN_PREFIX):
-            raise ValueError(name)
-        return Jump(name)
+        raise ValueError(name)
 
     def _value(self, option: str) -> str:
         self._expect(option)
@@ -255,6 +287,15 @@ class _Reader:
     def _expect(self, option: str) -> None:
         if self._words.pop() != option:
             raise ValueError(f"expected {option}")
+
+
+def _read_destination(text: str) -> Dnat:
+    found = _DESTINATION.fullmatch(text)
+    if found is None:
+        return Dnat(ip_address(text), None)
+    address, port, last, base = found.groups()
+    moved = (None, None) if last is None else (int(last), int(base))
+    return Dnat(ip_address(address.strip("[]")), int(port), *moved)
 
 
 def _mark(text: str) -> Mark:

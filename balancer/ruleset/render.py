@@ -1,7 +1,11 @@
 """Rules as text, exactly as `iptables-save` of both flavours prints them (read off iptables 1.8.9)."""
 
+from collections.abc import Callable
+from typing import Any
+
 from balancer.domain.types import format_endpoint
 from balancer.ruleset.ir import (
+    HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     Accept,
     Chance,
@@ -13,9 +17,13 @@ from balancer.ruleset.ir import (
     Masquerade,
     Nth,
     Reject,
+    Remember,
     Return,
     Rule,
     Ruleset,
+    SetConnMark,
+    Snat,
+    SourceHash,
     Table,
     Target,
 )
@@ -41,28 +49,19 @@ def render_chain(name: str, rules: tuple[Rule, ...]) -> list[str]:
 
 def render_rule(rule: Rule) -> str:
     """All that follows the name of the chain."""
-    words: list[str] = []
-    if rule.destination is not None:
-        words.append(f"-d {rule.destination}")
-    if rule.in_interface is not None:
-        words.append(f"-i {rule.in_interface}")
-    if rule.protocol is not None:
-        words.append(f"-p {rule.protocol}")
+    words = [spell(value) for name, spell in _CONDITIONS if (value := getattr(rule, name)) is not None]
     if rule.destination_ports is not None:
-        first, last = rule.destination_ports.first, rule.destination_ports.last
-        words.append(f"-m {rule.protocol} --dport {first}" + (f":{last}" if last != first else ""))
-    if rule.destination_local:
-        words.append("-m addrtype --dst-type LOCAL")
-    if rule.ct_state is not None:
-        words.append(f"-m conntrack --ctstate {rule.ct_state}")
-    if rule.connmark is not None:
-        words.append(f"-m connmark --mark {_mark(rule.connmark)}")
-    if rule.statistic is not None:
-        words.append(_statistic(rule.statistic))
-    if rule.comment is not None:
-        words.append(f"-m comment --comment {_quote(rule.comment)}")
-    words.append(_target(rule.target))
-    return " ".join(words)
+        # The match is that of the protocol, and stands right behind it.
+        words.insert(words.index(f"-p {rule.protocol}") + 1, _ports(rule))
+    return " ".join([*filter(None, words), _target(rule.target)])
+
+
+def _ports(rule: Rule) -> str:
+    ports = rule.destination_ports
+    assert ports is not None
+    return f"-m {rule.protocol} --dport {ports.first}" + (
+        f":{ports.last}" if ports.last != ports.first else ""
+    )
 
 
 def _statistic(statistic: Nth | Chance) -> str:
@@ -72,26 +71,52 @@ def _statistic(statistic: Nth | Chance) -> str:
     return f"-m statistic --mode random --probability {probability:.11f}"
 
 
+def _source_hash(found: SourceHash) -> str:
+    return (
+        f"-m cluster --cluster-local-nodemask {found.mask:#010x} --cluster-total-nodes {HASH_FAN_OUT}"
+        f" --cluster-hash-seed {found.seed:#010x}"
+    )
+
+
 def _target(target: Target) -> str:
     match target:
         case Jump(chain):
             return f"-j {chain}"
         case Goto(chain):
             return f"-g {chain}"
-        case Accept():
-            return "-j ACCEPT"
-        case Drop():
-            return "-j DROP"
-        case Return():
-            return "-j RETURN"
+        case Accept() | Drop() | Return():
+            return f"-j {type(target).__name__.upper()}"
         case Reject(kind):
             return f"-j REJECT --reject-with {kind}"
-        case Dnat(address, port):
-            return f"-j DNAT --to-destination {format_endpoint(address=address, port=port)}"
-        case Masquerade():
-            return "-j MASQUERADE --random-fully"
+        case SetConnMark(mark):
+            return f"-j CONNMARK --set-xmark {_mark(mark)}"
+        case Remember(clients, timeout):
+            return f"-j SET --add-set {clients} src --exist --timeout {timeout}"
         case _:
-            return f"-j CONNMARK --set-xmark {_mark(target.mark)}"
+            return _translation(target)
+
+
+def _translation(target: Dnat | Snat | Masquerade) -> str:
+    match target:
+        case Dnat():
+            return f"-j DNAT --to-destination {render_destination(target)}"
+        case Snat():
+            return f"-j SNAT --to-source {render_pool(target)} --random-fully"
+        case _:
+            return "-j MASQUERADE --random-fully"
+
+
+def render_destination(target: Dnat) -> str:
+    """`10.0.0.3`, `10.0.0.3:80`, or `10.0.0.3:5000-5099/4000` for ports that are moved together."""
+    if target.port is None:
+        return str(target.address)
+    endpoint = format_endpoint(address=target.address, port=target.port)
+    return endpoint if target.base is None else f"{endpoint}-{target.last}/{target.base}"
+
+
+def render_pool(target: Snat) -> str:
+    """`192.0.2.1`, or `192.0.2.1-192.0.2.9`."""
+    return str(target.address) if target.last is None else f"{target.address}-{target.last}"
 
 
 def _mark(mark: Mark) -> str:
@@ -102,3 +127,19 @@ def _quote(text: str) -> str:
     """As xtables_save_string does: bare when all letters, digits, underscores and hyphens."""
     plain = text.replace("_", "").replace("-", "")
     return text if plain.isalnum() or not plain else f'"{text}"'
+
+
+_CONDITIONS: tuple[tuple[str, Callable[[Any], str]], ...] = (
+    ("source", "-s {}".format),
+    ("destination", "-d {}".format),
+    ("in_interface", "-i {}".format),
+    ("protocol", "-p {}".format),
+    ("destination_local", lambda wanted: "-m addrtype --dst-type LOCAL" if wanted else ""),
+    ("ct_state", "-m conntrack --ctstate {}".format),
+    ("connmark", lambda mark: f"-m connmark --mark {_mark(mark)}"),
+    ("clients", "-m set --match-set {} src".format),
+    ("statistic", _statistic),
+    ("source_hash", _source_hash),
+    ("comment", lambda text: f"-m comment --comment {_quote(text)}"),
+)
+"""Conditions of a rule in the order in which they are written."""

@@ -1,6 +1,6 @@
 """How a scheduler spreads connections over backends, as a tree of choices with exact shares.
 
-A `Choice` is a list of branches tried in order. Every branch but the last has a statistic that takes its
+A `Choice` is a list of branches tried in order. Every branch but the last has a condition that takes its
 share of *what is left*; the last takes all. (The rules of the article that this project started from each
 took their share of the whole, which loses a third of the connections.)
 
@@ -13,7 +13,11 @@ from functools import reduce
 from math import gcd
 
 from balancer.domain.types import Backend, Scheduler, Service
-from balancer.ruleset.ir import Chance, Nth
+from balancer.domain.validation import HASH_SLOTS, scheduled
+from balancer.ruleset.hashing import LEVELS, SEEDS, assign, quotas
+from balancer.ruleset.ir import HASH_FAN_OUT, Chance, Nth, SourceHash
+
+Condition = Nth | Chance | SourceHash
 
 LIST_MAX = 8
 """Branches that one chain lists before it splits."""
@@ -23,7 +27,7 @@ _FACTORS = (4, 3, 5, 2, 7)
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    statistic: Nth | Chance | None
+    condition: Condition | None
     to: "Backend | Choice"
 
 
@@ -34,20 +38,29 @@ class Choice:
 
 def choose(service: Service) -> Choice | None:
     """The choice among the backends that take new connections; None when there are none."""
-    backends = service.usable_backends
+    backends = scheduled(service)
     if not backends:
         return None
-    if service.scheduler is Scheduler.ROUND_ROBIN:
-        return _every_nth(cycle(backends))
-    if service.scheduler is Scheduler.RANDOM:
-        return _by_chance(backends)
-    raise ValueError(f"validation let scheduler {service.scheduler} through")
+    match service.scheduler:
+        case Scheduler.ROUND_ROBIN | Scheduler.FAILOVER:
+            return _every_nth(cycle(backends))
+        case Scheduler.SOURCE_HASH:
+            return _by_source(assign(backends), level=0)
+        case _:
+            return _by_chance(backends)
 
 
 def promised_shares(service: Service) -> dict[str, Fraction]:
-    """Backend endpoint -> its share of new connections, by weight. What the rules must amount to."""
-    total = sum(backend.weight for backend in service.usable_backends)
-    return {backend.endpoint: Fraction(backend.weight, total) for backend in service.usable_backends}
+    """Backend endpoint -> its share of new connections: by weight; for source-hash in whole parts of clients.
+
+    What the rules must amount to. Backends of failover that wait for others to fail are not in it.
+    """
+    chosen = scheduled(service)
+    weights = tuple(backend.weight for backend in chosen)
+    if service.scheduler is Scheduler.SOURCE_HASH and chosen:
+        weights = quotas(weights)
+        assert sum(weights) == HASH_SLOTS
+    return {b.endpoint: Fraction(w, sum(weights)) for b, w in zip(chosen, weights, strict=True)}
 
 
 def cycle(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
@@ -107,3 +120,17 @@ def _by_chance(backends: tuple[Backend, ...]) -> Choice:
         branches.append(Branch(statistic, part[0] if len(part) == 1 else _by_chance(part)))
         left -= weight
     return Choice(tuple(branches))
+
+
+def _by_source(parts: tuple[Backend, ...], *, level: int) -> Choice:
+    """One digit of the part's number at this level; equal branches become one."""
+    size = len(parts) // HASH_FAN_OUT
+    branches: dict[Backend | Choice, int] = {}
+    for digit in range(HASH_FAN_OUT):
+        inner = parts[digit * size : (digit + 1) * size]
+        one = len(set(inner)) == 1
+        to = inner[0] if one or level == LEVELS - 1 else _by_source(inner, level=level + 1)
+        branches[to] = branches.get(to, 0) | 1 << digit
+    *first, last = branches.items()
+    conditions = [Branch(SourceHash(SEEDS[level], mask), to) for to, mask in first]
+    return Choice((*conditions, Branch(None, last[0])))

@@ -12,7 +12,9 @@ from ipaddress import ip_address
 
 from balancer.domain.types import Address, Document, Family, Protocol, Service, format_endpoint
 from balancer.ruleset.compile import compile_document
+from balancer.ruleset.hashing import part_of_address
 from balancer.ruleset.ir import (
+    HASH_FAN_OUT,
     Accept,
     Chance,
     Dnat,
@@ -22,14 +24,16 @@ from balancer.ruleset.ir import (
     Masquerade,
     Nth,
     Reject,
+    Remember,
     Return,
     Rule,
     Ruleset,
     SetConnMark,
+    Snat,
     TableName,
     Target,
 )
-from balancer.ruleset.render import render_rule
+from balancer.ruleset.render import render_pool, render_rule
 
 _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
 """Addresses for documentation (RFC 5737, RFC 3849): nobody's, so they match no exact address by accident."""
@@ -37,15 +41,19 @@ _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """The first packet of a connection, as it arrives at the node."""
+    """The first packet of a connection, as it arrives at the node or leaves it."""
 
-    interface: str
+    interface: str | None
+    """None: a program on the node itself sends it."""
     protocol: Protocol
-    source: Address
+    source: Address | None
+    """None: any client, each as likely as another."""
     destination: Address
     port: int
     destination_local: bool = True
     """Whether the destination is an address of the node; only the node knows."""
+    known_in: frozenset[str] = frozenset()
+    """The sets of clients that the source is in; empty for a new client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Trace:
     """Not ours: goes on as if there were no balancer."""
     masqueraded: bool
     """Whether every balanced connection gets the node's own address as its source."""
+    rewritten_to: str | None
+    """The address or the pool that every balanced connection gets as its source; None where there is none."""
     steps: tuple[Step, ...]
 
     @property
@@ -93,7 +103,7 @@ def trace_service(document: Document, service: Service) -> Trace:
     packet = Packet(
         interface=service.interface,
         protocol=service.protocol,
-        source=example,
+        source=None,
         destination=service.address or example,
         port=service.port,
     )
@@ -107,6 +117,8 @@ class _Flow:
     share: Fraction
     mark: int = 0
     to: Dnat | None = None
+    parts: tuple[tuple[int, int], ...] = ()
+    """Seed -> mask of the parts in which these clients can still be; all parts where it is not named."""
 
 
 @dataclass(slots=True)
@@ -126,10 +138,11 @@ class _Walk:
         self._service: str | None = None
 
     def run(self) -> Trace:
-        ends = self._enter(TableName.NAT, "PREROUTING", _Flow(Fraction(1)))
-        backends: dict[Dnat, Fraction] = defaultdict(Fraction)
+        entry = "OUTPUT" if self._packet.interface is None else "PREROUTING"
+        ends = self._enter(TableName.NAT, entry, _Flow(Fraction(1)))
+        backends: dict[tuple[Address, int], Fraction] = defaultdict(Fraction)
         refused = dropped = unmatched = Fraction(0)
-        masqueraded = []
+        sources: list[Target | None] = []
         for group in _alike([flow for _, flow in ends.done] + ends.passed):
             share = sum((flow.share for flow in group), Fraction(0))
             together = replace(group[0], share=share)
@@ -141,31 +154,37 @@ class _Walk:
             elif together.to is None:
                 unmatched += share
             else:
-                masqueraded.append(self._masquerades(together))
+                sources.append(self._source(together))
                 for flow in group:
                     if flow.to is not None:
-                        backends[flow.to] += flow.share
+                        backends[flow.to.address, flow.to.port_for(self._packet.port)] += flow.share
+        pools = {s for s in sources if isinstance(s, Snat)}
         return Trace(
             service=self._service,
             shares={
-                format_endpoint(address=to.address, port=to.port): backends[to]
-                for to in sorted(backends, key=lambda to: (int(to.address), to.port))
+                format_endpoint(address=address, port=port): backends[address, port]
+                for address, port in sorted(backends, key=lambda to: (int(to[0]), to[1]))
             },
             refused=refused,
             dropped=dropped,
             unmatched=unmatched,
-            masqueraded=bool(masqueraded) and all(masqueraded),
+            masqueraded=bool(sources) and all(isinstance(source, Masquerade) for source in sources),
+            rewritten_to=render_pool(pools.pop()) if len(pools) == 1 and len(set(sources)) == 1 else None,
             steps=tuple(self._steps),
         )
 
     def _filter(self, flow: _Flow) -> Target | None:
-        local = flow.to is None and self._packet.destination_local
-        ends = self._enter(TableName.FILTER, "INPUT" if local else "FORWARD", flow)
+        if self._packet.interface is None:
+            builtin = "OUTPUT"
+        else:
+            builtin = "INPUT" if flow.to is None and self._packet.destination_local else "FORWARD"
+        ends = self._enter(TableName.FILTER, builtin, flow)
         return ends.done[0][0] if ends.done else None
 
-    def _masquerades(self, flow: _Flow) -> bool:
+    def _source(self, flow: _Flow) -> Target | None:
+        """What gives the flow another source; None where it keeps its own."""
         ends = self._enter(TableName.NAT, "POSTROUTING", flow)
-        return any(isinstance(target, Masquerade) for target, _ in ends.done)
+        return ends.done[0][0] if ends.done else None
 
     def _enter(self, name: TableName, builtin: str, flow: _Flow) -> _Ends:
         ends = _Ends(passed=[flow])
@@ -193,12 +212,15 @@ class _Walk:
         taken = flow.share * self._taken(rule, flow)
         self._steps.append(Step(table, chain, rule, taken))
         if taken < flow.share:
-            yield _Flow(flow.share - taken, flow.mark, flow.to)
-        if not taken:
-            return
-        hit = _Flow(taken, flow.mark, flow.to)
-        if rule.comment is not None and table is TableName.NAT:
-            self._service = rule.comment
+            yield replace(flow, share=flow.share - taken, parts=self._parts(rule, flow, taken=False))
+        if taken:
+            if rule.comment is not None and table is TableName.NAT:
+                self._service = rule.comment
+            hit = replace(flow, share=taken, parts=self._parts(rule, flow, taken=True))
+            yield from self._go_on(table, rule, hit, ends)
+
+    def _go_on(self, table: TableName, rule: Rule, hit: _Flow, ends: _Ends) -> Iterator[_Flow]:
+        """What comes of a flow that met all conditions of a rule."""
         match rule.target:
             case Jump(to):
                 inner = self._chain(table, to, hit)
@@ -211,10 +233,12 @@ class _Walk:
             case Return():
                 ends.passed.append(hit)
             case SetConnMark(mark):
-                yield _Flow(taken, (flow.mark & ~mark.mask) ^ mark.value, flow.to)
+                yield replace(hit, mark=(hit.mark & ~mark.mask) ^ mark.value)
+            case Remember():
+                yield hit
             case Dnat():
-                ends.done.append((rule.target, _Flow(taken, flow.mark, rule.target)))
-            case Accept() | Drop() | Reject() | Masquerade():
+                ends.done.append((rule.target, replace(hit, to=rule.target)))
+            case Accept() | Drop() | Reject() | Masquerade() | Snat():
                 ends.done.append((rule.target, hit))
 
     def _taken(self, rule: Rule, flow: _Flow) -> Fraction:
@@ -226,13 +250,31 @@ class _Walk:
                 return Fraction(1, every)
             case Chance(share):
                 return share
-        return Fraction(1)
+        if rule.source_hash is None:
+            return Fraction(1)
+        possible = self._possible(flow, rule.source_hash.seed)
+        return Fraction((possible & rule.source_hash.mask).bit_count(), possible.bit_count())
+
+    def _possible(self, flow: _Flow, seed: int) -> int:
+        """The parts in which the clients can be: one, where the client is given."""
+        if self._packet.source is not None:
+            return 1 << part_of_address(self._packet.source.packed, seed)
+        return dict(flow.parts).get(seed, (1 << HASH_FAN_OUT) - 1)
+
+    def _parts(self, rule: Rule, flow: _Flow, *, taken: bool) -> tuple[tuple[int, int], ...]:
+        if rule.source_hash is None or not self._meets(rule, flow):
+            return flow.parts
+        seed, mask = rule.source_hash.seed, rule.source_hash.mask
+        left = self._possible(flow, seed) & (mask if taken else ~mask)
+        return tuple(sorted({**dict(flow.parts), seed: left}.items()))
 
     def _meets(self, rule: Rule, flow: _Flow) -> bool:
         packet = self._packet
         ports = rule.destination_ports
         return (
             (rule.in_interface is None or _is_interface(packet.interface, rule.in_interface))
+            and (rule.source is None or (packet.source is not None and packet.source in rule.source))
+            and (rule.clients is None or rule.clients in packet.known_in)
             and (rule.protocol is None or rule.protocol is packet.protocol)
             and (rule.destination is None or packet.destination in rule.destination)
             and (ports is None or ports.first <= packet.port <= ports.last)
@@ -250,5 +292,7 @@ def _alike(flows: list[_Flow]) -> list[list[_Flow]]:
     return list(groups.values())
 
 
-def _is_interface(name: str, pattern: str) -> bool:
+def _is_interface(name: str | None, pattern: str) -> bool:
+    if name is None:
+        return False
     return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern

@@ -86,8 +86,11 @@ def test_without_services_the_accept_for_established_connections_stays() -> None
     [
         "-p tcp -m tcp --dport 80 -m limit --limit 3/sec -j ACCEPT",
         "-p tcp -m tcp ! --dport 80 -j ACCEPT",
-        "-s 10.0.0.0/8 -j DROP",
-        "-j DNAT --to-destination 10.0.0.3",
+        "! -s 10.0.0.0/8 -j DROP",
+        "-j DNAT --to-destination 10.0.0.3-10.0.0.9",
+        "-j SNAT --to-source 10.0.0.3",
+        "-m cluster --cluster-local-nodemask 0x00000001 --cluster-total-nodes 5 --cluster-hash-seed 0x00000001 -j DROP",
+        "-j SET --add-set LB-4.32-web src",
         "-j MASQUERADE",
         "-j KUBE-SERVICES",
         "-m statistic --mode nth --every 4 --packet 0",
