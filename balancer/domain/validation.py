@@ -100,7 +100,6 @@ def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
         "protocol": service.protocol is Protocol.SCTP,
-        "address": service.address is not None and service.address.version == 6,
         "port_end": service.port_end is not None,
         "scheduler": service.scheduler not in {Scheduler.ROUND_ROBIN, Scheduler.RANDOM},
         "persistence": service.persistence != Persistence(),
@@ -111,7 +110,6 @@ def _check_later(service: Service) -> Iterator[Problem]:
     }
     what = {
         "protocol": "Protocol sctp",
-        "address": "IPv6",
         "port_end": "A range of ports",
         "scheduler": f"Scheduler {service.scheduler}",
         "persistence": "Persistence",
@@ -126,8 +124,6 @@ def _check_later(service: Service) -> Iterator[Problem]:
     for index, backend in enumerate(service.backends):
         if backend.priority:
             yield _not_yet(f"backends[{index}].priority", "Priority")
-        if backend.address.version == 6 and service.family is Family.IPV6:
-            yield _not_yet(f"backends[{index}].address", "IPv6")
 
 
 def _not_yet(path: str, what: str) -> Problem:
