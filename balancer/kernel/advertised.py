@@ -18,7 +18,7 @@ def warn_about_advertisements() -> tuple[str, ...]:
 
 
 def _advertised_interfaces() -> list[str]:
-    """None where `ip` cannot say: there is no IPv6, then."""
+    """Empty where `ip` cannot say: there is no IPv6, then."""
     done = run_tool(["ip", "-6", "-json", "route", "show", "default"])
     if done.code != 0:
         return []
@@ -36,6 +36,6 @@ def _accepts_unless_forwarding(interface: str) -> bool:
 def _warning(interface: str) -> str:
     return (
         f"The IPv6 default route through {interface} comes from router advertisements. Linux drops it and"
-        f" ignores them as soon as IPv6 forwarding is on, which IPv6 services need, unless"
-        f" net.ipv6.conf.{interface}.accept_ra is 2. Set that (lbadmin does not), or set a fixed default route."
+        " ignores them as soon as IPv6 forwarding is on, which IPv6 services need, unless"
+        f" net.ipv6.conf.{interface}.accept_ra is 2. Set that (lbadmin does not), or a fixed default route."
     )

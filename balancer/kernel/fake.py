@@ -102,7 +102,7 @@ class FakeKernel:
         idle = is_idle(ruleset)
         ordered = order_tables(wanted, document=Document() if idle else document)
         plans = self._write(ordered, ruleset.family) if ordered else ()
-        if ruleset.family is Family.IPV4:
+        if ruleset.family == Family.IPV4:
             self.forwarding = True
         elif not idle:
             self.forwarding_ipv6 = True
@@ -157,12 +157,10 @@ class FakeKernel:
 
     def _remove(self, family: Family) -> Receipt:
         plans = self._write(want_nothing(), family)
-        return make_receipt(
-            plans=plans, flavour=self.flavour, driver=self.driver, family=family, digest=""
-        )
+        return make_receipt(plans=plans, flavour=self.flavour, driver=self.driver, family=family, digest="")
 
     def _held(self, family: Family) -> Snapshot | None:
-        return self.snapshot if family is Family.IPV4 else self.snapshot_ipv6
+        return self.snapshot if family == Family.IPV4 else self.snapshot_ipv6
 
     def _readable(self, family: Family) -> Snapshot:
         held = self._held(family)
@@ -180,8 +178,18 @@ class FakeKernel:
         if found:
             raise Rejected(f"Rules that are not lbadmin's point to chains that have to go: {found[0]}.")
         for plan in plans:
-            _commit(plan, chains=snapshot.table(plan.table).chains)
+            self._commit(plan, chains=snapshot.table(plan.table).chains)
         return plans
+
+    def _commit(self, plan: TablePlan, *, chains: dict[str, tuple[str, ...]]) -> None:
+        chains.update(plan.write)
+        for name in plan.delete:
+            del chains[name]
+        for jump in plan.jumps:
+            rules = [rule for rule in chains.get(jump.builtin, ()) if rule != f"-j {jump.chain}"]
+            if jump.insert_at is not None:
+                rules.insert(jump.insert_at - 1, f"-j {jump.chain}")
+            chains[jump.builtin] = tuple(rules)
 
 
 def refuse_impossible(ruleset: Ruleset) -> None:
@@ -194,17 +202,6 @@ def refuse_impossible(ruleset: Ruleset) -> None:
             _refuse_rule(rule)
         for builtin, chain in table.jumps:
             _walk(table, f"{table.name} {builtin}", chain, ())
-
-
-def _commit(plan: TablePlan, *, chains: dict[str, tuple[str, ...]]) -> None:
-    chains.update(plan.write)
-    for name in plan.delete:
-        del chains[name]
-    for jump in plan.jumps:
-        rules = [rule for rule in chains.get(jump.builtin, ()) if rule != f"-j {jump.chain}"]
-        if jump.insert_at is not None:
-            rules.insert(jump.insert_at - 1, f"-j {jump.chain}")
-        chains[jump.builtin] = tuple(rules)
 
 
 def _refuse_rule(rule: Rule) -> None:

@@ -94,8 +94,8 @@ def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour, family: Famil
     )
     if found:
         raise Rejected(
-            f"The {_tables(flavour.other, family)} of this node hold lbadmin chains ({_few(found)}), so writing"
-            f" the {flavour} ones would balance everything twice. Take those out first:"
+            f"The {_tables(flavour.other, family)} of this node hold lbadmin chains ({_few(found)}), so"
+            f" writing the {flavour} ones would balance everything twice. Take those out first:"
             f" manage.py kernel_sync --remove --flavour {flavour.other}. Nothing was changed."
         )
 
@@ -110,14 +110,14 @@ def warn_about_other(
     held = sorted(name for name, table in other.tables.items() if any(table.chains.values()))
     if held:
         warnings.append(
-            f"The {_tables(flavour.other, family)} of this node hold rules too (in {', '.join(held)}); they see"
-            f" the same packets as the {flavour} ones and may drop or redirect what lbadmin accepts."
+            f"The {_tables(flavour.other, family)} of this node hold rules too (in {', '.join(held)}); they"
+            f" see the same packets as the {flavour} ones and may drop or redirect what lbadmin accepts."
         )
     filter_table = other.tables.get("filter")
     if filter_table is not None and filter_table.policies.get("FORWARD") == "DROP":
         warnings.append(
-            f"The FORWARD policy of the {_tables(flavour.other, family)} is DROP: balanced connections are dropped"
-            f" there even though the {flavour} tables accept them. Accept them there as well, or set"
+            f"The FORWARD policy of the {_tables(flavour.other, family)} is DROP: balanced connections are"
+            f" dropped there even though the {flavour} tables accept them. Accept them there as well, or set"
             " that policy to ACCEPT."
         )
     return tuple(warnings)

@@ -1,8 +1,8 @@
 """IPv6 rulesets without services: what they want of a kernel depends on what it holds. Pure.
 
-Every document has rules for both families. Where nothing is balanced over IPv6, and our part was never brought
-in, ip6tables are left alone: a machine without them, or without IPv6, is as good as one that has both. Once
-our chains are there they stay as base chains, so that established connections still pass FORWARD.
+Every document has rules for both families. Where nothing is balanced over IPv6, and our part was never
+brought in, ip6tables are left alone: a machine without them, or without IPv6, is as good as one with both.
+Once our chains are there they stay as base chains, so that established connections still pass FORWARD.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ from balancer.ruleset.parse import Snapshot
 
 def is_idle(ruleset: Ruleset) -> bool:
     """Of IPv6, and nothing but base chains, or nothing at all."""
-    if ruleset.family is not Family.IPV6:
+    if ruleset.family != Family.IPV6:
         return False
     return ruleset == _base_chains() or not any(table.chains or table.jumps for table in ruleset.tables)
 

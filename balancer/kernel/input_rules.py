@@ -36,9 +36,7 @@ _VERDICTS = {ACCEPT, DROP, REJECT}
 _LOOPBACK = "lo"
 
 
-def find_input_path(
-    snapshot: Snapshot, *, flavour: Flavour, family: Family = Family.IPV4
-) -> InputPath:
+def find_input_path(snapshot: Snapshot, *, flavour: Flavour, family: Family = Family.IPV4) -> InputPath:
     """What `snapshot` of one flavour would do. Never raises."""
     table = snapshot.table("filter")
     walk = _Walk(table.chains)

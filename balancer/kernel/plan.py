@@ -146,7 +146,7 @@ def describe_difference(*, snapshot: Snapshot, wanted: Wanted, family: Family) -
 
 def name_table(table: str, *, family: Family) -> str:
     """`nat`, or `ipv6 nat`."""
-    return table if family is Family.IPV4 else f"{family} {table}"
+    return table if family == Family.IPV4 else f"{family} {table}"
 
 
 def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) -> TablePlan:

@@ -17,6 +17,7 @@ from balancer.workflow.audit import Action
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
 
+
 def compile_rulesets(document: Document) -> dict[Family, Ruleset]:
     """What a revision keeps: IPv4 always, IPv6 where the document has an IPv6 service, enabled or not.
 

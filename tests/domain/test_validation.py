@@ -88,9 +88,7 @@ def test_weights_with_a_common_divisor_make_a_short_round() -> None:
         ({"access": {"connections_per_source": 3}}, "access"),
         ({"health": {"kind": "tcp"}}, "health"),
         ({"all_down": "refuse"}, "all_down"),
-        ({"address": "2001:db8::1", "backends": []}, "address"),
         ({"backends": [{"address": "10.0.0.3", "priority": 1}]}, "backends[0].priority"),
-        ({"backends": [{"address": "2001:db8::3"}]}, "backends[0].address"),
     ],
 )
 def test_a_key_whose_behaviour_comes_later_is_refused_and_never_ignored(
