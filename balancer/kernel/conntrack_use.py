@@ -2,12 +2,11 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from balancer.domain.types import Family, Protocol, format_endpoint
-from balancer.kernel.base import KernelError
+from balancer.kernel.base import ConntrackUse, KernelError, PortUse
 from balancer.kernel.tools import read_lines
 from balancer.ruleset import marks
 
@@ -20,34 +19,6 @@ BUSIEST = 3
 _STAT = Path("/proc/net/stat/nf_conntrack")
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _REPLY = re.compile(r"src=\S+ dst=\S+ sport=\d+ dport=\d+ .*?src=(\S+) dst=(\S+) sport=(\d+) dport=\d+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortUse:
-    """Connections that share what can only be told apart by the source port."""
-
-    protocol: str
-    source: str
-    """The address that backends see."""
-    backend: str
-    used: int
-    available: int = AVAILABLE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConntrackUse:
-    """Counters run since the network namespace began; zeros where the kernel tells nothing."""
-
-    entries: int = 0
-    limit: int = 0
-    insert_failed: int = 0
-    """Entries that could not be added, most of them because two packets began one connection at once."""
-    dropped: int = 0
-    """Packets dropped because there was no room or no port."""
-    early_dropped: int = 0
-    """Entries that were thrown out to make room."""
-    busiest: tuple[PortUse, ...] = ()
-    """At most BUSIEST, the fullest first; empty below WORTH_COUNTING entries."""
 
 
 def read_use(*, worth_counting: int = WORTH_COUNTING) -> ConntrackUse:
@@ -85,6 +56,7 @@ def count_ports() -> tuple[PortUse, ...]:
             source=source,
             backend=format_endpoint(address=ip_address(backend), port=int(port)),
             used=used,
+            available=AVAILABLE,
         )
         for (protocol, source, backend, port), used in counts.most_common(BUSIEST)
     )

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.domain.types import Family
-from balancer.kernel.base import Flavour, HostCheck, Rejected
-from balancer.kernel.conntrack_use import ConntrackUse
+from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
+from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.tools import run_tool
 from balancer.ruleset import names
-from balancer.ruleset.parse import SavedTable, Snapshot
+from balancer.ruleset.parse import SavedTable
 
 STRICT = 1
 NEARLY_FULL = 0.9
@@ -33,20 +33,14 @@ class InterfaceState:
     has_default_route: bool
 
 
-def check_host(
-    *,
-    flavour: Flavour,
-    family: Family,
-    snapshot: Snapshot,
-    interfaces: Iterable[InterfaceState],
-    use: ConntrackUse,
-) -> tuple[HostCheck, ...]:
-    """All there is to say; sorted by id."""
-    found = [*check_forward(snapshot.table("filter"), flavour=flavour, family=family), *check_use(use)]
-    if family is Family.IPV4:
-        known = tuple(interfaces)
-        found += [*check_rp_filter(known), *check_route_localnet(known)]
-    return tuple(sorted(found, key=lambda check: (check.id, check.message)))
+def check_host(*, flavour: Flavour, families: Iterable[Family], use: ConntrackUse) -> tuple[HostCheck, ...]:
+    """All there is to say of the namespace of the calling thread. Raises Rejected where it cannot be read."""
+    found: list[HostCheck] = []
+    for family in families:
+        table = read_snapshot(flavour=flavour, family=family).table("filter")
+        found += check_forward(table, flavour=flavour, family=family)
+    interfaces = read_interfaces()
+    return *found, *check_rp_filter(interfaces), *check_route_localnet(interfaces), *check_use(use)
 
 
 def check_forward(filter_table: SavedTable, *, flavour: Flavour, family: Family) -> Iterator[HostCheck]:

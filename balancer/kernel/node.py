@@ -16,6 +16,7 @@ from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
+    HostCheck,
     KernelError,
     NodeFacts,
     Permit,
@@ -25,6 +26,7 @@ from balancer.kernel.base import (
 )
 from balancer.kernel.client_sets import drop_sets, prepare_sets
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
+from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.flavour import (
     read_if_any,
     read_other_flavour,
@@ -32,6 +34,7 @@ from balancer.kernel.flavour import (
     refuse_own_chains,
     warn_about_other,
 )
+from balancer.kernel.host_checks import check_host
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
@@ -130,7 +133,7 @@ class NodeKernel:
     def facts(self) -> NodeFacts:
         """See `Kernel.facts`."""
         selection = self._select()
-        path = self._sysctl_path()
+        path, use = self._sysctl_path(), read_use()
         persisted = {
             family: path is not None and sysctl.is_persisted(path=path, family=family) for family in Family
         }
@@ -145,7 +148,11 @@ class NodeKernel:
             forwarding_persisted=persisted[Family.IPV4],
             forwarding_ipv6=sysctl.is_forwarding(family=Family.IPV6),
             forwarding_ipv6_persisted=persisted[Family.IPV6],
-            warnings=self._find_warnings(),
+            checks=(
+                *self._check_tools(),
+                *check_host(flavour=selection.flavour, families=self._used_families(), use=use),
+            ),
+            conntrack=use,
         )
 
     def observe(self) -> Observation:
@@ -201,18 +208,21 @@ class NodeKernel:
         refuse_own_chains(other=other, flavour=flavour, family=family)
         return warn_about_other(other=other, flavour=flavour, family=family)
 
-    def _find_warnings(self) -> tuple[str, ...]:
-        warnings: tuple[str, ...] = ()
+    def _check_tools(self) -> tuple[HostCheck, ...]:
+        found: list[HostCheck] = []
         for family in self._used_families():
             try:
-                warnings += self._look_at_other_flavour(family)
+                warnings = self._look_at_other_flavour(family)
             except KernelError as error:
-                warnings += (str(error),)
+                warnings = (str(error),)
+            found += [HostCheck(id="other-flavour", message=warning) for warning in warnings]
         if find_tool("conntrack") is None:
-            warnings += (
-                "The program conntrack is not installed: UDP clients stay on backends that were removed.",
+            message = (
+                "The program conntrack is not installed: UDP clients stay on backends that were removed."
             )
-        return (*warnings, *warn_about_advertisements())
+            found.append(HostCheck(id="conntrack-missing", message=message))
+        advertised = warn_about_advertisements()
+        return *found, *(HostCheck(id="router-advertisements", message=text) for text in advertised)
 
     def _used_families(self) -> tuple[Family, ...]:
         held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)
