@@ -322,7 +322,8 @@ def test_the_command_ends_with_1_when_the_rehearsal_fails(
 ) -> None:
     right = compile_document
     monkeypatch.setattr(
-        "balancer.lab.rehearse.compile_document", lambda one: spoil_rules(right(one), wrong_share)
+        "balancer.lab.rehearse.compile_document",
+        lambda one, **options: spoil_rules(right(one, **options), wrong_share),
     )
     out = StringIO()
     file = write(tmp_path, service_data())
