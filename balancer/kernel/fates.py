@@ -203,8 +203,10 @@ def _covering(claims: _Claims, place: _Place, address: Address) -> list[_Claim]:
     return [claim for claim in claims.get(place, ()) if claim.covers(address)]
 
 
-def _place_of(service: Service | None) -> tuple[Protocol, int, int, Address | None] | None:
-    return service and (service.protocol, service.port, service.last_port, service.address)
+def _place_of(service: Service | None) -> tuple[Family, Protocol, int, int, Address | None] | None:
+    if service is None:
+        return None
+    return service.family, service.protocol, service.port, service.last_port, service.address
 
 
 def _flows(count: ConnectionCount) -> Flows:
