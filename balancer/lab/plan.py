@@ -9,7 +9,7 @@
                  │ 10.0.0.1                   │ 10.0.0.2
               [backends] one bridge, 10.0.0.0/24: answers for 10.0.0.3, .4, .5, .6
 
-With `Topology.ipv6` each machine has IPv6 addresses as well (`ipv6_plan`).
+With `Topology.ipv6` each machine has IPv6 addresses as well (`plan_ipv6`).
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from balancer.domain.types import Address, Family
+from balancer.lab.ipv6 import Ipv6, ipv6_sysctls
 
 CLIENTS = IPv4Network("198.51.100.0/24")
 LAN = IPv4Network("10.0.0.0/24")
@@ -24,7 +25,6 @@ SEGMENTS = IPv4Network("198.18.0.0/15")
 """RFC 2544 benchmark range: the k-th interface name gets the k-th /24 of it."""
 ARTICLE_BACKENDS = tuple(IPv4Network(f"10.0.0.{last}/32") for last in (3, 4, 5, 6))
 _CLIENT_HOST = 254
-_ROUTER_HOST = 0xFFFE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,22 +44,6 @@ ARTICLE_BALANCERS = (
     Balancer(name="lb1", lan_address=IPv4Address("10.0.0.1")),
     Balancer(name="lb2", lan_address=IPv4Address("10.0.0.2")),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ipv6:
-    """IPv6 networks of a lab. Backends are always behind the router: nobody answers for their neighbours."""
-
-    clients: IPv6Network
-    lan: IPv6Network
-    first_segment: IPv6Network
-    """The k-th interface name gets the k-th /64 from its first address on."""
-    backends: tuple[IPv6Network, ...]
-    """Every address in these answers."""
-
-    @property
-    def router(self) -> IPv6Address:
-        return self.lan[_ROUTER_HOST]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,21 +195,6 @@ def plan_ipv6(topology: Topology, ipv6: Ipv6) -> dict[str, tuple[str, ...]]:
     backends += [f"route add local {network} dev lo" for network in ipv6.backends]
     backends.append(f"route add default via {topology.address_ipv6(gateway.name, gateway.lan_interface)}")
     return plans | {topology.client: tuple(client), topology.backend: tuple(backends)}
-
-
-def ipv6_sysctls(*, forwarding: bool) -> tuple[tuple[str, str], ...]:
-    return (
-        ("net/ipv6/conf/all/disable_ipv6", "0"),
-        ("net/ipv6/conf/default/disable_ipv6", "0"),
-        # Nothing waits for the detection of duplicate addresses, and nobody advertises anything.
-        ("net/ipv6/conf/all/accept_dad", "0"),
-        ("net/ipv6/conf/default/accept_dad", "0"),
-        ("net/ipv6/conf/all/accept_ra", "0"),
-        ("net/ipv6/conf/default/accept_ra", "0"),
-        # IPv4 lets a program speak from any address that is routed to loopback; IPv6 wants to be told.
-        ("net/ipv6/ip_nonlocal_bind", "1"),
-        ("net/ipv6/conf/all/forwarding", "1" if forwarding else "0"),
-    )
 
 
 def _sysctls(*, forwarding: bool) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from balancer.domain.types import Address, Document, Family, Service
 from balancer.lab.errors import LabError
-from balancer.lab.plan import Balancer, Ipv6
+from balancer.lab.ipv6 import Ipv6
+from balancer.lab.plan import Balancer
 from balancer.lab.rehearsal import Limits, Omitted
 
 _Block = TypeVar("_Block", IPv4Network, IPv6Network)

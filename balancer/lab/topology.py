@@ -15,6 +15,7 @@ from typing import IO, Self
 from balancer.domain.types import Family
 from balancer.lab import record
 from balancer.lab.errors import LabError
+from balancer.lab.ipv6 import Ipv6
 from balancer.lab.namespaces import create_namespaces, run_ip
 from balancer.lab.plan import (
     ARTICLE_BACKENDS,
@@ -23,7 +24,6 @@ from balancer.lab.plan import (
     LAN,
     SEGMENTS,
     Balancer,
-    Ipv6,
     Topology,
     check_topology,
     plan_lab,
