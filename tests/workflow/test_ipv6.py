@@ -10,14 +10,16 @@ from balancer.domain.codec import digest_text, dump_document
 from balancer.domain.evidence_checks import verify_evidence
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.fake import FakeKernel
-from balancer.models import Cluster, Deployment, Evidence, Job, Node, Revision
+from balancer.models import Cluster, Deployment, Evidence, Job, Node, Rehearsal, Revision
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow.drills import start_drill
 from balancer.workflow.queries.rulesets import diff_tables
 from balancer.workflow.revisions import compile_rulesets, live_revision, render_rulesets, why_not_genuine
+from balancer.workflow.submissions import submit_change
 from tests.cast import Site, own_rules
 from tests.documents import backend_data, document, service_data
+from tests.workflow.rehearsing import make_stage, spoil_shares, states
 from tests.workflow.test_nodes import Worker
 
 BASE = {
@@ -212,3 +214,26 @@ def test_a_drill_proves_both_families_where_both_are_carried(one: Site) -> None:
     assert set(job.receipt) == {"ipv4", "ipv6"}
     assert ipv6_chains(one.kernels["lb1"]) == before
     assert set(compile_rulesets(document(service6_data()))) == {"ipv4", "ipv6"}
+
+
+# Rehearsals and reviews
+
+
+def test_a_change_with_ipv6_services_is_rehearsed_with_the_rules_of_both_families(site: Site) -> None:
+    stage = make_stage(site)
+    change = submit_change(actor=site.author, change=site.change(service_data("web"), service6_data("web6")))
+    stage.run_all(change)
+    assert {state for _, state in states(change)} == {"passed"}
+    found = Rehearsal.objects.filter(change=change).first()
+    texts = render_rulesets(document(service_data("web"), service6_data("web6")))
+    assert found.ruleset_digest == digest_text("\n".join(digest_text(texts[f]) for f in ("ipv4", "ipv6")))
+    assert found.result["digest"] == found.ruleset_digest
+
+
+def test_a_wrong_ipv6_share_fails_the_rehearsal(site: Site) -> None:
+    stage = make_stage(site)
+    for way in stage.ways.values():
+        way.spoil = lambda ruleset: spoil_shares(ruleset) if ruleset.family == "ipv6" else ruleset
+    change = submit_change(actor=site.author, change=site.change(service_data("web"), service6_data()))
+    stage.run_all(change)
+    assert {state for _, state in states(change)} == {"failed"}
