@@ -96,7 +96,7 @@ class NodeKernel:
         with self._writing(family, ruleset) as transaction:
             if permit is not None:
                 permit()
-            wanted = want_of(ruleset, held=self._read(ruleset))
+            wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
             warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
             if idle:
                 warnings = ()
