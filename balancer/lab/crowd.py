@@ -1,0 +1,99 @@
+"""Which clients a rehearsal sends from where that decides about the backend. Pure and deterministic."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import chain, islice
+
+from balancer.domain.types import Address, Backend, Family, Network
+from balancer.domain.validation import BITS, HASH_SLOTS
+from balancer.ruleset.hashing import HASH_FAN_OUT, SEEDS, part_of_address
+
+Range = tuple[int, int]
+"""First and last address of one family, as numbers."""
+_SPACE: dict[Family, tuple[Network, ...]] = {
+    Family.IPV4: (IPv4Network("0.0.0.0/0"),),
+    Family.IPV6: (IPv6Network("2000::/3"),),
+}
+_NOBODY = tuple(ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
+_HASHED_BITS = {Family.IPV4: 32, Family.IPV6: 32}
+"""What xt_cluster looks at (hashing.part_of_address)."""
+_EXAMINED_MAX = 40_000
+"""To find a client of each part: a part is still without one then with a chance of e^-39."""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Clients of one family that nobody's document or lab knows."""
+
+    family: Family
+    first: Address
+    """Clients begin here, and go on upwards through the whole address space where they must."""
+    taken: tuple[Range, ...]
+
+    def apart(self, *, prefix: int) -> Iterator[Address]:
+        """Clients no two of which begin with the same `prefix` bits; few bits, few clients."""
+        size = 1 << BITS[self.family] - prefix
+        for network in self._networks(size):
+            found = self._inside(network, size)
+            if found is not None:
+                yield ip_address(found)
+
+    def of_each_part(self, *, prefix: int) -> list[Address]:
+        """A client of each of source-hash's parts, as far as there are clients that are `apart`."""
+        found: dict[int, Address] = {}
+        bits = min(prefix, _HASHED_BITS[self.family])
+        for address in islice(self.apart(prefix=bits), _EXAMINED_MAX):
+            found.setdefault(part_of(address), address)
+            if len(found) == HASH_SLOTS:
+                break
+        return list(found.values())
+
+    def neighbour(self, address: Address, *, prefix: int) -> Address:
+        """Another client with the same first bits; the same where there is none."""
+        return address if prefix == BITS[self.family] else ip_address(int(address) ^ 1)
+
+    def _networks(self, size: int) -> Iterator[int]:
+        """First numbers of the networks of `size` addresses, from ours on and once around."""
+        begin = int(self.first) // size
+        (space,) = _SPACE[self.family]
+        low, high = (int(a) // size for a in (space.network_address, space.broadcast_address))
+        begin = min(max(begin, low), high)
+        return (number * size for number in chain(range(begin, high + 1), range(low, begin)))
+
+    def _inside(self, network: int, size: int) -> int | None:
+        """An even number and the odd one behind it are free; a network of one address has the one."""
+        if size == 1:
+            return None if self._is_taken(network, network) else network
+        for place in (2, size // 2, size - 2):
+            number = network + place & ~1
+            if network <= number < network + size and not self._is_taken(number, number + 1):
+                return number
+        return None
+
+    def _is_taken(self, low: int, high: int) -> bool:
+        return any(low <= last and first <= high for first, last in self._all_taken)
+
+    @cached_property
+    def _all_taken(self) -> tuple[Range, ...]:
+        nobody = _NOBODY if self.family is Family.IPV4 else ()
+        return *self.taken, *((int(n.network_address), int(n.broadcast_address)) for n in nobody)
+
+
+def part_of(address: Address) -> int:
+    """The number of the part of all clients to which source-hash counts this one."""
+    part = 0
+    for seed in SEEDS:
+        part = part * HASH_FAN_OUT + part_of_address(address.packed, seed)
+    return part
+
+
+def hashed_to(parts: tuple[Backend, ...]) -> Callable[[Address], str]:
+    """Client -> the endpoint of the backend that is to serve it."""
+    return lambda address: parts[part_of(address)].endpoint
+
+
+def routes_to(clients: Collection[Address]) -> list[str]:
+    """`ip -batch` lines that let a machine speak from these addresses."""
+    return [f"route replace local {address}/{address.max_prefixlen} dev lo" for address in clients]
