@@ -2,8 +2,8 @@
 
 One line of JSON on standard input says what to do, one line on standard output says what came of it:
 `{"answered": {"10.0.0.3:80": 100}, "peers": {"10.0.0.1": 100}, "lost": {"refused": 3}, "slowest": 0.01,
-"seconds": 0.2}`. An order with `flows` lists sources and targets one by one, and its answer has `outcomes`: what
-became of each. `run_background` writes its counts to a file instead, until standard input ends.
+"seconds": 0.2}`. An order with `flows` lists sources and targets one by one, and its answer has `outcomes`:
+what became of each. `run_background` writes its counts to a file instead, until standard input ends.
 """
 
 import json

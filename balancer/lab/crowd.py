@@ -1,10 +1,12 @@
 """Which clients a rehearsal sends from where that decides about the backend. Pure and deterministic."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from itertools import chain, islice
+from typing import Any
 
 from balancer.domain.types import Address, Backend, Family, Network
 from balancer.domain.validation import BITS, HASH_SLOTS
@@ -73,12 +75,24 @@ class Crowd:
         return None
 
     def _is_taken(self, low: int, high: int) -> bool:
-        return any(low <= last and first <= high for first, last in self._all_taken)
+        firsts, lasts = self._merged
+        behind = bisect_right(firsts, high)
+        return behind > 0 and lasts[behind - 1] >= low
 
     @cached_property
-    def _all_taken(self) -> tuple[Range, ...]:
+    def _merged(self) -> tuple[list[int], list[int]]:
+        """First and last numbers of what is taken: disjoint, in ascending order."""
         nobody = _NOBODY if self.family is Family.IPV4 else ()
-        return *self.taken, *((int(n.network_address), int(n.broadcast_address)) for n in nobody)
+        ranges = [*self.taken, *((int(n.network_address), int(n.broadcast_address)) for n in nobody)]
+        firsts: list[int] = []
+        lasts: list[int] = []
+        for first, last in sorted(ranges):
+            if lasts and first <= lasts[-1]:
+                lasts[-1] = max(lasts[-1], last)
+            else:
+                firsts.append(first)
+                lasts.append(last)
+        return firsts, lasts
 
 
 def part_of(address: Address) -> int:
@@ -95,5 +109,6 @@ def hashed_to(parts: tuple[Backend, ...]) -> Callable[[Address], str]:
 
 
 def routes_to(clients: Collection[Address]) -> list[str]:
-    """`ip -batch` lines that let a machine speak from these addresses."""
-    return [f"route replace local {address}/{address.max_prefixlen} dev lo" for address in clients]
+    """`ip -batch` lines that let a machine speak from these addresses of one family."""
+    networks: Iterator[Any] = collapse_addresses(ip_network(client) for client in clients)
+    return [f"route replace local {network} dev lo" for network in networks]

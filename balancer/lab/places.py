@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
-from balancer.domain.types import Address, PortRange, Service, format_endpoint
+from balancer.domain.types import Address, PortRange, Service, SourceNat, format_endpoint
 
 PORTS_MAX = 12
 PLACES_MAX = 60
@@ -60,6 +60,13 @@ def backend_ports(service: Service) -> set[int]:
     """Where its backends get what comes in at the ports that are asked."""
     asked = asked_ports(service)
     return {service.backend_port(backend, port) for backend in service.backends for port in asked}
+
+
+def is_in_pool(address: Address, nat: SourceNat) -> bool:
+    """Whether it is the address, or one of those, that source NAT of mode snat gives out."""
+    if nat.address is None or nat.address.version != address.version:
+        return False
+    return int(nat.address) <= int(address) <= int(nat.address_end or nat.address)
 
 
 def thin_out(items: Sequence[_T], *, count: int) -> tuple[_T, ...]:

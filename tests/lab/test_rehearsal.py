@@ -219,7 +219,7 @@ def test_a_service_that_is_not_done_when_the_time_is_over_was_not_measured(
         return report
 
     monkeypatch.setattr("balancer.lab.rehearse.time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr("balancer.lab.rehearse.open_connections", connect_for_long)
+    monkeypatch.setattr("balancer.lab.visitor.visit", connect_for_long)
     result = rehearse(document=document(service_data()), load=rehearsal_loader(flavour="nft"))
     assert not result.passed
     assert [(o.name, o.reason) for o in result.unmeasured] == [
