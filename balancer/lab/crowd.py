@@ -10,7 +10,8 @@ from typing import Any
 
 from balancer.domain.types import Address, Backend, Family, Network
 from balancer.domain.validation import BITS, HASH_SLOTS
-from balancer.ruleset.hashing import HASH_FAN_OUT, SEEDS, part_of_address
+from balancer.ruleset.hashing import SEEDS, part_of_address
+from balancer.ruleset.ir import HASH_FAN_OUT
 
 Range = tuple[int, int]
 """First and last address of one family, as numbers."""

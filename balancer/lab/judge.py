@@ -49,7 +49,7 @@ def choose_count(
     if not shares:
         return REFUSED_DATAGRAMS if service.protocol is Protocol.UDP else limits.connections
     if service.scheduler is Scheduler.SOURCE_HASH:
-        return HASH_SLOTS  # a client of each part
+        return min(HASH_SLOTS, 4 * limits.connections)  # a client of each part, unless few will do
     if service.scheduler in BY_CHANCE:
         wanted = max(needed_connections(share=min(shares.values()), chance=chance), limits.connections)
         part = limits.connections_in_all // measured

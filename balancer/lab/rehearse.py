@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from balancer.domain.types import Document, Family, PersistenceMode, Scheduler, Service, SourceNatMode
-from balancer.domain.validation import scheduled
+from balancer.domain.validation import HASH_SLOTS, scheduled
 from balancer.lab.crowd import hashed_to
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
@@ -206,12 +206,12 @@ class _Work:
         )
 
     def _expect(self, service: Service, *, judged: bool, tour: Tour, wanted: int) -> Expectation:
-        """Shares are not judged by fewer connections than they need: no whole cycles, or too few for chance."""
+        """Shares are judged by whole cycles or parts, or by as many connections as chance takes."""
         sent, shares = tour.counts.sent, self._promised[service.name]
         whole = {
             Scheduler.ROUND_ROBIN: bool(shares) and sent % slots_of(service) == 0,
             Scheduler.FAILOVER: bool(shares) and sent % slots_of(service) == 0,
-            Scheduler.SOURCE_HASH: sent == wanted,
+            Scheduler.SOURCE_HASH: sent == HASH_SLOTS,
         }
         complete = judged and sent == tour.planned
         exact = complete and whole.get(service.scheduler, False)

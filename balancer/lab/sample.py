@@ -253,8 +253,8 @@ def _ranges(document: Document) -> set[tuple[Address, Address]]:
 def _free_block(document: Document, blocks: Sequence[_Block]) -> _Block:
     named = _ranges(document)
     for block in blocks:
-        low, high = block.network_address, block.broadcast_address
-        if not any(a.version == low.version and a <= high and low <= b for a, b in named):
+        low, high = int(block.network_address), int(block.broadcast_address)
+        if not any(a.version == block.version and int(a) <= high and low <= int(b) for a, b in named):
             return block
     raise LabError(
         "The document has addresses in every network that the lab could use for its own machines"

@@ -26,7 +26,7 @@ def describe_tour(*, expected: Expectation, tour: Tour) -> str:
         seconds = expected.service.persistence.timeout
         text += f" Persistence was not measured: clients are kept for {seconds} s only."
     for aside in tour.asides:
-        text += f" {aside.counts.sent} more from {aside.who} were answered as promised."
+        text += f" {aside.counts.sent} more from {aside.who}: as promised."
     return text
 
 

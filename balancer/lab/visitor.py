@@ -97,7 +97,7 @@ class Visitor:
             self._lead_clients(service, interface=interface)
             if not self._send_clients(service, shares, tour, list(ways)):
                 return tour
-        if shares and not tour.counts.refused:
+        if len(tour.visits) == tour.planned:
             self._send_asides(service, shares, tour)
         return tour
 
@@ -160,11 +160,11 @@ class Visitor:
     def _send_asides(self, service: Service, shares: Shares, tour: Tour) -> None:
         if service.from_node:
             # A program that does not choose its address gets the one that it speaks to.
-            places = thin_out(list_own_places(tour.places), count=_FROM_NODE)
+            places = spread(list_own_places(tour.places), count=_FROM_NODE)
             ways = [(str(place.address), place) for place in places]
             counts = self._send(service, shares, ways, machine=self._fit.balancer.name)
             tour.asides.append(Aside(who="the node itself", counts=counts, service=service))
-        if service.source_nat.hairpin:
+        if service.source_nat.hairpin and service.usable_backends:
             self._send_hairpin(service, shares, tour)
 
     def _send_hairpin(self, service: Service, shares: Shares, tour: Tour) -> None:
