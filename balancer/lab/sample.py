@@ -40,6 +40,7 @@ INTERFACES_MAX = 100
 """As many /24 are in the first half, and some to spare."""
 DELETED, DISABLED = "it is not in the document", "it is disabled"
 """Reasons to leave a service out of which nothing is promised."""
+NO_SCTP = "the lab cannot speak SCTP"
 _NO_LINK = frozenset({"lo", "all", "default"})
 """Names that Linux gives to no new link."""
 _NO_ROUTE = tuple(
@@ -108,7 +109,7 @@ def _why_not(service: Service, *, own: Collection[Address], backends: Collection
     if not service.enabled:
         return DISABLED
     if service.protocol is Protocol.SCTP:
-        return "the lab cannot speak SCTP"
+        return NO_SCTP
     for interface in service.interfaces:
         if interface in _NO_LINK:
             return f"the lab cannot have an interface {interface}"

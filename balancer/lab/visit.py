@@ -62,13 +62,18 @@ def read_visit(
 ) -> Visit:
     endpoint = outcome.backend
     if endpoint is not None:
-        host, _, port = endpoint.rpartition(":")
-        known = f"{host}:{int(port) - place.port + service.port}"
+        known = known_endpoint(endpoint, service=service, place=place)
         if known in shares:
             endpoint = known
         elif endpoint in shares:
             endpoint = f"{endpoint} for port {place.port}"
     return Visit(source=source, place=place, backend=outcome.backend, endpoint=endpoint, word=outcome.word)
+
+
+def known_endpoint(endpoint: str, *, service: Service, place: Place) -> str:
+    """As the service calls the backend that answers there what comes in at the place."""
+    host, _, port = endpoint.rpartition(":")
+    return f"{host}:{int(port) - place.port + service.port}"
 
 
 def list_places_of(visits: Sequence[Visit]) -> tuple[Place, ...]:
