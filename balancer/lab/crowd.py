@@ -1,17 +1,16 @@
 """Which clients a rehearsal sends from where that decides about the backend. Pure and deterministic."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from itertools import chain, islice
 from typing import Any
 
-from balancer.domain.types import Address, Backend, Family, Network
+from balancer.domain.types import Address, Family, Network
 from balancer.domain.validation import BITS, HASH_SLOTS
-from balancer.ruleset.hashing import SEEDS, part_of_address
-from balancer.ruleset.ir import HASH_FAN_OUT
+from balancer.ruleset.parts import part_of
 
 Range = tuple[int, int]
 """First and last address of one family, as numbers."""
@@ -21,7 +20,7 @@ _SPACE: dict[Family, tuple[Network, ...]] = {
 }
 _NOBODY = tuple(ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 _HASHED_BITS = {Family.IPV4: 32, Family.IPV6: 32}
-"""What xt_cluster looks at (hashing.part_of_address)."""
+"""What xt_cluster looks at (`ruleset.hashing.part_of_address`)."""
 _EXAMINED_MAX = 40_000
 """To find a client of each part: a part is still without one then with a chance of e^-39."""
 
@@ -94,19 +93,6 @@ class Crowd:
                 firsts.append(first)
                 lasts.append(last)
         return firsts, lasts
-
-
-def part_of(address: Address) -> int:
-    """The number of the part of all clients to which source-hash counts this one."""
-    part = 0
-    for seed in SEEDS:
-        part = part * HASH_FAN_OUT + part_of_address(address.packed, seed)
-    return part
-
-
-def hashed_to(parts: tuple[Backend, ...]) -> Callable[[Address], str]:
-    """Client -> the endpoint of the backend that is to serve it."""
-    return lambda address: parts[part_of(address)].endpoint
 
 
 def routes_to(clients: Collection[Address]) -> list[str]:

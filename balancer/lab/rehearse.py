@@ -9,7 +9,6 @@ from fractions import Fraction
 
 from balancer.domain.types import Document, Family, PersistenceMode, Scheduler, Service, SourceNatMode
 from balancer.domain.validation import HASH_SLOTS, scheduled
-from balancer.lab.crowd import hashed_to
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
     BY_CHANCE,
@@ -33,8 +32,8 @@ from balancer.lab.topology import Lab, missing_tools
 from balancer.lab.traffic import list_sources
 from balancer.lab.visitor import Tour, Visitor
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.hashing import assign
 from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.parts import backend_of
 from balancer.ruleset.schedulers import promised_shares
 
 Promised = Mapping[str, Mapping[str, Fraction]]
@@ -223,7 +222,7 @@ class _Work:
             exact=exact,
             chance=self._chance if by_chance else None,
             balancer=str(self._visitor.own(service.family, self._fit.balancer.lan_interface)),
-            backend_of=hashed_to(assign(scheduled(service))) if hashed else None,
+            backend_of=(lambda client: backend_of(client, scheduled(service)).endpoint) if hashed else None,
         )
 
     def _judge_asides(self, expected: Expectation, tour: Tour) -> list[str]:

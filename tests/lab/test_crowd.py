@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from balancer.domain.types import Document, Family
 from balancer.domain.validation import HASH_SLOTS
-from balancer.lab.crowd import Crowd, hashed_to, part_of, routes_to
+from balancer.lab.crowd import Crowd, routes_to
 from balancer.lab.fake import FakeRehearsals
 from balancer.lab.judge import judge_again
 from balancer.lab.places import Place, asked_ports, list_own_places, list_places, spread
@@ -17,7 +17,7 @@ from balancer.lab.rehearse import compile_families
 from balancer.lab.sample import draw_sample, fit_lab
 from balancer.lab.visit import Visit
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.hashing import assign
+from balancer.ruleset.parts import backend_of, part_of
 from balancer.ruleset.trace import Packet, trace_packet
 from tests.documents import any_documents, backend_data, document, service_data
 
@@ -42,7 +42,7 @@ def test_of_each_part_of_all_clients_there_is_one_and_the_tracer_sends_it_to_the
     (service,) = one.services
     clients = crowd(family).of_each_part(prefix=32 if family is Family.IPV4 else 128)
     assert sorted(map(part_of, clients)) == list(range(HASH_SLOTS))
-    backend_of, ruleset = hashed_to(assign(service.backends)), compile_document(one, family=family)
+    ruleset = compile_document(one, family=family)
     for client in clients[::16]:
         packet = Packet(
             interface="eth0",
@@ -51,7 +51,7 @@ def test_of_each_part_of_all_clients_there_is_one_and_the_tracer_sends_it_to_the
             destination=IPv4Address("192.0.2.1") if family is Family.IPV4 else IPv6Address("2001:db8::1"),
             port=80,
         )
-        assert set(trace_packet(ruleset, packet).shares) == {backend_of(client)}
+        assert set(trace_packet(ruleset, packet).shares) == {backend_of(client, service.backends).endpoint}
 
 
 @pytest.mark.parametrize(
