@@ -75,7 +75,7 @@ class Tour:
 
     @property
     def unanswered(self) -> bool:
-        return any(visit.backend is None and visit.word != REFUSED for visit in self.visits)
+        return any(map(_is_unanswered, self.visits))
 
 
 class Visitor:
@@ -136,12 +136,14 @@ class Visitor:
             if tour.unanswered:
                 return False
             if persistent and len(tour.again) < _AGAIN_MAX:
-                self._send_again(service, shares, tour, counts, begun=begun)
+                again = self._send_again(service, shares, tour, counts, begun=begun)
+                if any(map(_is_unanswered, again)):
+                    return False
         return True
 
     def _send_again(
         self, service: Service, shares: Shares, tour: Tour, counts: Counts, *, begun: float
-    ) -> None:
+    ) -> tuple[Visit, ...]:
         """Each client comes to another place of the interface, or another one of its network does."""
         crowd, prefix = self._fit.crowds[service.family], prefix_of(service)
         known = [visit for visit in counts.visits if visit.endpoint in shares]
@@ -153,9 +155,11 @@ class Visitor:
             )
             for visit in known
         ]
-        again = self._send(service, shares, ways) if ways else counts
-        if time.monotonic() - begun < service.persistence.timeout - _MARGIN_SECONDS:
-            tour.again += zip(known, again.visits if ways else (), strict=True)
+        again = self._send(service, shares, ways).visits if ways else ()
+        if time.monotonic() - begun >= service.persistence.timeout - _MARGIN_SECONDS:
+            return ()
+        tour.again += zip(known, again, strict=True)
+        return again
 
     def _send_asides(self, service: Service, shares: Shares, tour: Tour) -> None:
         if service.from_node:
@@ -204,6 +208,10 @@ class Visitor:
     def _batch(self, namespace: str, lines: Sequence[str]) -> None:
         if lines:
             run_ip(arguments=["-n", namespace, "-batch", "-"], text="".join(f"{line}\n" for line in lines))
+
+
+def _is_unanswered(visit: Visit) -> bool:
+    return visit.backend is None and visit.word != REFUSED
 
 
 def _whole(number: int, *, cycle: int) -> int:

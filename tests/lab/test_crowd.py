@@ -10,14 +10,17 @@ from balancer.domain.types import Document, Family
 from balancer.domain.validation import HASH_SLOTS
 from balancer.lab.crowd import Crowd, routes_to
 from balancer.lab.fake import FakeRehearsals
-from balancer.lab.judge import judge_again
+from balancer.lab.judge import Expectation, judge_again
 from balancer.lab.places import Place, asked_ports, list_own_places, list_places, spread
 from balancer.lab.rehearsal import Limits
 from balancer.lab.rehearse import compile_families
 from balancer.lab.sample import draw_sample, fit_lab
+from balancer.lab.summary import describe_tour
 from balancer.lab.visit import Visit
+from balancer.lab.visitor import Tour
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.parts import backend_of, part_of
+from balancer.ruleset.schedulers import promised_shares
 from balancer.ruleset.trace import Packet, trace_packet
 from tests.documents import any_documents, backend_data, document, service_data
 
@@ -178,3 +181,12 @@ def test_the_rehearsal_in_memory_passes_arbitrary_documents(one: Document) -> No
     touched = {service.name for service in one.services}
     result = FakeRehearsals()(document=one, rulesets=compile_families(one), touched=touched)
     assert result.passed, [s.verdict for s in result.services if not s.passed]
+
+
+def test_persistence_that_is_too_short_to_be_measured_is_not_called_measured() -> None:
+    one = document(service_data(persistence={"mode": "source", "timeout": 1}))
+    (service,) = one.services
+    shares = promised_shares(service)
+    expected = Expectation(service=service, shares=shares, exact=False, chance=None, balancer="198.18.1.1")
+    text = describe_tour(expected=expected, tour=Tour(places=(), planned=0))
+    assert text.endswith(" Persistence was not measured: clients are kept for 1 s only.")
