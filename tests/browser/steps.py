@@ -9,14 +9,17 @@ from tests.browser.conftest import Console
 
 
 def go(page: Page, address: str) -> None:
-    """Go there, once more where the page loads itself anew in the same moment: its deployment has ended."""
+    """Go there, also where the page loads itself anew in the same moment because its deployment has ended.
+
+    Playwright then calls the way interrupted, but the browser goes on to where it was sent last.
+    """
     try:
         page.goto(address)
     except Error as error:
         if "interrupted by another navigation" not in error.message:
             raise
-        page.wait_for_load_state()
-        page.goto(address)
+        page.wait_for_url(address)
+        page.wait_for_load_state("networkidle")
 
 
 def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = (3, 1)) -> None:
