@@ -4,7 +4,6 @@ import gc
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests.broker import no_broker  # noqa: F401 - for every test
 from tests.cast import (  # noqa: F401 - the cast is there for every test
@@ -23,11 +22,6 @@ from tests.syslog import no_syslog  # noqa: F401 - for every test
 TESTS = Path(__file__).parent
 TIER_FOLDERS = ("stack", "browser")
 """Folders that are wholly of their tier; kernel tests also live beside what they test and say so."""
-
-
-# How long one example takes says more of what else the machine does: script/test runs tiers beside each other.
-settings.register_profile("tests", deadline=None)
-settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
