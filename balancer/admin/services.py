@@ -14,11 +14,13 @@ from balancer.admin.bulk_pages import BulkPages
 from balancer.admin.editing_pages import EditingPages
 from balancer.admin.import_pages import ImportPages
 from balancer.admin.operating import OperatePages
+from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
+from balancer.domain.types import PersistenceMode, SourceNatMode
 from balancer.models import Cluster, Draft, Override, Service
 from balancer.workflow.effective import value_of as override_value
 from balancer.workflow.live import value_of_row
@@ -62,7 +64,15 @@ class ServiceList(ChangeList):
 class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPages, ConsoleAdmin):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")
-    search_fields = ("name", "description", "interface", "address", "backends__address")
+    search_fields = (
+        "name",
+        "description",
+        "interface",
+        "address",
+        "additional_addresses",
+        "additional_interfaces",
+        "backends__address",
+    )
     search_help_text = "Name, address, interface or backend"
     list_before_template = "console/services_before.html"
     ordering = ("name",)
@@ -124,8 +134,9 @@ class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPa
         return format_html('<span class="lb-mono">{}</span>', place_of(row))
 
     @display(description="Scheduler", ordering="scheduler")
-    def show_scheduler(self, row: Service) -> str:
-        return row.get_scheduler_display()
+    def show_scheduler(self, row: Service) -> SafeString:
+        more = _optional('<div class="lb-muted lb-small">{}</div>', ", ".join(options_of(row)))
+        return format_html("<div>{}{}</div>", row.get_scheduler_display(), more)
 
     @display(description="Backends and shares")
     def show_backends(self, row: Any) -> SafeString:
@@ -145,8 +156,28 @@ class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPa
 
 def place_of(row: Service) -> str:
     """`eth0 · any:80/tcp`."""
-    address = f"[{row.address}]" if row.address and ":" in row.address else row.address or "any"
-    return f"{row.interface} · {address}:{row.port}/{row.protocol}"
+    return describe_place(
+        interfaces=row.interfaces, addresses=row.addresses, ports=row.ports, protocol=row.protocol
+    )
+
+
+def options_of(row: Service) -> list[str]:
+    """What else there is to know about how the service balances, where it is not as usual."""
+    found = []
+    if row.persistence.get("mode") == PersistenceMode.SOURCE:
+        prefix = row.persistence.get("prefix")
+        who = f"/{prefix} networks keep" if prefix else "clients keep"
+        found.append(f"{who} their backend for {row.persistence['timeout']} s")
+    if row.slow_start:
+        found.append(f"slow start in {row.slow_start} s")
+    if row.source_nat_mode == SourceNatMode.NONE:
+        found.append("backends see clients")
+    if row.source_nat_mode == SourceNatMode.SNAT:
+        last = row.source_nat_address_end
+        found.append(f"backends see {row.source_nat_address}{f' to {last}' if last else ''}")
+    if row.from_node:
+        found.append("from the node itself, too")
+    return found
 
 
 def render_shares(shares: tuple[Share, ...]) -> SafeString:

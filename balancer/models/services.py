@@ -48,6 +48,20 @@ class Service(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def interfaces(self) -> list[str]:
+        return [self.interface, *self.additional_interfaces.split()]
+
+    @property
+    def addresses(self) -> list[str]:
+        """None: any."""
+        return [self.address, *self.additional_addresses.split()] if self.address else []
+
+    @property
+    def ports(self) -> list[str]:
+        first = str(self.port) if self.port_end is None else f"{self.port}-{self.port_end}"
+        return [first, *self.additional_ports.split()]
+
 
 class Backend(models.Model):
     """One real server of a live service."""
