@@ -259,8 +259,15 @@ def _change_named(request: HttpRequest, cluster: Cluster) -> Change | None:
 
 def _missing_fields(problems: Iterable[Problem]) -> list[str]:
     """What is still to be filled in, in words: somebody who is still typing has made no mistake."""
-    found = (problem.path.rpartition(".") for problem in problems if problem.code == MISSING)
-    return list(dict.fromkeys(f"{field} of a backend" if owner else field for owner, _, field in found))
+    found = [problem.path for problem in problems if problem.code == MISSING]
+    return list(dict.fromkeys(_missing_field(path) for path in found))
+
+
+def _missing_field(path: str) -> str:
+    owner, _, field = path.rpartition(".")
+    if owner == "source_nat":
+        return "new source address"
+    return f"{field} of a backend" if owner else field
 
 
 def _own_rules(preview: queries.Preview) -> str:

@@ -122,8 +122,8 @@ def warn_own_listener(after: Service, machine: Machine) -> Iterator[Advice]:
     places = ", ".join(_place(listener) for listener in found)
     message = (
         f"A program on {machine.name} itself listens on {after.protocol} at {places}. What comes in on"
-        f" {_list([*after.interfaces])} goes to the backends of {after.name} and no longer reaches that program."
-        " Move one of the two, or stop the program if nobody needs it."
+        f" {_list([*after.interfaces])} goes to the backends of {after.name} and no longer reaches that"
+        " program. Move one of the two, or stop the program if nobody needs it."
     )
     yield Advice(code="own-listener", service=after.name, node=machine.name, message=message)
 
@@ -216,7 +216,7 @@ def _near_clients(service: Service, machine: Machine) -> Iterator[str]:
     if shared:
         yield (
             f" Clients in the network {_list(list(dict.fromkeys(shared)))} would get their answers straight"
-            f" from a backend, past {machine.name}, and their connections would fail; for them use masquerade."
+            f" from a backend, past {machine.name}, and their connections would fail; masquerade helps them."
         )
 
 
