@@ -232,13 +232,9 @@ def _captures(service: Service, port: int, machine: Machine) -> bool:
 
 def _took(before: Service, after: Service, port: int, machine: Machine) -> bool:
     """Whether the port was lost already, for all the packets that would be lost now."""
-    return (
-        _captures(before, port, machine)
-        and set(after.interfaces) <= set(before.interfaces)
-        and (
-            not before.addresses or (bool(after.addresses) and set(after.addresses) <= set(before.addresses))
-        )
-    )
+    if not _captures(before, port, machine) or not set(after.interfaces) <= set(before.interfaces):
+        return False
+    return not before.addresses or (bool(after.addresses) and set(after.addresses) <= set(before.addresses))
 
 
 def _some(names: list[str]) -> str:

@@ -6,7 +6,7 @@ the one in memory; both pass the same contract suite.
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -89,6 +89,44 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostCheck:
+    """Something about the machine that may keep balanced connections from arriving."""
+
+    id: str
+    """Stable, such as `rp-filter-strict`: guides and monitors refer to it."""
+    message: str
+    """What will happen, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortUse:
+    """Connections that share what can only be told apart by the source port."""
+
+    protocol: str
+    source: str
+    """The address that backends see."""
+    backend: str
+    used: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConntrackUse:
+    """Counters run since the network namespace began; zeros where the kernel tells nothing."""
+
+    entries: int = 0
+    limit: int = 0
+    insert_failed: int = 0
+    """Entries that could not be added, most of them because two packets began one connection at once."""
+    dropped: int = 0
+    """Packets dropped because there was no room or no port."""
+    early_dropped: int = 0
+    """Entries that were thrown out to make room."""
+    busiest: tuple[PortUse, ...] = ()
+    """The fullest first; empty while no backend's ports can be scarce."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What the node is, for its page in the console."""
 
@@ -101,7 +139,15 @@ class NodeFacts:
     interfaces: tuple[Interface, ...]
     forwarding: bool
     forwarding_persisted: bool
-    warnings: tuple[str, ...] = ()
+    forwarding_ipv6: bool | None = None
+    """None where this machine has no IPv6."""
+    forwarding_ipv6_persisted: bool = False
+    checks: tuple[HostCheck, ...] = ()
+    conntrack: ConntrackUse = field(default_factory=ConntrackUse)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(check.message for check in self.checks)
 
     def to_data(self) -> dict[str, object]:
         """Plain JSON-able data."""
@@ -118,7 +164,8 @@ class Kernel(Protocol):
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """Makes the own chains equal to `ruleset`, whole or not at all, and verifies.
 
-        Nothing to do writes nothing. `document` is what `ruleset` was compiled from. What `permit` raises is
+        Nothing to do writes nothing; so does a ruleset of IPv6 without services where nothing of ours is held
+        (`idle`). `document` is what `ruleset` was compiled from. What `permit` raises is
         passed on, and the kernel holds what it held.
         """
 
@@ -132,7 +179,7 @@ class Kernel(Protocol):
         """What the machine does at this moment. Reads only; takes the longer the more it balances."""
 
     def remove(self) -> Receipt:
-        """Takes every own chain and jump out."""
+        """Takes every own chain and jump out, of both families."""
 
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:

@@ -9,12 +9,11 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JOB_ENDED, JobState
-from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Permit
+from balancer.kernel.base import Kernel, OutcomeUnknown
 from balancer.kernel.guard import Guard
 from balancer.kernel.guard_files import GuardError
 from balancer.models import Job, Node
@@ -36,16 +35,15 @@ from balancer.workflow.confirming import (
 from balancer.workflow.deployments import why_not_deployable
 from balancer.workflow.drilling import run_drill
 from balancer.workflow.drills import why_no_drill
-from balancer.workflow.effective import effective_of, effective_of_job
+from balancer.workflow.effective import effective_of_job
 from balancer.workflow.job_records import Outcome, note, record
 from balancer.workflow.messages import record_refused_job
-from balancer.workflow.revisions import compile_rulesets, live_revision, why_not_genuine
+from balancer.workflow.revisions import live_revision, node_rulesets, why_not_genuine
 from balancer.workflow.rollout import why_not_yet
+from balancer.workflow.writing import undo, write_rules
 
 ATTEMPTS_MAX = 5
 """Workers that may die over one job."""
-SYNCS_MAX = 3
-"""Tries of one worker while the kernel is busy or cannot say what it holds."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +175,11 @@ def _deploy(*, job: Job, bench: Bench) -> JobState | None:
         return record(job=job, outcome=Outcome(error=str(error)), clock=bench.clock)
     left = bench.guard.remaining()
     note(job, f"The guard stands ready: it goes back in {left:.0f} seconds unless told.", clock=bench.clock)
-    outcome = _act(job=job, bench=bench, permit=permit_of(guard=bench.guard, token=token))
+    outcome = write_rules(job=job, bench=bench, permit=permit_of(guard=bench.guard, token=token))
     if outcome.error:
-        if outcome.known:
+        if outcome.partly:
+            undo(token=token, outcome=outcome, bench=bench)
+        elif outcome.known:
             with suppress(GuardError):  # it would put back what is there
                 bench.guard.disarm(token=token)
         return record(job=job, outcome=outcome, clock=bench.clock)
@@ -188,7 +188,7 @@ def _deploy(*, job: Job, bench: Bench) -> JobState | None:
 
 def _converge(*, job: Job, bench: Bench) -> JobState | None:
     """What is live needs no confirm; the guard is told what it goes back to from now on."""
-    outcome = _act(job=job, bench=bench, afterwards=_tell_guard)
+    outcome = write_rules(job=job, bench=bench, afterwards=_tell_guard)
     if not outcome.error:
         outcome.steps.append("Read back and verified.")
     return record(job=job, outcome=outcome, clock=bench.clock)
@@ -201,61 +201,10 @@ def _tell_guard(job: Job, bench: Bench) -> list[str]:
         bench.guard.remember(confirmed=confirmed_state(job.revision, effective))
     except GuardError as error:
         return [f"Warning: {error} The node's guard does not know of this revision."]
-    for ruleset in compile_rulesets(effective.document).values():
+    for ruleset in node_rulesets(effective.document).values():
         if not bench.kernel.compare(ruleset=ruleset).in_sync:
             raise OutcomeUnknown("Looked at once more, the kernel carries something else.")
     return []
-
-
-def _no_more(job: Job, bench: Bench) -> list[str]:
-    return []
-
-
-def _act(
-    *,
-    job: Job,
-    bench: Bench,
-    permit: Permit | None = None,
-    afterwards: Callable[[Job, Bench], list[str]] = _no_more,
-) -> Outcome:
-    """Make the kernel carry the revision; again where that can help."""
-    note(job, "Writing the rules into the kernel.", clock=bench.clock)
-    for left in reversed(range(SYNCS_MAX)):
-        try:
-            outcome = _sync(job=job, kernel=bench.kernel, permit=permit)
-            job.receipt = outcome.receipt
-            outcome.steps += afterwards(job, bench)
-            return outcome
-        except (Busy, OutcomeUnknown) as error:
-            if not left:
-                return _failure(job, error)
-            note(job, f"{error} Trying once more.", clock=bench.clock)
-        except Exception as error:  # noqa: BLE001 - whatever a driver does wrong, the job must not stay running
-            return _failure(job, error)
-    raise AssertionError("SYNCS_MAX is at least 1")
-
-
-def _failure(job: Job, error: Exception) -> Outcome:
-    if isinstance(error, GuardError):
-        return Outcome(error=f"Nothing was written. {error}")
-    if isinstance(error, KernelError):
-        return Outcome(error=str(error), known=not isinstance(error, OutcomeUnknown))
-    logger.error("Job %s failed unexpectedly.", job.pk, exc_info=error)
-    return Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
-
-
-def _sync(*, job: Job, kernel: Kernel, permit: Permit | None) -> Outcome:
-    effective = effective_of(cluster=job.node.cluster, revision=job.revision)
-    outcome = Outcome(receipt={})
-    overrides = [override.to_data() for override in effective.overrides]
-    for family, ruleset in compile_rulesets(effective.document).items():
-        receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit)
-        assert outcome.receipt is not None
-        outcome.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
-        outcome.steps += [*receipt.steps, *(f"Warning: {warning}" for warning in receipt.warnings)]
-        if not receipt.changed:
-            outcome.steps.append("The kernel carried these rules already; nothing was written.")
-    return outcome
 
 
 def _requeue(job: Job) -> None:

@@ -90,6 +90,31 @@ def test_a_key_whose_behaviour_comes_later_is_refused_and_never_ignored(
     assert [(p.path, p.code) for p in problems] == [(f"services[0].{path}", "not-yet")]
 
 
+def test_an_ipv6_service_is_valid_with_and_without_an_address() -> None:
+    backends = [backend_data("2001:db8::3"), backend_data("fd00::4")]
+    assert problems_of(service_data(address="2001:db8::1", backends=backends)) == ()
+    assert problems_of(service_data(backends=backends)) == ()
+    assert problems_of(service_data(address="::1", backends=backends)) == ()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("fe80::1", "is link-local"),
+        ("ff02::1", "multicast"),
+        ("::ffff:10.0.0.3", "write ::ffff:a00:3 as IPv4 address"),
+        ("::10.0.0.3", "IPv4 address in IPv6 spelling"),
+    ],
+)
+def test_ipv6_addresses_that_no_network_routes_are_refused(address: str, words: str) -> None:
+    of_service = problems_of(service_data(address=address, backends=[]))
+    of_backend = problems_of(service_data(backends=[backend_data(address)]))
+    assert [p.path for p in of_service] == ["services[0].address"]
+    assert [p.path for p in of_backend] == ["services[0].backends[0].address"]
+    assert words in of_service[0].message
+    assert words in of_backend[0].message
+
+
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
