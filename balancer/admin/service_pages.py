@@ -26,6 +26,8 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.permissions import DRAFT, may
 
+_OWN_CHAINS = ("-A LB-S", "-A LB-H", "-A LB-B")
+"""The choice itself, who of the clients is a backend, and what each backend gets."""
 MISSING = "missing"
 """The code of a Problem about a field that has no default."""
 
@@ -272,7 +274,7 @@ def _missing_field(path: str) -> str:
 
 def _own_rules(preview: queries.Preview) -> str:
     """The rules that choose the backend, without what every ruleset has."""
-    return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith("-A LB-S"))
+    return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith(_OWN_CHAINS))
 
 
 def _origin_address(row: Service | None) -> str:

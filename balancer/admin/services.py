@@ -131,12 +131,12 @@ class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPa
 
     @display(description="Listens on", ordering="address")
     def show_address(self, row: Service) -> SafeString:
-        return format_html('<span class="lb-mono">{}</span>', place_of(row))
+        return format_html('<div class="lb-mono lb-narrow">{}</div>', place_of(row))
 
     @display(description="Scheduler", ordering="scheduler")
     def show_scheduler(self, row: Service) -> SafeString:
         more = _optional('<div class="lb-muted lb-small">{}</div>', ", ".join(options_of(row)))
-        return format_html("<div>{}{}</div>", row.get_scheduler_display(), more)
+        return format_html('<div class="lb-narrow">{}{}</div>', row.get_scheduler_display(), more)
 
     @display(description="Backends and shares")
     def show_backends(self, row: Any) -> SafeString:
