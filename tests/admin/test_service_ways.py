@@ -1,6 +1,8 @@
 """The ways of balancing in the form of a service: all of them go in and come out, and mistakes are told at
 their field with what was typed kept."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from balancer.admin.places import read_ports
 from balancer.domain.codec import parse_service
 from balancer.domain.types import Scheduler
 from balancer.models import AuditEvent, Change, Draft, Service
+from balancer.workflow.live import value_of_row
 from tests.admin.conftest import Login, messages_of
 from tests.admin.forms import add_backends, form_of, new_service
 from tests.cast import Site
-from tests.documents import service_data
+from tests.documents import document_data, service_data
 from tests.workflow.test_live import EVERY_KEY, OTHERS
 
 ADD = "/balancer/service/add/"
@@ -248,3 +251,47 @@ def test_ports_are_read_as_they_are_typed() -> None:
     assert read_ports(" 443 - 450 ,80,") == {"port": 443, "port_end": 450, "additional_ports": ["80"]}
     assert read_ports("") == {"port": ""}
     assert read_ports("http, 80") == {"port": "http", "additional_ports": ["80"]}
+
+
+def test_a_clone_has_all_of_the_service_but_its_name(site: Site, login: Login) -> None:
+    site.deploy(ONE_VOTE)
+    client, row = login(site.author), Service.objects.get()
+    fields = form_of(client.get(f"{ADD}?clone={row.pk}"))
+    assert fields["port"] == "443-445, 80, 8000-8099"
+
+    client.post(ADD, fields | {"interface": "eth7, eth6", "from_node": ""})
+
+    copy, original = parse_service(Draft.objects.get(service_name="every-copy").after)[0], value_of_row(row)
+    assert copy is not None
+    assert original is not None
+    assert copy == replace(
+        original,
+        name="every-copy",
+        interface="eth7",
+        additional_interfaces=("eth6",),
+        from_node=False,
+    )
+
+
+def test_an_exported_document_says_nothing_new_when_it_is_imported(site: Site, login: Login) -> None:
+    site.deploy(ONE_VOTE, *(service_data(name, **fields) for name, fields in OTHERS.items()))
+    client = login(site.author)
+    exported = client.get("/balancer/service/export/").content.decode()
+
+    response = client.post(
+        "/balancer/service/import/",
+        {"cluster": str(site.cluster.pk), "text": exported, "do": "preview", "replace": "on"},
+    )
+
+    assert "live or proposed already" in response.content.decode()
+    assert '"address_end": "198.51.100.4"' in exported
+
+
+def test_an_imported_service_is_shown_with_the_place_where_it_listens(site: Site, login: Login) -> None:
+    text = json.dumps(document_data(ONE_VOTE))
+
+    response = login(site.author).post(
+        "/balancer/service/import/", {"cluster": str(site.cluster.pk), "text": text, "do": "preview"}
+    )
+
+    assert "· tcp 443-445, 80, 8000-8099, 2 backends" in response.content.decode()
