@@ -110,7 +110,7 @@ def _show_backend(view: queries.BackendNow) -> dict[str, Any]:
         "dot": chips.backend_dot(view.now.state),
         "state": str(view.now.state),
         "weight": view.now.weight,
-        "share": describe_share(view.share),
+        "share": describe_share(view.share, parts=view.parts, standby=view.standby),
         "approved": f"{view.approved.state}, weight {view.approved.weight}",
         "overridden": view.overridden,
         "buttons": [button for button in _BUTTONS if button[0] is not view.now.state],
