@@ -6,7 +6,7 @@ from itertools import chain as concat
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel.base import (
     Difference,
     DriverName,
@@ -18,6 +18,7 @@ from balancer.kernel.base import (
     Receipt,
     Rejected,
 )
+from balancer.kernel.fake_sets import FakeSets
 from balancer.kernel.input_rules import find_input_path
 from balancer.kernel.plan import (
     TablePlan,
@@ -88,6 +89,7 @@ class FakeKernel:
         self.fail_next: KernelError | None = None
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
+        self.sets = FakeSets()
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`."""
@@ -101,6 +103,7 @@ class FakeKernel:
             flavour=self.flavour,
             driver=self.driver,
             digest=digest_text(render_ruleset(ruleset)),
+            steps=self.sets.follow(ruleset, document=document),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -130,12 +133,20 @@ class FakeKernel:
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""
         plans = self._write(want_nothing(), Family.IPV4)
-        return make_receipt(plans=plans, flavour=self.flavour, driver=self.driver, digest="")
+        steps = self.sets.follow(Ruleset(family=Family.IPV4, tables=()), document=Document())
+        return make_receipt(plans=plans, flavour=self.flavour, driver=self.driver, digest="", steps=steps)
+
+    def count_clients(self) -> Mapping[str, int]:
+        """See `Kernel.count_clients`."""
+        return self.sets.count()
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """See `Kernel.forget_clients`."""
+        self._fail_if_told()
+        return self.sets.forget(service, endpoint=endpoint)
 
     def _write(self, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
-        failure, self.fail_next = self.fail_next, None
-        if failure is not None:
-            raise failure
+        self._fail_if_told()
         plans = make_plan(snapshot=self.snapshot, wanted=wanted, family=family)
         found = find_foreign_references(snapshot=self.snapshot, plans=plans)
         if found:
@@ -143,6 +154,11 @@ class FakeKernel:
         for plan in plans:
             self._commit(plan)
         return plans
+
+    def _fail_if_told(self) -> None:
+        failure, self.fail_next = self.fail_next, None
+        if failure is not None:
+            raise failure
 
     def _commit(self, plan: TablePlan) -> None:
         chains = self.snapshot.table(plan.table).chains

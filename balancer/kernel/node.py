@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel import sysctl
 from balancer.kernel.base import (
     Difference,
@@ -21,7 +21,7 @@ from balancer.kernel.base import (
     ensure_own_namespace,
     is_init_namespace,
 )
-from balancer.kernel.client_sets import drop_sets, prepare_sets
+from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.flavour import read_other_flavour, read_snapshot, refuse_own_chains, warn_about_other
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
@@ -43,6 +43,7 @@ from balancer.kernel.transaction import Transaction
 from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.sets import sets_to_forget
 
 DEFAULT_WAIT_SECONDS = 10.0
 COMPARE_READS = 2
@@ -84,9 +85,9 @@ class NodeKernel:
                 permit()
             warnings = self._look_at_other_flavour(ruleset.family)
             wanted = order_tables(want_ruleset(ruleset), document=document)
-            prepare_sets(ruleset)
-            plans, turned_on = _bring_in_with_forwarding(transaction, wanted)
-            warnings += drop_sets(ruleset)
+            with client_sets_for(ruleset, document=document) as sets:
+                plans, turned_on = _bring_in_with_forwarding(transaction, wanted)
+                sets.committed = bool(plans)
             reconciled = self._reconcile(document, ruleset.family)
             written, not_persisted = self._persist_forwarding(ruleset.family)
         return self._receipt(
@@ -94,8 +95,8 @@ class NodeKernel:
             reconciled,
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=(*(["Turned forwarding on."] if turned_on else []), *written),
-            warnings=(*warnings, *not_persisted),
+            steps=(*(["Turned forwarding on."] if turned_on else []), *written, *sets.steps),
+            warnings=(*warnings, *sets.warnings, *not_persisted),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -135,10 +136,20 @@ class NodeKernel:
         started = time.monotonic()
         family = Family.IPV4
         with self._writing(family) as transaction:
-            plans = transaction.bring_in(want_nothing())
-            drop_sets(Ruleset(family=family, tables=()))
+            with client_sets_for(Ruleset(family=family, tables=()), document=Document()) as sets:
+                plans = transaction.bring_in(want_nothing())
             reconciled = self._reconcile(Document(), family)
-        return self._receipt(plans, reconciled, started=started)
+        return self._receipt(plans, reconciled, started=started, steps=sets.steps, warnings=sets.warnings)
+
+    def count_clients(self) -> Mapping[str, int]:
+        """See `Kernel.count_clients`."""
+        return count_clients()
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """See `Kernel.forget_clients`."""
+        ensure_own_namespace(this_host=self._this_host)
+        with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
+            return forget_clients(sets_to_forget(service, endpoint=endpoint))
 
     def _select(self) -> Selection:
         if self._selected is None:

@@ -19,6 +19,7 @@ TOOLS = (
     "iptables-nft-restore",
     "iptables-nft-save",
     "conntrack",
+    "ipset",
     "ip",
     "ss",
 )
