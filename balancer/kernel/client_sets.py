@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from balancer.domain.types import Document, Family
 from balancer.domain.validation import BITS
 from balancer.kernel.base import KernelError, Rejected
+from balancer.kernel.set_sizes import CROWDED, buckets_for, buckets_of
 from balancer.kernel.tools import find_tool, read_lines, run_tool
 from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.names import set_prefix
 from balancer.ruleset.sets import ClientSet, endpoints_of_sets, members_of_groups, read_set_name, sets_of
 
 CLIENTS_MAX = 1_048_576
@@ -26,6 +28,8 @@ in net/netfilter/nf_tables_api.c)."""
 _DEFAULT_TIMEOUT = 300
 _FAMILIES = {Family.IPV4: "inet", Family.IPV6: "inet6"}
 _NAMED_MAX = 3
+_SPARE = "grow:spare"
+"""Of no service: behind the colon would be a backend, the number of a group or ten digits."""
 _NO_SUPPORT = "Cannot open session to kernel"
 
 
@@ -171,16 +175,32 @@ def _family_of(one: Found) -> Family | None:
 
 
 def _make(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> None:
-    _restore(_create(one) for one in sets._made)
+    buckets = buckets_of(ruleset)
+    _restore(_create(one, name=one.name, buckets=buckets[one.name]) for one in sets._made)
     _fill_groups(sets, ruleset, there)
 
 
-def _create(one: ClientSet) -> str:
+def _create(one: ClientSet, *, name: str, buckets: int) -> str:
     netmask = f" netmask {one.prefix}" if one.prefix < BITS[one.family] else ""
     return (
-        f"create {one.name} hash:ip family {_FAMILIES[one.family]} timeout {_DEFAULT_TIMEOUT}"
-        f" maxelem {CLIENTS_MAX}{netmask}\n"
+        f"create {name} hash:ip family {_FAMILIES[one.family]} hashsize {buckets}"
+        f" timeout {_DEFAULT_TIMEOUT} maxelem {CLIENTS_MAX}{netmask}\n"
     )
+
+
+def _grow(one: ClientSet, found: Found) -> None:
+    """Puts a larger set in the place of a crowded one, under the rules that use it and with its clients."""
+    spare = f"{set_prefix(4 if one.family is Family.IPV4 else 6, one.prefix)}{_SPARE}"
+    _restore([_create(one, name=spare, buckets=buckets_for(found.entries))])
+    _copy(one.name, into=spare)
+    _restore([f"swap {spare} {one.name}\n"])
+    _copy(spare, into=one.name)  # who came meanwhile
+    _restore([f"destroy {spare}\n"])
+
+
+def _copy(name: str, *, into: str) -> None:
+    saved = (line.split(" ", 2) for line in read_lines(["ipset", "save", name]))
+    _restore(f"add {into} {words[2]}" for words in saved if words[0] == "add")
 
 
 def _fill_groups(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> None:
@@ -199,6 +219,10 @@ def _fill_groups(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> No
                 sets._filled.add(place)
                 entries.append(f"add {into[member]} {entry}")
     _restore(entries)
+
+
+def _is_crowded(found: Found) -> bool:
+    return found.entries > CROWDED * int(_word("hashsize", found) or 0)
 
 
 def _take_back(sets: Sets) -> None:
@@ -224,6 +248,11 @@ def _settle(
                 " emptied, but could not be destroyed. Take out what uses it; it goes with the next apply."
                 for name in stuck
             )
+        crowded = [one for one in sets_of(ruleset) if one.name in there and _is_crowded(there[one.name])]
+        for one in crowded:
+            _grow(one, there[one.name])
+        if crowded:
+            sets.steps += (f"Made more room in {_count(len(crowded), 'set')} of clients.",)
     except KernelError as error:
         sets.warnings += (f"The sets of clients could not be put in order, but the rules are in: {error}",)
 

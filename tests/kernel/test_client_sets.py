@@ -13,10 +13,11 @@ from balancer.domain.types import Document
 from balancer.kernel.base import Busy, DriverName, Flavour, Receipt, Rejected
 from balancer.kernel.client_sets import client_sets_for, read_sets
 from balancer.kernel.node import NodeKernel
+from balancer.kernel.set_sizes import buckets_of
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.parse import parse_ruleset
 from balancer.ruleset.render import render_ruleset
-from balancer.ruleset.sets import endpoints_of_sets, sets_of
+from balancer.ruleset.sets import endpoints_of_sets, members_of_groups, sets_of
 from tests.kernel.guards import Machine, candidate, confirmed
 from tests.kernel.machine import BACKENDS, Namespace, document, load, ruleset, run, save, service
 
@@ -225,6 +226,39 @@ def test_groups_that_become_needed_know_the_clients_that_backends_have(one: Node
     assert one.forget_clients(service=web) == 4, (
         "an entry in a backend's set and one in its group's, for each"
     )
+
+
+def test_a_set_that_became_crowded_gets_more_room_at_the_next_apply(
+    kernel: NodeKernel, kind: tuple[Flavour, DriverName]
+) -> None:
+    run("ipset", "create", FIRST, "hash:ip", "hashsize", "64", "timeout", "60", "maxelem", "65536")
+    sync(kernel, STICKY)
+    put(FIRST, *(f"192.0.2.{last}" for last in range(200)))
+    rules = save(kind[0])
+
+    receipt = sync(kernel, STICKY)
+
+    assert "Made more room in 1 set of clients." in receipt.steps
+    assert (receipt.changed, receipt.warnings) == (False, ())
+    (grown,) = [one for one in read_sets() if one.name == FIRST]
+    assert (grown.entries, grown.references > 0) == (200, True)
+    assert "hashsize 256 " in grown.header
+    assert len(names()) == 4
+    assert save(kind[0]) == rules
+    assert not any("room" in step for step in sync(kernel, STICKY).steps)
+
+
+def test_room_is_shared_by_the_sets_of_a_ruleset_and_a_group_has_that_of_its_backends() -> None:
+    few = buckets_of(ruleset(STICKY))
+    assert set(few.values()) == {65_536}
+    many = ruleset(
+        STICKY | {"backends": [{"address": f"10.0.{n // 200}.{n % 200 + 2}"} for n in range(1024)]}
+    )
+    rooms, groups = buckets_of(many), members_of_groups(many)
+    assert {rooms[name] for name in rooms if name not in groups} == {2048}
+    for name, members in groups.items():
+        assert len(members) * 2048 < 2 * rooms[name] <= 2 * len(members) * 2048
+    assert buckets_of(ruleset(service())) == {}
 
 
 def test_the_guard_makes_missing_sets_anew_on_its_way_back(one: NodeKernel, tmp_path: Path) -> None:
