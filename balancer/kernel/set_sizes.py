@@ -1,8 +1,8 @@
 """How many buckets a set of clients gets. Pure.
 
 The kernel makes a set larger when ipset adds to it, and never when a packet does: a client whose bucket is
-full stays unknown (ipset(8), HASH TYPES; mtype_add in net/netfilter/ipset/ip_set_hash_gen.h). A bucket takes
-12 clients; so, where there are two for each bucket, one client of eight million is turned away, and where there
+full stays unknown (ipset(8), HASH TYPES; mtype_add in net/netfilter/ipset/ip_set_hash_gen.h). A bucket has
+room for 12. Where there are two clients for each bucket, one of eight million is turned away, and where there
 are three, one of 150,000 (Poisson). A bucket takes 16 bytes, clients or not.
 """
 

@@ -41,6 +41,8 @@ class Street:
             self._ip("route", "add", crowd, "via", str(within[1]))
             self.sockets = tuple(self._listen(address) for address in self.backends)
         self._source_port = 20000
+        self._letters: dict[int, tuple[list[bytes], list[tuple[int, int, bytes]]]] = {}
+        """What a client sends and from where, made once: a campaign sends millions."""
 
     def address_of(self, number: int) -> str:
         return str(self.crowd[number + 1])
@@ -74,9 +76,12 @@ class Street:
         return socket.AF_INET if self.crowd.version == 4 else socket.AF_INET6
 
     def _send(self, sender: socket.socket, numbers: Iterable[int]) -> None:
-        first, target = int(self.crowd[1]), (self.service, PORT)
+        target, send = (self.service, PORT), sender.sendmsg
         for number in numbers:
-            sender.sendmsg([_NUMBER.pack(number)], [self._from(first + number)], 0, target)
+            if number not in self._letters:
+                sent_from = self._from(int(self.crowd[1]) + number)
+                self._letters[number] = [_NUMBER.pack(number)], [sent_from]
+            send(*self._letters[number], 0, target)
 
     def _from(self, address: int) -> tuple[int, int, bytes]:
         if self.crowd.version == 4:
