@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from balancer.domain.types import Document, Protocol, Service
+from balancer.domain.types import Document, PersistenceMode, Protocol, Service
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
     FALSE_ALARMS,
@@ -188,6 +188,8 @@ class _Work:
         )
 
     def _expect(self, service: Service, *, judged: bool) -> Expectation:
+        # A client that comes again stays with its backend: the shares of connections say nothing then.
+        judged = judged and service.persistence.mode is PersistenceMode.NONE
         exact = judged and service.scheduler == "round-robin"
         return Expectation(
             service=service,
