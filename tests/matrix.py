@@ -88,6 +88,8 @@ EVENTS = {
     "emergency": "emergency.declared",
     "rehearse": "rehearsal.queued",
 }
+CLEARS_PERSISTENCE = {"Operator", "Administrator", "superuser"}
+"""Who may have the clients of a live service forgotten: a deed of no part in a change and no state of one."""
 NEED_A_REASON = ("reject", "request-changes")
 REASON = "Because of the port."
 

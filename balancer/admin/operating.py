@@ -8,6 +8,7 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
 from balancer.admin import chips
+from balancer.admin.clearing import clients_context
 from balancer.admin.shares import describe_share
 from balancer.admin.site import actor_of, page_address, read_key
 from balancer.domain.types import BackendState
@@ -74,6 +75,7 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
         "backends": [_show_backend(backend) for backend in found.backends],
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
+        **clients_context(request, row),
     }
 
 

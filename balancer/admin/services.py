@@ -11,6 +11,7 @@ from unfold.views import ChangeList
 
 from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
+from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
 from balancer.admin.import_pages import ImportPages
 from balancer.admin.operating import OperatePages
@@ -61,7 +62,9 @@ class ServiceList(ChangeList):
 
 
 @register(Service)
-class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPages, ConsoleAdmin):
+class ServiceAdmin(
+    ServicePages, OperatePages, ClearingPages, BulkPages, ImportPages, EditingPages, ConsoleAdmin
+):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")
     search_fields = (

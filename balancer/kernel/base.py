@@ -5,14 +5,14 @@ the one in memory; both pass the same contract suite.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Service
 from balancer.ruleset.ir import Ruleset
 
 
@@ -179,7 +179,17 @@ class Kernel(Protocol):
         """What the machine does at this moment. Reads only; takes the longer the more it balances."""
 
     def remove(self) -> Receipt:
-        """Takes every own chain and jump out, of both families."""
+        """Takes every own chain and jump out, of both families, and the sets of clients with them."""
+
+    def count_clients(self) -> Mapping[str, int]:
+        """Set of clients (`ruleset.sets`) -> how many it remembers now. Reads only."""
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """Empties the sets of a service, or that of the backend with this endpoint; how many clients went.
+
+        Each of them is balanced anew with its next connection; the connections that it has live on. Where the
+        kernel has no such set there is nobody to forget.
+        """
 
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:

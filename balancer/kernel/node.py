@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel import sysctl
 from balancer.kernel.advertised import warn_about_advertisements
 from balancer.kernel.base import (
@@ -24,7 +24,7 @@ from balancer.kernel.base import (
     ensure_own_namespace,
     is_init_namespace,
 )
-from balancer.kernel.client_sets import drop_sets, prepare_sets
+from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.flavour import (
@@ -55,6 +55,7 @@ from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.parse import Snapshot
 from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.sets import sets_to_forget
 
 DEFAULT_WAIT_SECONDS = 10.0
 COMPARE_READS = 2
@@ -98,16 +99,16 @@ class NodeKernel:
                 permit()
             wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
             warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
-            if idle:
-                warnings = ()
-                plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
-            else:
-                warnings += warn_about_advertisements() if family is Family.IPV6 else ()
-                wanted = order_tables(wanted, document=document)
-                prepare_sets(ruleset)
-                plans, done = self._bring_in_with_forwarding(transaction, wanted)
+            with client_sets_for(ruleset, document=document) as sets:
+                if idle:
+                    warnings = ()
+                    plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
+                else:
+                    warnings += warn_about_advertisements() if family is Family.IPV6 else ()
+                    wanted = order_tables(wanted, document=document)
+                    plans, done = self._bring_in_with_forwarding(transaction, wanted)
+                sets.committed = bool(plans)
             if wanted:
-                warnings += drop_sets(ruleset)
                 reconciled = self._reconcile(document, family)
         return self._receipt(
             plans,
@@ -115,8 +116,8 @@ class NodeKernel:
             family=family,
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=done.steps,
-            warnings=(*warnings, *done.warnings),
+            steps=(*done.steps, *sets.steps),
+            warnings=(*warnings, *sets.warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -170,10 +171,22 @@ class NodeKernel:
     def _remove(self, family: Family) -> Receipt:
         started = time.monotonic()
         with self._writing(family) as transaction:
-            plans = transaction.bring_in(want_nothing())
-            drop_sets(Ruleset(family=family, tables=()))
+            with client_sets_for(Ruleset(family=family, tables=()), document=Document()) as sets:
+                plans = transaction.bring_in(want_nothing())
             reconciled = self._reconcile(Document(), family)
-        return self._receipt(plans, reconciled, family=family, started=started)
+        return self._receipt(
+            plans, reconciled, family=family, started=started, steps=sets.steps, warnings=sets.warnings
+        )
+
+    def count_clients(self) -> Mapping[str, int]:
+        """See `Kernel.count_clients`."""
+        return count_clients()
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """See `Kernel.forget_clients`."""
+        ensure_own_namespace(this_host=self._this_host)
+        with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
+            return forget_clients(sets_to_forget(service, endpoint=endpoint))
 
     def _read(self, ruleset: Ruleset) -> Snapshot | None:
         """None where that cannot be read, and need not be."""

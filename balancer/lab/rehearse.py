@@ -7,7 +7,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from balancer.domain.types import Address, Document, Family, Protocol, Service, format_endpoint
+from balancer.domain.types import (
+    Address,
+    Document,
+    Family,
+    PersistenceMode,
+    Protocol,
+    Service,
+    format_endpoint,
+)
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
     FALSE_ALARMS,
@@ -196,6 +204,8 @@ class _Work:
         )
 
     def _expect(self, service: Service, *, judged: bool) -> Expectation:
+        # A client that comes again stays with its backend: the shares of connections say nothing then.
+        judged = judged and service.persistence.mode is PersistenceMode.NONE
         exact = judged and service.scheduler == "round-robin"
         return Expectation(
             service=service,

@@ -2,6 +2,7 @@
 
 from balancer.models.audit import AuditEvent
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
+from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.emergencies import Emergency
@@ -15,6 +16,7 @@ __all__ = [
     "AuditEvent",
     "Backend",
     "Change",
+    "Clearing",
     "Cluster",
     "Deployment",
     "Draft",

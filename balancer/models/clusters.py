@@ -180,6 +180,10 @@ class Node(models.Model):
     """As `Observation.to_data()` gives it, {"error": sentence} where nobody could look; empty until then.
     Megabytes on a busy node, so lists defer it."""
     observed_at = models.DateTimeField(null=True, editable=False)
+    clients = models.JSONField(default=dict, blank=True, editable=False)
+    """{"counts": {set of clients -> how many it remembers}} as the kernel said, {"error": sentence} where it
+    could not; empty until it was asked, which is only where a live service has persistence."""
+    clients_at = models.DateTimeField(null=True, editable=False)
     last_seen = models.DateTimeField(null=True, editable=False)
     carried_revision = models.ForeignKey(
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False

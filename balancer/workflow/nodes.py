@@ -30,6 +30,7 @@ from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
+from balancer.workflow.persistence import ClientsMemory, carry_out_clearings, refresh_clients
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import live_revision, node_rulesets
@@ -59,6 +60,7 @@ class NodeMemory:
     handed_over: tuple[int, str] | None = None
     """The same of what the node's guard was seen to know."""
     observing: ObservationMemory = field(default_factory=ObservationMemory)
+    clients: ClientsMemory = field(default_factory=ClientsMemory)
 
 
 def reconcile_node(
@@ -73,7 +75,8 @@ def reconcile_node(
     clock: Clock = timezone.now,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Record what the node's guard did, refresh what is known of the node, then do the first of these:
+    """Record what the node's guard did, refresh what is known of the node, forget the clients that it was
+    asked to forget, then do the first of these:
 
     leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
@@ -94,6 +97,8 @@ def reconcile_node(
         return
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
+    carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
@@ -130,7 +135,7 @@ def _use_leisure(
 
 
 def _greet(*, node_name: str, memory: NodeMemory, identity: str, clock: Clock) -> Node | None:
-    found = Node.objects.select_related("cluster", "carried_revision").defer("observation")
+    found = Node.objects.select_related("cluster", "carried_revision").defer("observation", "clients")
     node = found.filter(name=node_name).first()
     if node is not None:
         Node.objects.filter(pk=node.pk).update(last_seen=clock())

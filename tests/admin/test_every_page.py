@@ -42,6 +42,7 @@ FORMS_OF = {
     "balancer_service_bulk": {"author", "administrator"},
     "balancer_service_editing": {"author", "administrator"},
     "balancer_service_import": {"author", "administrator"},
+    "balancer_service_clear": {"operator", "administrator"},
     "balancer_cluster_add": {"administrator"},
     "balancer_cluster_policy": {"administrator"},
     "balancer_cluster_operation": {"administrator"},
@@ -69,7 +70,7 @@ Snapshot = dict[str, list[object]]
 def busy(site: Site, submitted: Change) -> Site:
     """A console with something on every page: a deployment under way, a review, drafts."""
     live = live_revision(site.cluster)
-    site.deploy(service_data("web", port=81))
+    site.deploy(service_data("web", port=81, persistence={"mode": "source"}))
     set_override(
         actor=site.operator,
         cluster=site.cluster,
@@ -169,6 +170,7 @@ WHOLE_DEEDS = {
     "balancer_cluster_roll_back",
     "balancer_override_lift",
     "balancer_latereview_sign",
+    "balancer_service_clear",
 }
 """Where an empty post says all that there is to say."""
 
@@ -229,6 +231,7 @@ NOWHERE = (
     "/balancer/service/999/change/",
     "/balancer/service/x/change/",
     "/balancer/service/999/operate/",
+    "/balancer/service/999/clear/",
     "/balancer/override/999/change/",
     "/balancer/latereview/999/change/",
     "/balancer/service/draft/999/",
