@@ -6,13 +6,14 @@ from itertools import chain as concat
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
     Interface,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
@@ -88,6 +89,8 @@ class FakeKernel:
         self.fail_next: KernelError | None = None
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
+        self.loads: dict[str, dict[str, int]] = {}
+        """What `count_loads` answers."""
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`."""
@@ -126,6 +129,10 @@ class FakeKernel:
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
         return replace(self.observed, inputs=(find_input_path(self.snapshot, flavour=self.flavour),))
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return {s.name: dict(self.loads.get(s.name, {})) for s in services}
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""

@@ -2,19 +2,20 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel import sysctl
 from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
@@ -24,6 +25,7 @@ from balancer.kernel.base import (
 from balancer.kernel.client_sets import drop_sets, prepare_sets
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.flavour import read_other_flavour, read_snapshot, refuse_own_chains, warn_about_other
+from balancer.kernel.loads import count_loads
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
 from balancer.kernel.observe import observe_machine
@@ -129,6 +131,10 @@ class NodeKernel:
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
         return observe_machine(flavour=self._select().flavour, family=Family.IPV4)
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return count_loads(services)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""

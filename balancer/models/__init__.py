@@ -1,6 +1,7 @@
 """Tables. Only `balancer.workflow` writes them."""
 
 from balancer.models.audit import AuditEvent
+from balancer.models.balancing import NodeBalance, WeightMove
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Evidence, Job
@@ -25,11 +26,13 @@ __all__ = [
     "Job",
     "LateReview",
     "Node",
+    "NodeBalance",
     "Override",
     "Rehearsal",
     "Review",
     "Revision",
     "Service",
     "Vote",
+    "WeightMove",
     "Window",
 ]

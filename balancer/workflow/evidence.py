@@ -115,9 +115,9 @@ def _probes(job: Job) -> list[Data]:
 
 
 def _carried(job: Job) -> dict[str, str] | None:
-    """Family -> text where overrides made the node carry something else than the revision."""
+    """Family -> text where overrides or the node's own weights made it carry something else."""
     effective = effective_of_job(job)
-    return render_rulesets(effective.document) if effective.overrides else None
+    return render_rulesets(effective.document) if effective.overrides or effective.weights else None
 
 
 def _late_reviews(deployment: Deployment) -> list[Data]:

@@ -245,13 +245,12 @@ def _failure(job: Job, error: Exception) -> Outcome:
 
 
 def _sync(*, job: Job, kernel: Kernel, permit: Permit | None) -> Outcome:
-    effective = effective_of(cluster=job.node.cluster, revision=job.revision)
+    effective = effective_of(cluster=job.node.cluster, revision=job.revision, node=job.node)
     outcome = Outcome(receipt={})
-    overrides = [override.to_data() for override in effective.overrides]
     for family, ruleset in compile_rulesets(effective.document).items():
         receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit)
         assert outcome.receipt is not None
-        outcome.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
+        outcome.receipt[str(family)] = asdict(receipt) | effective.to_data()
         outcome.steps += [*receipt.steps, *(f"Warning: {warning}" for warning in receipt.warnings)]
         if not receipt.changed:
             outcome.steps.append("The kernel carried these rules already; nothing was written.")
