@@ -17,12 +17,11 @@ from balancer.admin.operating import OperatePages
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
-from balancer.domain.codec import parse_service
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
-from balancer.domain.types import Service as ServiceValue
 from balancer.models import Cluster, Draft, Override, Service
 from balancer.workflow.effective import value_of as override_value
+from balancer.workflow.live import value_of_row
 from balancer.workflow.permissions import DRAFT, may
 
 SHOWN_BACKENDS = 6
@@ -131,7 +130,7 @@ class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPa
     @display(description="Backends and shares")
     def show_backends(self, row: Any) -> SafeString:
         """As the nodes have it now, with the overrides in force."""
-        value = value_of(row)
+        value = value_of_row(row)
         if value is None:
             return chips.chip("Unreadable", "bad")
         overrides = [override_value(override) for override in row.overrides]
@@ -148,27 +147,6 @@ def place_of(row: Service) -> str:
     """`eth0 · any:80/tcp`."""
     address = f"[{row.address}]" if row.address and ":" in row.address else row.address or "any"
     return f"{row.interface} · {address}:{row.port}/{row.protocol}"
-
-
-def value_of(row: Service) -> ServiceValue | None:
-    """The service that a live row stands for; None where this version cannot read it."""
-    plain = (
-        "name",
-        "description",
-        "enabled",
-        "critical",
-        "interface",
-        "address",
-        "protocol",
-        "port",
-        "port_end",
-    )
-    more = ("scheduler", "persistence", "access", "health", "all_down")
-    keys = ("address", "port", "weight", "state", "priority")
-    data = {name: getattr(row, name) for name in (*plain, *more)}
-    data["source_nat"] = {"mode": row.source_nat_mode, "address": row.source_nat_address}
-    data["backends"] = [{key: getattr(b, key) for key in keys} for b in row.backends.all()]
-    return parse_service(data)[0]
 
 
 def render_shares(shares: tuple[Share, ...]) -> SafeString:
