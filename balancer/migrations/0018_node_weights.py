@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0015_drill'),
+        ('balancer', '0016_ways_of_balancing'),
     ]
 
     operations = [
