@@ -210,16 +210,21 @@ def test_backends_of_different_speed_come_much_nearer_to_equal_than_by_weight_al
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(("keep", "per_second"), [(1, 200), (60, 4), (600, 0.5)])
-def test_backends_that_are_alike_are_left_in_peace(keep: float, per_second: float, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("keep", "per_second", "within"),
+    [(1, 200, 0.1), (60, 4, 0.1), (600, 0.5, 0.25)],
+    ids=["s", "min", "10 min"],
+)
+def test_backends_that_are_alike_are_left_in_peace(
+    keep: float, per_second: float, within: float, seed: int
+) -> None:
+    """What chance has made lasts as long as connections do, and is put right as anything else."""
     simulation = Simulation(own=(1, 1, 1, 1), keep=[keep] * 4, per_second=per_second, seed=seed)
 
     found = simulation.run(150)[30:]
 
     assert simulation.commits <= 50, "chance alone makes few commits"
-    assert all(abs(mean(weights[i] for _, weights in found) / WHOLE - 1) < 0.1 for i in range(4)), (
-        "and leads nowhere"
-    )
+    assert all(abs(mean(weights[i] for _, weights in found) / WHOLE - 1) < within for i in range(4))
 
 
 @pytest.mark.parametrize("keep", [1, 5, 30, 120, 600, 3600])

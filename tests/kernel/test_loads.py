@@ -25,7 +25,9 @@ from tests.kernel.machine import BACKENDS, Wires, ask_udp, document, service
 FIRST, SECOND = BACKENDS[:2]
 SECONDS = 10.0 if "LBADMIN_CAMPAIGN" in os.environ else 1.6
 """How long counts are averaged."""
-LOOKS = 30 if "LBADMIN_CAMPAIGN" in os.environ else 8
+LOOKS = 30 if "LBADMIN_CAMPAIGN" in os.environ else 12
+ROUNDS = 4
+"""Of so many looks, until it has come near enough: a machine that is busy gives the connections less time."""
 PER_SECOND = 300
 
 
@@ -99,7 +101,7 @@ class Traffic(threading.Thread):
 
 @pytest.fixture
 def traffic(wires: Wires) -> Iterator[Traffic]:
-    found = Traffic(wires, keep={address: 0.75 if address == FIRST else 0.25 for address in BACKENDS})
+    found = Traffic(wires, keep={address: 1.0 if address == FIRST else 0.2 for address in BACKENDS})
     yield found
     found.stop()
 
@@ -151,21 +153,30 @@ def test_least_connections_comes_nearer_to_equal_counts_than_random(
     wanted = document(service("web", scheduler="least-connections"))
     sync(kernel, wanted)
     traffic.start()
-    time.sleep(1.0)
+    time.sleep(1.5)
     random = established(kernel, wanted, seconds=SECONDS)
-    memory = Memory()
+    memory, moved = Memory(), 1.0
 
+    for _ in range(ROUNDS):
+        memory = balance(kernel, wanted, memory)
+        moved = established(kernel, wanted, seconds=SECONDS)
+        print(f"part of the slow backend's connections: random {random:.3f}, least-connections {moved:.3f}")
+        if moved - 0.25 < 0.6 * (random - 0.25):
+            break
+
+    assert random > 0.5, "five times as slow as the three others: by weight it has five of eight connections"
+    assert moved - 0.25 < 0.6 * (random - 0.25)
+
+
+def balance(kernel: NodeKernel, wanted: Document, memory: Memory) -> Memory:
+    """Looks and moves, in quick succession for a test."""
     for _ in range(LOOKS):
-        time.sleep(0.25)
+        time.sleep(0.3)
         loads = kernel.count_loads(services=wanted.services)["web"]
         memory, why = move_towards_balance(memory, wanted.services[0], loads, trend=True)
         if why:
             sync(kernel, with_own_weights(wanted, own_weights(wanted, memory)))
-    moved = established(kernel, wanted, seconds=SECONDS)
-
-    print(f"part of the slow backend's connections: random {random:.3f}, least-connections {moved:.3f}")
-    assert random > 0.42, "three times as slow as the three others: by weight it has half of the connections"
-    assert abs(moved - 0.25) < 0.6 * abs(random - 0.25)
+    return memory
 
 
 def udp_service(*states: str) -> dict[str, Any]:
