@@ -13,6 +13,7 @@ from balancer.admin import chips
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
+from balancer.admin.weights import weights_of_node
 from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
@@ -103,6 +104,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
             **in_force(request, row.cluster),
+            **weights_of_node(row),
         )
 
     @display(description="Node", ordering="name")

@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 from balancer.admin import chips
 from balancer.admin.shares import describe_share
 from balancer.admin.site import actor_of, page_address, read_key
+from balancer.admin.weights import weights_of_service
 from balancer.domain.types import BackendState
 from balancer.models import Cluster, Override, Service
 from balancer.workflow import overrides, queries
@@ -74,6 +75,7 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
         "backends": [_show_backend(backend) for backend in found.backends],
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
+        **weights_of_service(row),
     }
 
 
