@@ -14,6 +14,7 @@ from balancer.admin.clearing import node_clients_context
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
+from balancer.admin.weights import weights_of_node
 from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
@@ -105,6 +106,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             overrides_words=_describe_overrides(row),
             **node_clients_context(row),
             **in_force(request, row.cluster),
+            **weights_of_node(row),
         )
 
     @display(description="Node", ordering="name")

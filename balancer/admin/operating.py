@@ -11,6 +11,7 @@ from balancer.admin import chips
 from balancer.admin.clearing import clients_context
 from balancer.admin.shares import describe_share
 from balancer.admin.site import actor_of, page_address, read_key
+from balancer.admin.weights import weights_of_service
 from balancer.domain.types import BackendState
 from balancer.models import Cluster, Override, Service
 from balancer.workflow import overrides, queries
@@ -76,6 +77,7 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
         **clients_context(request, row),
+        **weights_of_service(row),
     }
 
 

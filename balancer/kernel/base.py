@@ -5,7 +5,7 @@ the one in memory; both pass the same contract suite.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -154,6 +154,9 @@ class NodeFacts:
         return {**asdict(self), "flavour": self.flavour.value, "driver": self.driver.value}
 
 
+Loads = Mapping[str, Mapping[str, int]]
+"""Service -> endpoint of a backend, as the document has it -> connections."""
+
 Permit = Callable[[], None]
 """Asked once nobody else can write and before anything is written; it raises where nothing may be."""
 
@@ -177,6 +180,9 @@ class Kernel(Protocol):
 
     def observe(self) -> Observation:
         """What the machine does at this moment. Reads only; takes the longer the more it balances."""
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """Established connections of each backend of these services. Reads only; a backend may be missing."""
 
     def remove(self) -> Receipt:
         """Takes every own chain and jump out, of both families, and the sets of clients with them."""

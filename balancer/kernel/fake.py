@@ -13,6 +13,7 @@ from balancer.kernel.base import (
     Flavour,
     Interface,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
@@ -94,6 +95,8 @@ class FakeKernel:
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
         self.sets = FakeSets()
+        self.loads: dict[str, dict[str, int]] = {}
+        """What `count_loads` answers."""
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`."""
@@ -149,6 +152,10 @@ class FakeKernel:
             if (held := self._held(family)) is not None
         )
         return replace(self.observed, inputs=inputs)
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return {s.name: dict(self.loads.get(s.name, {})) for s in services}
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""

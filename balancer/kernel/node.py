@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from balancer.kernel.base import (
     Flavour,
     HostCheck,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
@@ -36,6 +37,7 @@ from balancer.kernel.flavour import (
 )
 from balancer.kernel.host_checks import check_host
 from balancer.kernel.idle import holds_ours, is_idle, want_of
+from balancer.kernel.loads import count_loads
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
 from balancer.kernel.observe import observe_machine
@@ -159,6 +161,10 @@ class NodeKernel:
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
         return observe_machine(flavour=self._select().flavour)
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return count_loads(services)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""

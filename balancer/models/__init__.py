@@ -1,6 +1,7 @@
 """Tables. Only `balancer.workflow` writes them."""
 
 from balancer.models.audit import AuditEvent
+from balancer.models.balancing import NodeBalance, WeightMove
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
@@ -27,11 +28,13 @@ __all__ = [
     "Job",
     "LateReview",
     "Node",
+    "NodeBalance",
     "Override",
     "Rehearsal",
     "Review",
     "Revision",
     "Service",
     "Vote",
+    "WeightMove",
     "Window",
 ]

@@ -20,6 +20,7 @@ from balancer.models import Deployment, Job, Node, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
+from balancer.workflow.balancing import BalancingMemory, balance_node
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
@@ -55,10 +56,11 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
-    compiled: tuple[tuple[int, str], tuple[Ruleset, ...]] | None = None
-    """The rulesets of a revision's key and a digest of overrides: compiling big ones takes seconds."""
+    compiled: tuple[tuple[int, str, str], tuple[Ruleset, ...]] | None = None
+    """The rulesets of a revision's key and of what is laid over it: compiling big ones takes seconds."""
     handed_over: tuple[int, str] | None = None
-    """The same of what the node's guard was seen to know."""
+    """Revision's key and digest of overrides of what the node's guard was seen to know."""
+    balancing: BalancingMemory = field(default_factory=BalancingMemory)
     observing: ObservationMemory = field(default_factory=ObservationMemory)
     clients: ClientsMemory = field(default_factory=ClientsMemory)
 
@@ -82,7 +84,8 @@ def reconcile_node(
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
     back to the live revision (where the node carries another one, or where the kernel differs when the worker
     starts). A kernel that differs later on is reported as drift and left as it is. With no job at hand, make
-    a rollback drill that is due, or a rehearsal that waits, and look at what the node does.
+    a rollback drill that is due, or a rehearsal that waits, move weights that the node moves itself, and look
+    at what the node does.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
     waits for a node that is down, and windows.
@@ -117,6 +120,12 @@ def reconcile_node(
         else:
             _hand_over(node=node, guard=guard, memory=memory)
             _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
+    balance_node(
+        node=node,
+        bench=bench,
+        memory=memory.balancing,
+        compiled=lambda revision, effective: _compiled(revision, effective, memory=memory),
+    )
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
@@ -174,8 +183,10 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
             return ""
         carried = f"revision {node.carried_revision.number}" if node.carried_revision else "nothing known"
         cause = f"The node carries {carried} and should carry revision {live.number}."
-    elif node.carried_overrides != (effective := effective_of(cluster=node.cluster, revision=live)).digest:
+    elif node.carried_overrides != (effective := _effective(node, live)).digest:
         cause = "The node carries other operational overrides than those in force."
+    elif node.carried_weights != effective.weights_digest:
+        cause = "The node carries other weights than those to which it had moved itself."
     else:
         settled = memory.settled
         in_sync = _is_in_sync(
@@ -185,6 +196,10 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
             return ""
         cause = f"The kernel did not carry revision {live.number} when the worker started."
     return cause if _may_retry(node=node, revision=live, now=now) else ""
+
+
+def _effective(node: Node, revision: Revision) -> Effective:
+    return effective_of(cluster=node.cluster, revision=revision, node=node)
 
 
 def _has_had_job(node: Node) -> bool:
@@ -225,7 +240,7 @@ def _is_in_sync(
 
 
 def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
-    key = revision.pk, effective.digest
+    key = revision.pk, effective.digest, effective.weights_digest
     if memory.compiled is None or memory.compiled[0] != key:
         memory.compiled = key, tuple(node_rulesets(effective.document).values())
     return memory.compiled[1]

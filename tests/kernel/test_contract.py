@@ -264,6 +264,17 @@ def test_facts_say_flavour_driver_and_reason_and_are_plain_data(subject: Subject
     assert facts["driver_reason"]
 
 
+def test_a_service_that_nobody_uses_has_no_load(subject: Subject) -> None:
+    subject.sync(service(), service("dns", protocol="udp", port=53))
+    services = document(service(), service("dns", protocol="udp", port=53)).services
+
+    assert {name: dict(found) for name, found in subject.kernel.count_loads(services=services).items()} == {
+        "web": {},
+        "dns": {},
+    }
+    assert subject.kernel.count_loads(services=()) == {}
+
+
 def test_an_observation_tells_what_input_drops_and_leaves_everything_as_it_was(subject: Subject) -> None:
     subject.meddle(FOREIGN)
     subject.sync(service(backends=[]))

@@ -66,6 +66,7 @@ from balancer.workflow.queries.revisions import (
 )
 from balancer.workflow.queries.rollbacks import WayBack, differing_services, judge_way_back, revision_at_once
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
+from balancer.workflow.queries.weights import NodeShare, moves_of_node, moves_of_service, shares_on_nodes
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "JobView",
     "LateReviewRow",
     "Move",
+    "NodeShare",
     "NodeView",
     "Operation",
     "Origin",
@@ -118,6 +120,8 @@ __all__ = [
     "list_late_reviews",
     "list_restored",
     "list_services",
+    "moves_of_node",
+    "moves_of_service",
     "owners_in",
     "preview_service",
     "recent_clearings",
@@ -125,6 +129,7 @@ __all__ = [
     "service_form",
     "service_names",
     "services_left_empty",
+    "shares_on_nodes",
     "stopped_windows",
     "view_change",
     "view_clients",
