@@ -295,12 +295,12 @@ _Taken = tuple[PortRange, str, Service]
 
 def _check_overlaps(services: Mapping[str, Service]) -> Iterator[Problem]:
     """Two services on one interface, address and protocol whose ports overlap; told once for each two."""
-    places: dict[tuple[str, str, str], list[_Taken]] = defaultdict(list)
+    places: dict[tuple[str, Family, str, str], list[_Taken]] = defaultdict(list)
     for path, s in services.items():
         for interface, address, ports in product(s.interfaces, s.addresses or (None,), s.port_ranges):
-            places[interface, str(address), s.protocol].append((ports, path, s))
+            places[interface, s.family, str(address), s.protocol].append((ports, path, s))
     told: set[frozenset[str]] = set()
-    for (interface, place, protocol), taken in places.items():
+    for (interface, _, place, protocol), taken in places.items():
         for ports, path, name, other in _overlapping(taken):
             if frozenset({name, other}) in told:
                 continue
