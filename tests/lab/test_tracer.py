@@ -1,5 +1,6 @@
 """The tracer and the kernel agree on where connections go, for arbitrary documents."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -28,6 +29,7 @@ INTERFACES = ("eth0", "eth1", "bond0.100")
 VIRTUAL = tuple(IPv4Address(text) for text in ("203.0.113.1", "203.0.113.2", "198.51.100.77"))
 OWN_PORTS = (53, 80, 81, 443, 8080)
 RANDOM_FLOWS = 200
+EXAMPLES = 40 if "LBADMIN_CAMPAIGN" in os.environ else 20
 AGREES = 1e-8
 """Some two thousand comparisons a run: a chance of 1e-8 each is no false alarm in fifty thousand runs."""
 
@@ -92,7 +94,7 @@ def make_packet(interface: str, protocol: Protocol, address: IPv4Address | None,
 
 @given(case=cases())
 @settings(
-    max_examples=40,
+    max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),
