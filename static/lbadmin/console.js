@@ -32,6 +32,9 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-chooses]").forEach(showFittingControls);
 });
 
+// A browser that goes back to a page fills in what was chosen there without a word.
+window.addEventListener("pageshow", () => document.querySelectorAll("[data-chooses]").forEach(showFittingControls));
+
 document.addEventListener("change", (event) => {
   const several = event.target.form?.closest("[data-several]");
   if (several) countTicks(several, event.target);
