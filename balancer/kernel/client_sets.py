@@ -72,7 +72,13 @@ def client_sets_for(ruleset: Ruleset, *, document: Document) -> Iterator[Sets]:
             )
         yield sets
         return
-    there = {one.name: one for one in read_sets() if _family_of(one) is ruleset.family}
+    there: dict[str, Found] = {}
+    try:
+        there = {one.name: one for one in read_sets() if _family_of(one) is ruleset.family}
+    except KernelError as error:
+        if wanted:
+            raise
+        sets.warnings += (f"Whether sets of clients are left over cannot be told: {error}",)
     _refuse_others(wanted, there)
     sets._made = tuple(one for one in wanted if one.name not in there)
     try:

@@ -194,6 +194,21 @@ def test_without_ipset_only_persistence_is_refused(one: NodeKernel, monkeypatch:
     assert sync(one, STICKY).changed
 
 
+def test_an_ipset_that_does_not_work_hinders_only_persistence(
+    one: NodeKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "ipset"
+    broken.write_text("#!/bin/sh\necho no such protocol >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    receipt = sync(one, service())
+    assert receipt.changed
+    assert "no such protocol" in receipt.warnings[0]
+    with pytest.raises(Rejected, match="no such protocol"):
+        sync(one, STICKY)
+    assert one.compare(ruleset=ruleset(service())).in_sync
+
+
 def test_the_clients_of_a_service_or_of_one_backend_are_forgotten(one: NodeKernel) -> None:
     sync(one, STICKY, service("api", port=81, persistence={"mode": "source"}))
     put(FIRST, "192.0.2.7", "192.0.2.8")
