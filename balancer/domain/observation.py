@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from balancer.domain.types import Address, Network, Protocol, Service
+from balancer.domain.types import Address, Family, Network, Protocol, Service
 
 ACCEPT, DROP, REJECT = "ACCEPT", "DROP", "REJECT"
 ANY_OF_BOTH_FAMILIES = "*"
@@ -163,10 +163,12 @@ class InputRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputPath:
-    """What one flavour of iptables does with packets to the machine itself; they pass every flavour."""
+    """What one flavour of iptables does with one family's packets to the machine itself; they pass every
+    flavour of it."""
 
     flavour: str
     """legacy or nft."""
+    family: Family = Family.IPV4
     policy: str = ACCEPT
     """What becomes of packets that no rule decides about: ACCEPT or DROP."""
     rules: tuple[InputRule, ...] = ()
@@ -174,9 +176,16 @@ class InputPath:
     left_out: int = 0
     """Rules beyond the number that is kept."""
 
+    @property
+    def tool(self) -> str:
+        """The command that shows it: `iptables-nft`, `ip6tables-legacy`."""
+        return f"{'iptables' if self.family is Family.IPV4 else 'ip6tables'}-{self.flavour}"
+
     def rules_against(self, service: Service) -> tuple[tuple[InputRule, ...], bool]:
         """The rules that could drop a client's packet to the service, and whether the policy could."""
         met: list[InputRule] = []
+        if service.family is not self.family:
+            return (), False
         for rule in self.rules:
             if rule.drops and rule.could_match(service):
                 met.append(rule)
@@ -186,12 +195,24 @@ class InputPath:
 
     def to_data(self) -> dict[str, object]:
         rules = [rule.to_data() for rule in self.rules]
-        return {"flavour": self.flavour, "policy": self.policy, "rules": rules, "left_out": self.left_out}
+        return {
+            "flavour": self.flavour,
+            "family": self.family.value,
+            "policy": self.policy,
+            "rules": rules,
+            "left_out": self.left_out,
+        }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "InputPath":
         rules = tuple(InputRule.from_data(rule) for rule in data["rules"])
-        return cls(flavour=data["flavour"], policy=data["policy"], rules=rules, left_out=data["left_out"])
+        return cls(
+            flavour=data["flavour"],
+            family=Family(data.get("family", Family.IPV4)),
+            policy=data["policy"],
+            rules=rules,
+            left_out=data["left_out"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +224,7 @@ class Observation:
     listeners: tuple[Listener, ...] = ()
     """Sorted."""
     inputs: tuple[InputPath, ...] = ()
-    """One for each flavour whose tools the machine has; ours first."""
+    """One for each flavour whose tools the machine has, of each family; of IPv4 first, and ours first."""
     duration_ms: int = 0
     """What the look cost."""
 

@@ -4,7 +4,7 @@ sentence that goes on after the name of the field ("Port must be …")."""
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, TypeVar
 
 from balancer.domain.types import Address, Network, PortRange
@@ -13,6 +13,8 @@ Scalar = Callable[[object], Any]
 _E = TypeVar("_E", bound=StrEnum)
 _T = TypeVar("_T")
 
+_IPV4_COMPATIBLE = IPv6Network("::/96")
+"""RFC 4291, 2.5.5.1, deprecated; tools print these addresses in the spelling of IPv4."""
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 # The kernel allows more (dev_valid_name in net/core/dev.c); a trailing '+' is a wildcard to iptables and the
 # rest is not worth the quoting.
@@ -158,7 +160,21 @@ def backend_address(value: object) -> Address:
 def _unicast(found: Address) -> Address:
     if found.is_multicast or str(found) == "255.255.255.255":
         raise Invalid("address", f"must belong to one machine; {found} is a multicast or broadcast address.")
+    if found.version == 6:
+        _refuse_ipv6_of_no_network(found)
     return found
+
+
+def _refuse_ipv6_of_no_network(found: IPv6Address) -> None:
+    if found.is_link_local:
+        raise Invalid(
+            "address",
+            f"must be an address that is routed; {found} is link-local and another one on each link.",
+        )
+    if found.ipv4_mapped is not None or (found in _IPV4_COMPATIBLE and not found.is_loopback):
+        raise Invalid(
+            "address", f"must not hold an IPv4 address in IPv6 spelling; write {found} as IPv4 address."
+        )
 
 
 def _each(value: object, read: Callable[[object], _T], what: str) -> set[_T]:

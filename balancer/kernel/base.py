@@ -101,6 +101,9 @@ class NodeFacts:
     interfaces: tuple[Interface, ...]
     forwarding: bool
     forwarding_persisted: bool
+    forwarding_ipv6: bool | None = None
+    """None where this machine has no IPv6."""
+    forwarding_ipv6_persisted: bool = False
     warnings: tuple[str, ...] = ()
 
     def to_data(self) -> dict[str, object]:
@@ -118,7 +121,8 @@ class Kernel(Protocol):
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """Makes the own chains equal to `ruleset`, whole or not at all, and verifies.
 
-        Nothing to do writes nothing. `document` is what `ruleset` was compiled from. What `permit` raises is
+        Nothing to do writes nothing; so does a ruleset of IPv6 without services where nothing of ours is held
+        (`idle`). `document` is what `ruleset` was compiled from. What `permit` raises is
         passed on, and the kernel holds what it held.
         """
 
@@ -132,7 +136,7 @@ class Kernel(Protocol):
         """What the machine does at this moment. Reads only; takes the longer the more it balances."""
 
     def remove(self) -> Receipt:
-        """Takes every own chain and jump out."""
+        """Takes every own chain and jump out, of both families."""
 
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:

@@ -18,6 +18,7 @@ from balancer.kernel.base import (
     Receipt,
     Rejected,
 )
+from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.input_rules import find_input_path
 from balancer.kernel.plan import (
     TablePlan,
@@ -27,9 +28,8 @@ from balancer.kernel.plan import (
     make_plan,
     order_tables,
     want_nothing,
-    want_ruleset,
 )
-from balancer.kernel.receipt import make_receipt
+from balancer.kernel.receipt import join_receipts, make_receipt
 from balancer.ruleset.ir import (
     CHAIN_NAME_MAX,
     Dnat,
@@ -78,13 +78,17 @@ class FakeKernel:
         driver: DriverName = DriverName.IPTABLES_RESTORE,
         interfaces: tuple[Interface, ...] = (),
         saved: str = EMPTY,
+        saved_ipv6: str | None = EMPTY,
     ) -> None:
-        """`saved` is what the machine holds at the start, as iptables-save prints it."""
+        """`saved` is what the machine holds at the start, as iptables-save prints it; `saved_ipv6` the same
+        of ip6tables, None for a machine that has none."""
         self.flavour = flavour
         self.driver = driver
         self.interfaces = interfaces
         self.snapshot: Snapshot = parse_save(saved)
+        self.snapshot_ipv6 = None if saved_ipv6 is None else parse_save(saved_ipv6)
         self.forwarding = False
+        self.forwarding_ipv6 = False
         self.fail_next: KernelError | None = None
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
@@ -94,20 +98,29 @@ class FakeKernel:
         if permit is not None:
             permit()
         refuse_impossible(ruleset)
-        plans = self._write(order_tables(want_ruleset(ruleset), document=document), ruleset.family)
-        self.forwarding = True
+        wanted = want_of(ruleset, held=self._held(ruleset.family))
+        idle = is_idle(ruleset)
+        ordered = order_tables(wanted, document=Document() if idle else document)
+        plans = self._write(ordered, ruleset.family) if ordered else ()
+        if ruleset.family == Family.IPV4:
+            self.forwarding = True
+        elif not idle:
+            self.forwarding_ipv6 = True
         return make_receipt(
             plans=plans,
             flavour=self.flavour,
             driver=self.driver,
+            family=ruleset.family,
             digest=digest_text(render_ruleset(ruleset)),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
-        lines = describe_difference(
-            snapshot=self.snapshot, wanted=want_ruleset(ruleset), family=ruleset.family
-        )
+        wanted = want_of(ruleset, held=self._held(ruleset.family))
+        if not wanted:
+            return Difference(in_sync=True)
+        snapshot = self._readable(ruleset.family)
+        lines = describe_difference(snapshot=snapshot, wanted=wanted, family=ruleset.family)
         return Difference(in_sync=not lines, lines=lines)
 
     def facts(self) -> NodeFacts:
@@ -121,31 +134,54 @@ class FakeKernel:
             interfaces=self.interfaces,
             forwarding=self.forwarding,
             forwarding_persisted=self.forwarding,
+            forwarding_ipv6=None if self.snapshot_ipv6 is None else self.forwarding_ipv6,
+            forwarding_ipv6_persisted=self.forwarding_ipv6,
         )
 
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
-        return replace(self.observed, inputs=(find_input_path(self.snapshot, flavour=self.flavour),))
+        inputs = tuple(
+            find_input_path(held, flavour=self.flavour, family=family)
+            for family in Family
+            if (held := self._held(family)) is not None
+        )
+        return replace(self.observed, inputs=inputs)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""
-        plans = self._write(want_nothing(), Family.IPV4)
-        return make_receipt(plans=plans, flavour=self.flavour, driver=self.driver, digest="")
+        ipv4 = self._remove(Family.IPV4)
+        held = self._held(Family.IPV6)
+        if held is None or not holds_ours(held):
+            return ipv4
+        return join_receipts(ipv4, self._remove(Family.IPV6))
+
+    def _remove(self, family: Family) -> Receipt:
+        plans = self._write(want_nothing(), family)
+        return make_receipt(plans=plans, flavour=self.flavour, driver=self.driver, family=family, digest="")
+
+    def _held(self, family: Family) -> Snapshot | None:
+        return self.snapshot if family == Family.IPV4 else self.snapshot_ipv6
+
+    def _readable(self, family: Family) -> Snapshot:
+        held = self._held(family)
+        if held is None:
+            raise Rejected("The program ip6tables is not installed. Nothing was changed.")
+        return held
 
     def _write(self, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
         failure, self.fail_next = self.fail_next, None
         if failure is not None:
             raise failure
-        plans = make_plan(snapshot=self.snapshot, wanted=wanted, family=family)
-        found = find_foreign_references(snapshot=self.snapshot, plans=plans)
+        snapshot = self._readable(family)
+        plans = make_plan(snapshot=snapshot, wanted=wanted, family=family)
+        found = find_foreign_references(snapshot=snapshot, plans=plans)
         if found:
             raise Rejected(f"Rules that are not lbadmin's point to chains that have to go: {found[0]}.")
         for plan in plans:
-            self._commit(plan)
+            self._commit(plan, chains=snapshot.table(plan.table).chains)
         return plans
 
-    def _commit(self, plan: TablePlan) -> None:
-        chains = self.snapshot.table(plan.table).chains
+    def _commit(self, plan: TablePlan, *, chains: dict[str, tuple[str, ...]]) -> None:
         chains.update(plan.write)
         for name in plan.delete:
             del chains[name]

@@ -68,6 +68,16 @@ def read_snapshot(*, flavour: Flavour, family: Family) -> Snapshot:
         raise Rejected(f"Reading the kernel's rules failed: {error} Nothing was changed.") from error
 
 
+def read_if_any(*, flavour: Flavour, family: Family) -> Snapshot | None:
+    """The same; None of IPv6 where this machine does not have it, or cannot say what it holds."""
+    if family is Family.IPV4:
+        return read_snapshot(flavour=flavour, family=family)
+    try:
+        return read_snapshot(flavour=flavour, family=family)
+    except Rejected:
+        return None
+
+
 def read_other_flavour(*, flavour: Flavour, family: Family) -> Snapshot | None:
     """What the other flavour holds; None where its tools are not installed."""
     if find_tool(tool_name(flavour=flavour.other, verb="save", family=family)) is None:
@@ -75,7 +85,7 @@ def read_other_flavour(*, flavour: Flavour, family: Family) -> Snapshot | None:
     return read_snapshot(flavour=flavour.other, family=family)
 
 
-def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour) -> None:
+def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour, family: Family = Family.IPV4) -> None:
     """Refuses to write one flavour while the other holds our chains: both would balance every packet."""
     if other is None:
         return
@@ -84,13 +94,15 @@ def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour) -> None:
     )
     if found:
         raise Rejected(
-            f"The {flavour.other} tables of this node hold lbadmin chains ({_few(found)}), so writing the"
-            f" {flavour} ones would balance everything twice. Take those out first:"
+            f"The {_tables(flavour.other, family)} of this node hold lbadmin chains ({_few(found)}), so"
+            f" writing the {flavour} ones would balance everything twice. Take those out first:"
             f" manage.py kernel_sync --remove --flavour {flavour.other}. Nothing was changed."
         )
 
 
-def warn_about_other(*, other: Snapshot | None, flavour: Flavour) -> tuple[str, ...]:
+def warn_about_other(
+    *, other: Snapshot | None, flavour: Flavour, family: Family = Family.IPV4
+) -> tuple[str, ...]:
     """Sentences about what the other flavour would decide over ours."""
     if other is None:
         return ()
@@ -98,17 +110,21 @@ def warn_about_other(*, other: Snapshot | None, flavour: Flavour) -> tuple[str, 
     held = sorted(name for name, table in other.tables.items() if any(table.chains.values()))
     if held:
         warnings.append(
-            f"The {flavour.other} tables of this node hold rules too (in {', '.join(held)}); they see"
-            f" the same packets as the {flavour} ones and may drop or redirect what lbadmin accepts."
+            f"The {_tables(flavour.other, family)} of this node hold rules too (in {', '.join(held)}); they"
+            f" see the same packets as the {flavour} ones and may drop or redirect what lbadmin accepts."
         )
     filter_table = other.tables.get("filter")
     if filter_table is not None and filter_table.policies.get("FORWARD") == "DROP":
         warnings.append(
-            f"The FORWARD policy of the {flavour.other} tables is DROP: balanced connections are dropped"
-            f" there even though the {flavour} tables accept them. Accept them there as well, or set"
+            f"The FORWARD policy of the {_tables(flavour.other, family)} is DROP: balanced connections are"
+            f" dropped there even though the {flavour} tables accept them. Accept them there as well, or set"
             " that policy to ACCEPT."
         )
     return tuple(warnings)
+
+
+def _tables(flavour: Flavour, family: Family) -> str:
+    return f"{flavour} tables" if family is Family.IPV4 else f"IPv6 {flavour} tables"
 
 
 def _few(names: list[str]) -> str:

@@ -4,12 +4,12 @@ import uuid
 from dataclasses import replace
 
 from balancer.domain.codec import load_document
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document
 from balancer.kernel.base import Kernel
 from balancer.kernel.guard import START_IT, Candidate, NoGuard, TooLate
 from balancer.kernel.guard_files import GuardError
 from balancer.kernel.guard_state import Confirmed, Outcome, Pending, Why
-from balancer.ruleset.parse import parse_ruleset
+from balancer.kernel.guardian import rulesets_of
 
 BOOT_ID = "fake-boot"
 
@@ -109,9 +109,9 @@ class FakeGuard:
         confirmed = self._confirmed
         assert confirmed is not None
         document = load_document(confirmed.document)[0] or Document()
-        for family, text in confirmed.rulesets.items():
+        for ruleset in rulesets_of(confirmed):
             if self.kernel is not None:
-                self.kernel.sync(ruleset=parse_ruleset(text, family=Family(family)), document=document)
+                self.kernel.sync(ruleset=ruleset, document=document)
         self._pending = None
         self._outcome = Outcome(
             token=pending.token,

@@ -54,7 +54,8 @@ class Confirmed:
     digest: str
     document: str
     rulesets: Mapping[str, str]
-    """Family -> text; of the document, with the overrides that it holds."""
+    """Family -> text; of the document, with the overrides that it holds. An earlier version wrote IPv4 only,
+    and carried nothing else (`guardian.rulesets_of`)."""
     overrides: str = ""
     """Digest of the operational overrides in it, empty where there are none."""
     job: str = ""

@@ -13,6 +13,7 @@ from balancer.domain.types import Document, Family
 from balancer.kernel.base import Kernel
 from balancer.kernel.guard_files import Damaged, GuardError
 from balancer.kernel.guard_state import Confirmed, GuardDirectory, Heard, Outcome, Pending, Why
+from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Ruleset, Table, TableName
 from balancer.ruleset.parse import parse_ruleset
 
@@ -102,7 +103,7 @@ class Guardian:
             confirmed, note = self._files.read_confirmed()
         if confirmed is None:
             self._say("Nothing was confirmed on this node yet; waiting for its worker.")
-        elif confirmed.boot_id != self._boot_id or self._is_kernel_empty(confirmed):
+        elif confirmed.boot_id != self._boot_id or self._is_kernel_empty():
             if not self._write(confirmed, still=lambda: not self._files.has_pending()):
                 return
             self._note_boot(confirmed)
@@ -114,12 +115,10 @@ class Guardian:
             self._say(f"{note} Started; revision {confirmed.revision} was confirmed last.")
         self._starting = False
 
-    def _is_kernel_empty(self, confirmed: Confirmed) -> bool:
+    def _is_kernel_empty(self) -> bool:
         try:
-            return all(
-                self._kernel().compare(ruleset=nothing_of_ours(Family(family))).in_sync
-                for family in confirmed.rulesets
-            )
+            kernel = self._kernel()
+            return all(kernel.compare(ruleset=nothing_of_ours(family)).in_sync for family in Family)
         except Exception as error:  # noqa: BLE001 - a kernel that cannot be read now is not empty for sure
             self._say(f"The kernel could not be read: {error}")
             return False
@@ -159,8 +158,7 @@ class Guardian:
         kernel = self._kernel()
         try:
             document = load_document(confirmed.document)[0] or Document()
-            for family, text in confirmed.rulesets.items():
-                ruleset = parse_ruleset(text, family=Family(family))
+            for ruleset in rulesets_of(confirmed):
                 kernel.sync(ruleset=ruleset, document=document, permit=permit)
         except Exception as error:  # noqa: BLE001 - whatever a driver does wrong, the guard goes on trying
             self._tries += 1
@@ -210,6 +208,17 @@ class Guardian:
         if text.strip() != self._said:
             self._said = text.strip()
             logger.warning("%s", self._said)
+
+
+def rulesets_of(confirmed: Confirmed) -> tuple[Ruleset, ...]:
+    """One for each family; IPv6 without services where it is not told. Raises Unparsable."""
+    texts = {Family(family): text for family, text in confirmed.rulesets.items()}
+    return tuple(
+        parse_ruleset(texts[family], family=family)
+        if family in texts
+        else compile_document(Document(), family=family)
+        for family in Family
+    )
 
 
 def nothing_of_ours(family: Family) -> Ruleset:

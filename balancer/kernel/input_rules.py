@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from balancer.domain.observation import ACCEPT, DROP, REJECT, InputPath, InputRule, interface_matches
-from balancer.domain.types import Network, Protocol
+from balancer.domain.types import Family, Network, Protocol
 from balancer.kernel.base import Flavour
 from balancer.ruleset.ir import OWN_PREFIX
 from balancer.ruleset.parse import Snapshot
@@ -36,13 +36,14 @@ _VERDICTS = {ACCEPT, DROP, REJECT}
 _LOOPBACK = "lo"
 
 
-def find_input_path(snapshot: Snapshot, *, flavour: Flavour) -> InputPath:
+def find_input_path(snapshot: Snapshot, *, flavour: Flavour, family: Family = Family.IPV4) -> InputPath:
     """What `snapshot` of one flavour would do. Never raises."""
     table = snapshot.table("filter")
     walk = _Walk(table.chains)
     walk.follow("INPUT", _EVERYTHING, path=())
     return InputPath(
         flavour=flavour.value,
+        family=family,
         policy=table.policies.get("INPUT", ACCEPT),
         rules=tuple(walk.found[:RULES_KEPT]),
         left_out=walk.left_out + max(0, len(walk.found) - RULES_KEPT),

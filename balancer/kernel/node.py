@@ -4,12 +4,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
 from balancer.domain.types import Document, Family
 from balancer.kernel import sysctl
+from balancer.kernel.advertised import warn_about_advertisements
 from balancer.kernel.base import (
     Difference,
     DriverName,
@@ -23,7 +25,14 @@ from balancer.kernel.base import (
 )
 from balancer.kernel.client_sets import drop_sets, prepare_sets
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
-from balancer.kernel.flavour import read_other_flavour, read_snapshot, refuse_own_chains, warn_about_other
+from balancer.kernel.flavour import (
+    read_if_any,
+    read_other_flavour,
+    read_snapshot,
+    refuse_own_chains,
+    warn_about_other,
+)
+from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
 from balancer.kernel.observe import observe_machine
@@ -33,15 +42,15 @@ from balancer.kernel.plan import (
     describe_difference,
     order_tables,
     want_nothing,
-    want_ruleset,
 )
-from balancer.kernel.receipt import make_receipt
+from balancer.kernel.receipt import join_receipts, make_receipt
 from balancer.kernel.restore import RestoreDriver
 from balancer.kernel.selection import Selection, select
 from balancer.kernel.tools import find_tool
 from balancer.kernel.transaction import Transaction
 from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.parse import Snapshot
 from balancer.ruleset.render import render_ruleset
 
 DEFAULT_WAIT_SECONDS = 10.0
@@ -78,33 +87,42 @@ class NodeKernel:
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`. Turns forwarding on, and brings remembered connections in line as well."""
-        started = time.monotonic()
-        with self._writing(ruleset.family, ruleset) as transaction:
+        started, family, idle = time.monotonic(), ruleset.family, is_idle(ruleset)
+        plans: tuple[TablePlan, ...] = ()
+        reconciled, done = Reconciled(removed=0), _Forwarding()
+        with self._writing(family, ruleset) as transaction:
             if permit is not None:
                 permit()
-            warnings = self._look_at_other_flavour(ruleset.family)
-            wanted = order_tables(want_ruleset(ruleset), document=document)
+            wanted = want_of(ruleset, held=self._read(ruleset))
+            warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
             prepare_sets(ruleset)
-            plans, turned_on = _bring_in_with_forwarding(transaction, wanted)
+            if idle:
+                warnings = ()
+                plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
+            else:
+                warnings += warn_about_advertisements() if family is Family.IPV6 else ()
+                wanted = order_tables(wanted, document=document)
+                plans, done = self._bring_in_with_forwarding(transaction, wanted)
             warnings += drop_sets(ruleset)
-            reconciled = self._reconcile(document, ruleset.family)
-            written, not_persisted = self._persist_forwarding(ruleset.family)
+            if wanted:
+                reconciled = self._reconcile(document, family)
         return self._receipt(
             plans,
             reconciled,
+            family=family,
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=(*(["Turned forwarding on."] if turned_on else []), *written),
-            warnings=(*warnings, *not_persisted),
+            steps=done.steps,
+            warnings=(*warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
-        wanted = want_ruleset(ruleset)
         lines: tuple[str, ...] = ()
         for _ in range(COMPARE_READS):
-            snapshot = read_snapshot(flavour=self._select().flavour, family=ruleset.family)
-            lines = describe_difference(snapshot=snapshot, wanted=wanted, family=ruleset.family)
+            held = self._read(ruleset)
+            wanted = want_of(ruleset, held=held)
+            lines = describe_difference(snapshot=held or Snapshot(), wanted=wanted, family=ruleset.family)
             if not lines:
                 break
         return Difference(in_sync=not lines, lines=lines)
@@ -112,8 +130,10 @@ class NodeKernel:
     def facts(self) -> NodeFacts:
         """See `Kernel.facts`."""
         selection = self._select()
-        family = Family.IPV4
         path = self._sysctl_path()
+        persisted = {
+            family: path is not None and sysctl.is_persisted(path=path, family=family) for family in Family
+        }
         return NodeFacts(
             flavour=selection.flavour,
             driver=selection.driver,
@@ -121,24 +141,37 @@ class NodeKernel:
             kernel=os.uname().release,
             iptables_version=selection.version,
             interfaces=list_interfaces(),
-            forwarding=sysctl.is_forwarding(family=family),
-            forwarding_persisted=path is not None and sysctl.is_persisted(path=path, family=family),
-            warnings=self._find_warnings(family),
+            forwarding=sysctl.is_forwarding(family=Family.IPV4) is True,
+            forwarding_persisted=persisted[Family.IPV4],
+            forwarding_ipv6=sysctl.is_forwarding(family=Family.IPV6),
+            forwarding_ipv6_persisted=persisted[Family.IPV6],
+            warnings=self._find_warnings(),
         )
 
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
-        return observe_machine(flavour=self._select().flavour, family=Family.IPV4)
+        return observe_machine(flavour=self._select().flavour)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""
+        ipv4 = self._remove(Family.IPV4)
+        held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)
+        if held is None or not holds_ours(held):
+            return ipv4
+        return join_receipts(ipv4, self._remove(Family.IPV6))
+
+    def _remove(self, family: Family) -> Receipt:
         started = time.monotonic()
-        family = Family.IPV4
         with self._writing(family) as transaction:
             plans = transaction.bring_in(want_nothing())
             drop_sets(Ruleset(family=family, tables=()))
             reconciled = self._reconcile(Document(), family)
-        return self._receipt(plans, reconciled, started=started)
+        return self._receipt(plans, reconciled, family=family, started=started)
+
+    def _read(self, ruleset: Ruleset) -> Snapshot | None:
+        """None where that cannot be read, and need not be."""
+        read = read_if_any if is_idle(ruleset) else read_snapshot
+        return read(flavour=self._select().flavour, family=ruleset.family)
 
     def _select(self) -> Selection:
         if self._selected is None:
@@ -159,33 +192,61 @@ class NodeKernel:
                 go_on=go_on_elsewhere(ruleset, flavour=selection.flavour),
             )
 
-    def _look_at_other_flavour(self, family: Family) -> tuple[str, ...]:
+    def _look_at_other_flavour(self, family: Family, *, unless_unreadable: bool = False) -> tuple[str, ...]:
         flavour = self._select().flavour
-        other = read_other_flavour(flavour=flavour, family=family)
-        refuse_own_chains(other=other, flavour=flavour)
-        return warn_about_other(other=other, flavour=flavour)
+        if unless_unreadable:
+            other = read_if_any(flavour=flavour.other, family=family)
+        else:
+            other = read_other_flavour(flavour=flavour, family=family)
+        refuse_own_chains(other=other, flavour=flavour, family=family)
+        return warn_about_other(other=other, flavour=flavour, family=family)
 
-    def _find_warnings(self, family: Family) -> tuple[str, ...]:
-        try:
-            warnings = self._look_at_other_flavour(family)
-        except KernelError as error:
-            warnings = (str(error),)
+    def _find_warnings(self) -> tuple[str, ...]:
+        warnings: tuple[str, ...] = ()
+        for family in self._used_families():
+            try:
+                warnings += self._look_at_other_flavour(family)
+            except KernelError as error:
+                warnings += (str(error),)
         if find_tool("conntrack") is None:
             warnings += (
                 "The program conntrack is not installed: UDP clients stay on backends that were removed.",
             )
-        return warnings
+        return (*warnings, *warn_about_advertisements())
 
-    def _persist_forwarding(self, family: Family) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Steps and warnings. Failing to write a file is no reason to take working rules out again."""
+    def _used_families(self) -> tuple[Family, ...]:
+        held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)
+        return tuple(Family) if held is not None and holds_ours(held) else (Family.IPV4,)
+
+    def _bring_in_with_forwarding(
+        self, transaction: Transaction, wanted: Wanted
+    ) -> tuple[tuple[TablePlan, ...], "_Forwarding"]:
+        """The plans that were committed. Forwarding that had to be turned on is turned off on failure."""
+        family = transaction.family
+        turned_on = sysctl.ensure_forwarding(family=family)
+        try:
+            plans = transaction.bring_in(wanted)
+        except KernelError:
+            if turned_on:
+                sysctl.stop_forwarding(family=family)
+            raise
+        done = self._persist_forwarding(family)
+        name = "forwarding" if family is Family.IPV4 else "IPv6 forwarding"
+        steps = (f"Turned {name} on.", *done.steps) if turned_on else done.steps
+        return plans, _Forwarding(steps=steps, warnings=done.warnings)
+
+    def _persist_forwarding(self, family: Family) -> "_Forwarding":
+        """Failing to write a file is no reason to take working rules out again."""
         path = self._sysctl_path()
         if path is None:
-            return (), ()
+            return _Forwarding()
         try:
             written = sysctl.persist_forwarding(path=path, family=family)
         except OSError as error:
-            return (), (f"Forwarding is on, but will not outlast a reboot: {path}: {error.strerror}.",)
-        return ((f"Wrote {path}, so that forwarding outlasts a reboot.",) if written else ()), ()
+            text = f"Forwarding is on, but will not outlast a reboot: {path}: {error.strerror}."
+            return _Forwarding(warnings=(text,))
+        steps = (f"Wrote {path}, so that forwarding outlasts a reboot.",) if written else ()
+        return _Forwarding(steps=steps)
 
     def _sysctl_path(self) -> Path | None:
         if self._sysctl_file is not None:
@@ -202,6 +263,7 @@ class NodeKernel:
         plans: tuple[TablePlan, ...],
         reconciled: Reconciled,
         *,
+        family: Family,
         started: float,
         digest: str = "",
         steps: tuple[str, ...] = (),
@@ -211,7 +273,8 @@ class NodeKernel:
         return make_receipt(
             plans=plans,
             flavour=selection.flavour,
-            driver=selection.driver,
+            driver=selection.driver_for(family),
+            family=family,
             digest=digest,
             duration_ms=round((time.monotonic() - started) * 1000),
             connections_removed=reconciled.removed,
@@ -220,12 +283,9 @@ class NodeKernel:
         )
 
 
-def _bring_in_with_forwarding(transaction: Transaction, wanted: Wanted) -> tuple[tuple[TablePlan, ...], bool]:
-    """The plans that were committed, and whether forwarding had to be turned on. Undoes that on failure."""
-    turned_on = sysctl.ensure_forwarding(family=transaction.family)
-    try:
-        return transaction.bring_in(wanted), turned_on
-    except KernelError:
-        if turned_on:
-            sysctl.stop_forwarding(family=transaction.family)
-        raise
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Forwarding:
+    """What was said about turning it on and making it last."""
+
+    steps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -7,22 +7,24 @@ from balancer.domain.observation import ConnectionCount, InputPath, Observation
 from balancer.domain.types import Address, Family, Protocol, format_endpoint
 from balancer.kernel.base import Flavour
 from balancer.kernel.conntrack import Flows, count_entries
-from balancer.kernel.flavour import read_other_flavour, read_snapshot
+from balancer.kernel.flavour import read_if_any, read_snapshot, tool_name
 from balancer.kernel.input_rules import find_input_path
 from balancer.kernel.network import list_listeners, local_addresses
+from balancer.kernel.tools import find_tool
+from balancer.ruleset.parse import Snapshot
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP)
 UNBALANCED_KEPT = 1000
 """Addresses and ports: whoever sends datagrams to every port must not make the row grow."""
 
 
-def observe_machine(*, flavour: Flavour, family: Family) -> Observation:
+def observe_machine(*, flavour: Flavour) -> Observation:
     """Raises KernelError where a part cannot be read: half a look would be taken for the whole."""
     started = time.monotonic()
     return Observation(
-        connections=count_connections(family=family),
+        connections=tuple(found for family in Family for found in count_connections(family=family)),
         listeners=list_listeners(),
-        inputs=_input_paths(flavour=flavour, family=family),
+        inputs=tuple(path for family in Family for path in _input_paths(flavour=flavour, family=family)),
         duration_ms=round((time.monotonic() - started) * 1000),
     )
 
@@ -71,8 +73,19 @@ def _merge(entries: Counter[Flows], established: Counter[Flows]) -> tuple[Connec
 
 
 def _input_paths(*, flavour: Flavour, family: Family) -> tuple[InputPath, ...]:
-    paths = [find_input_path(read_snapshot(flavour=flavour, family=family), flavour=flavour)]
-    other = read_other_flavour(flavour=flavour, family=family)
-    if other is not None:
-        paths.append(find_input_path(other, flavour=flavour.other))
+    """One for each flavour whose tools the machine has, ours first."""
+    paths = []
+    for one in (flavour, flavour.other):
+        if one is flavour and family is Family.IPV4:
+            held = read_snapshot(flavour=one, family=family)
+        else:
+            held = _read_if_there(flavour=one, family=family)
+        if held is not None:
+            paths.append(find_input_path(held, flavour=one, family=family))
     return tuple(paths)
+
+
+def _read_if_there(*, flavour: Flavour, family: Family) -> Snapshot | None:
+    if find_tool(tool_name(flavour=flavour, verb="save", family=family)) is None:
+        return None
+    return read_if_any(flavour=flavour, family=family)

@@ -126,20 +126,28 @@ def find_foreign_references(*, snapshot: Snapshot, plans: tuple[TablePlan, ...])
 
 
 def describe_difference(*, snapshot: Snapshot, wanted: Wanted, family: Family) -> tuple[str, ...]:
-    """`+ nat: -A LB-S-web ...` for what is missing, `- ...` for what is there and should not be."""
+    """`+ nat: -A LB-S-web ...` for what is missing, `- ...` for what is there and should not be.
+
+    Of IPv6: `+ ipv6 nat: ...`.
+    """
     lines: list[str] = []
     for plan in make_plan(snapshot=snapshot, wanted=wanted, family=family):
-        table = snapshot.table(plan.table)
+        table, name = snapshot.table(plan.table), name_table(plan.table, family=family)
         for jump in plan.jumps:
-            lines += _describe_jump(plan.table, jump)
+            lines += _describe_jump(name, jump)
         for chain, rules in plan.write.items():
             if chain in plan.create:
-                lines.append(f"+ {plan.table}: -N {chain}")
-            lines += _describe_chain(plan.table, chain, table.chains.get(chain, ()), rules)
+                lines.append(f"+ {name}: -N {chain}")
+            lines += _describe_chain(name, chain, table.chains.get(chain, ()), rules)
         for chain in plan.delete:
-            lines += _describe_chain(plan.table, chain, table.chains[chain], ())
-            lines.append(f"- {plan.table}: -N {chain}")
+            lines += _describe_chain(name, chain, table.chains[chain], ())
+            lines.append(f"- {name}: -N {chain}")
     return tuple(lines)
+
+
+def name_table(table: str, *, family: Family) -> str:
+    """`nat`, or `ipv6 nat`."""
+    return table if family == Family.IPV4 else f"{family} {table}"
 
 
 def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) -> TablePlan:

@@ -1,7 +1,10 @@
 """What was done, as a Receipt with sentences for people. Pure; the real and the fake kernel share it."""
 
+from dataclasses import replace
+
+from balancer.domain.types import Family
 from balancer.kernel.base import DriverName, Flavour, Receipt
-from balancer.kernel.plan import TablePlan
+from balancer.kernel.plan import TablePlan, name_table
 
 
 def make_receipt(
@@ -10,6 +13,7 @@ def make_receipt(
     flavour: Flavour,
     driver: DriverName,
     digest: str,
+    family: Family = Family.IPV4,
     duration_ms: int = 0,
     connections_removed: int = 0,
     steps: tuple[str, ...] = (),
@@ -32,17 +36,43 @@ def make_receipt(
         connections_removed=connections_removed,
         duration_ms=duration_ms,
         ruleset_digest=digest,
-        steps=(*steps, *_describe_steps(plans=plans, removed=connections_removed, flavour=flavour)),
+        steps=(
+            *steps,
+            *_describe_steps(plans=plans, removed=connections_removed, flavour=flavour, family=family),
+        ),
         warnings=warnings,
     )
 
 
-def _describe_steps(*, plans: tuple[TablePlan, ...], removed: int, flavour: Flavour) -> list[str]:
-    steps = [_describe_plan(plan) for plan in plans]
+def join_receipts(first: Receipt, second: Receipt) -> Receipt:
+    """Of one deed for both families: IPv4, and IPv6 whose tables are named so."""
+
+    def named(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name_table(text, family=Family.IPV6) for text in texts)
+
+    return replace(
+        first,
+        changed=first.changed or second.changed,
+        tables_committed=(*first.tables_committed, *named(second.tables_committed)),
+        chains_written=(*first.chains_written, *named(second.chains_written)),
+        chains_deleted=(*first.chains_deleted, *named(second.chains_deleted)),
+        jumps_added=(*first.jumps_added, *named(second.jumps_added)),
+        connections_removed=first.connections_removed + second.connections_removed,
+        duration_ms=first.duration_ms + second.duration_ms,
+        steps=(*first.steps, *second.steps),
+        warnings=(*first.warnings, *second.warnings),
+    )
+
+
+def _describe_steps(
+    *, plans: tuple[TablePlan, ...], removed: int, flavour: Flavour, family: Family
+) -> list[str]:
+    steps = [_describe_plan(plan, family=family) for plan in plans]
+    rules = "rules" if family is Family.IPV4 else "IPv6 rules"
     if plans:
-        steps.append("Read the rules back: they are what was written.")
+        steps.append(f"Read the {rules} back: they are what was written.")
     else:
-        steps.append("The kernel already held these rules; nothing was written.")
+        steps.append(f"The kernel already held these {rules}; nothing was written.")
     if flavour is Flavour.LEGACY and any(plan.table == "nat" for plan in plans):
         steps.append(
             "Round robin went on at another backend: iptables-legacy restarts it at every commit to nat."
@@ -52,7 +82,7 @@ def _describe_steps(*, plans: tuple[TablePlan, ...], removed: int, flavour: Flav
     return steps
 
 
-def _describe_plan(plan: TablePlan) -> str:
+def _describe_plan(plan: TablePlan, *, family: Family) -> str:
     parts = []
     if plan.write:
         parts.append(f"wrote {_count(len(plan.write), 'chain')} with {_count(plan.rule_count, 'rule')}")
@@ -63,7 +93,7 @@ def _describe_plan(plan: TablePlan) -> str:
         parts.append(f"set {_count(set_jumps, 'jump')}")
     if len(plan.jumps) > set_jumps:
         parts.append(f"took out {_count(len(plan.jumps) - set_jumps, 'jump')}")
-    return f"Table {plan.table}: {', '.join(parts)}."
+    return f"Table {name_table(plan.table, family=family)}: {', '.join(parts)}."
 
 
 def _count(number: int, noun: str) -> str:

@@ -20,8 +20,12 @@ class Selection:
     reason: str
     version: str
 
+    def driver_for(self, family: Family) -> DriverName:
+        """python-iptables compares one bit of an interface's name over IPv6, so that it carries IPv4 only."""
+        return self.driver if family is Family.IPV4 else DriverName.IPTABLES_RESTORE
+
     def make_driver(self, *, family: Family, wait_seconds: float) -> Driver:
-        if self.driver is DriverName.PYTHON_IPTABLES:
+        if self.driver_for(family) is DriverName.PYTHON_IPTABLES:
             return PythonIptablesDriver(family=family, wait_seconds=wait_seconds)
         return RestoreDriver(flavour=self.flavour, family=family, wait_seconds=wait_seconds)
 

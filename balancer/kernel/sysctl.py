@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from balancer.domain.types import Family
@@ -11,9 +12,15 @@ HOST_SYSCTL_FILE = Path("/etc/sysctl.d/60-lbadmin.conf")
 _KEYS = {Family.IPV4: "net.ipv4.ip_forward", Family.IPV6: "net.ipv6.conf.all.forwarding"}
 
 
-def is_forwarding(*, family: Family) -> bool:
-    """In the network namespace of the calling thread: /proc/sys/net follows its reader."""
-    return _switch(family).read_text().strip() != "0"
+def is_forwarding(*, family: Family) -> bool | None:
+    """In the network namespace of the calling thread: /proc/sys/net follows its reader.
+
+    None where this kernel does not have the family.
+    """
+    try:
+        return _switch(family).read_text().strip() != "0"
+    except FileNotFoundError:
+        return None
 
 
 def ensure_forwarding(*, family: Family) -> bool:
@@ -35,18 +42,19 @@ def stop_forwarding(*, family: Family) -> None:
 
 
 def is_persisted(*, path: Path, family: Family) -> bool:
-    try:
-        return path.read_text() == _content(family)
-    except OSError:
-        return False
+    return family in _persisted(path)
 
 
 def persist_forwarding(*, path: Path, family: Family) -> bool:
-    """Writes the sysctl.d file, whole or not at all; returns whether it had to. Raises OSError."""
-    if is_persisted(path=path, family=family):
+    """Writes the sysctl.d file, whole or not at all; returns whether it had to. Raises OSError.
+
+    What it said of the other family it goes on saying.
+    """
+    persisted = _persisted(path)
+    if family in persisted:
         return False
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".lbadmin-", delete=False) as file:
-        file.write(_content(family))
+        file.write(_content({*persisted, family}))
         os.fchmod(file.fileno(), 0o644)
     os.replace(file.name, path)
     return True
@@ -56,5 +64,18 @@ def _switch(family: Family) -> Path:
     return Path("/proc/sys") / _KEYS[family].replace(".", "/")
 
 
-def _content(family: Family) -> str:
-    return f"# Written by lbadmin: a load balancer forwards packets.\n{_KEYS[family]} = 1\n"
+def _persisted(path: Path) -> set[Family]:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return set()
+    return {family for family in Family if _line(family) in lines}
+
+
+def _content(families: Collection[Family]) -> str:
+    lines = [_line(family) for family in Family if family in families]
+    return "\n".join(["# Written by lbadmin: a load balancer forwards packets.", *lines, ""])
+
+
+def _line(family: Family) -> str:
+    return f"{_KEYS[family]} = 1"

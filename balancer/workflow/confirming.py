@@ -16,19 +16,19 @@ from django.db import DatabaseError, connection
 from balancer.domain.codec import dump_document, load_document
 from balancer.domain.lifecycle import JobState
 from balancer.domain.operation import Confirm
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document
 from balancer.kernel.base import Kernel, KernelError, Permit
 from balancer.kernel.guard import Candidate, Guard, TooLate
 from balancer.kernel.guard_files import GuardError
 from balancer.kernel.guard_state import Confirmed
+from balancer.kernel.guardian import rulesets_of
 from balancer.models import Deployment, Job, Revision
-from balancer.ruleset.parse import parse_ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, effective_of, effective_of_job
 from balancer.workflow.job_records import UNENDED, Outcome, as_steps, note, record
-from balancer.workflow.revisions import compile_rulesets, live_revision, render_rulesets
+from balancer.workflow.revisions import live_revision, node_rulesets, render_node_rulesets
 
 PATIENCE_SECONDS = 10.0
 """How long a worker goes on checking before it does so at its ticks, which leaves it free for them."""
@@ -74,7 +74,7 @@ def confirmed_state(revision: Revision, effective: Effective) -> Confirmed:
         revision=revision.number,
         digest=revision.digest,
         document=dump_document(effective.document),
-        rulesets=render_rulesets(effective.document),
+        rulesets=render_node_rulesets(effective.document),
         overrides=effective.digest,
     )
 
@@ -178,6 +178,15 @@ def make_probes(*, job: Job, bench: Bench) -> tuple[ConfirmProbe, ...]:
     return (reached, *probes)
 
 
+def put_back(*, before: Confirmed, token: str, bench: Bench) -> None:
+    """Make the kernel carry what was confirmed before, and tell the guard. Raises KernelError, GuardError."""
+    document = load_document(before.document)[0] or Document()
+    permit = permit_of(guard=bench.guard, token=token)
+    for ruleset in rulesets_of(before):
+        bench.kernel.sync(ruleset=ruleset, document=document, permit=permit)
+    bench.guard.disarm(token=token)
+
+
 def have_passed(probes: tuple[ConfirmProbe, ...]) -> bool:
     return all(probe.passed is not False for probe in probes)
 
@@ -191,7 +200,7 @@ def _read_back(*, job: Job, kernel: Kernel) -> ConfirmProbe:
     try:
         lines = [
             line
-            for ruleset in compile_rulesets(effective_of_job(job).document).values()
+            for ruleset in node_rulesets(effective_of_job(job).document).values()
             for line in kernel.compare(ruleset=ruleset).lines
         ]
     except KernelError as error:
@@ -241,13 +250,8 @@ def _put_back(*, job: Job, token: str, why: str, bench: Bench) -> JobState | Non
     before = bench.guard.confirmed()
     if before is None:
         return JobState.UNCONFIRMED
-    document = load_document(before.document)[0] or Document()
     try:
-        for family, text in before.rulesets.items():
-            ruleset = parse_ruleset(text, family=Family(family))
-            permit = permit_of(guard=bench.guard, token=token)
-            bench.kernel.sync(ruleset=ruleset, document=document, permit=permit)
-        bench.guard.disarm(token=token)
+        put_back(before=before, token=token, bench=bench)
     except (KernelError, GuardError):
         return JobState.UNCONFIRMED  # at the next tick, or by the guard
     revisions = Revision.objects.filter(cluster=job.node.cluster_id)

@@ -20,7 +20,7 @@ from balancer.ruleset.marker import with_marker
 from balancer.workflow.confirming import Bench, confirmed_state, permit_of
 from balancer.workflow.effective import Effective, effective_of, effective_of_job
 from balancer.workflow.job_records import Outcome, note, record
-from balancer.workflow.revisions import compile_rulesets
+from balancer.workflow.revisions import compile_rulesets, node_rulesets
 
 DRILL_SECONDS = 5.0
 """From the arming to the deadline."""
@@ -96,7 +96,10 @@ def _arm(job: Job, effective: Effective, bench: Bench) -> str:
 
 
 def _mark(job: Job, effective: Effective, bench: Bench, *, token: str) -> None:
-    """Add the marker, read it back, and keep that with the job."""
+    """Add the marker, read it back, and keep that with the job.
+
+    Only to the families of the revision: IPv6 tables that are not used are not to be used for a drill.
+    """
     job.receipt, overrides = {}, [override.to_data() for override in effective.overrides]
     permit = permit_of(guard=bench.guard, token=token)
     for family, ruleset in compile_rulesets(effective.document).items():
@@ -145,5 +148,5 @@ def _judge(job: Job, restored: Restored, bench: Bench) -> Outcome:
 
 
 def _differing(effective: Effective, bench: Bench) -> list[str]:
-    rulesets = compile_rulesets(effective.document).values()
+    rulesets = node_rulesets(effective.document).values()
     return [line for ruleset in rulesets for line in bench.kernel.compare(ruleset=ruleset).lines]

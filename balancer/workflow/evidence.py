@@ -35,7 +35,7 @@ from balancer.workflow.audit import Action
 from balancer.workflow.changes import rules_of
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.errors import Refused
-from balancer.workflow.revisions import render_rulesets
+from balancer.workflow.revisions import render_node_rulesets
 from balancer.workflow.traffic import service_value
 from balancer.workflow.waivers import waiver_of
 
@@ -115,9 +115,14 @@ def _probes(job: Job) -> list[Data]:
 
 
 def _carried(job: Job) -> dict[str, str] | None:
-    """Family -> text where overrides made the node carry something else than the revision."""
+    """Family -> text where the node was brought to something else than the texts of the revision: overrides
+    were laid over it, or rules of a family that it does not have any more were taken out."""
     effective = effective_of_job(job)
-    return render_rulesets(effective.document) if effective.overrides else None
+    texts = render_node_rulesets(effective.document)
+    receipt = job.receipt or {}
+    if not effective.overrides and set(receipt) <= set(job.revision.rulesets):
+        return None
+    return {family: texts[family] for family in sorted({*receipt, *job.revision.rulesets})}
 
 
 def _late_reviews(deployment: Deployment) -> list[Data]:

@@ -27,6 +27,8 @@ class Outcome:
     error: str = ""
     known: bool = True
     refused: bool = False
+    partly: bool = False
+    """Some families were written and others were not."""
     receipt: dict[str, Any] | None = None
     steps: list[str] = field(default_factory=list)
     carried: Revision | None = None

@@ -32,7 +32,7 @@ from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
-from balancer.workflow.revisions import compile_rulesets, live_revision
+from balancer.workflow.revisions import live_revision, node_rulesets
 from balancer.workflow.rollout import turn_since
 from balancer.workflow.windows import run_due_windows
 
@@ -222,7 +222,7 @@ def _is_in_sync(
 def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
     key = revision.pk, effective.digest
     if memory.compiled is None or memory.compiled[0] != key:
-        memory.compiled = key, tuple(compile_rulesets(effective.document).values())
+        memory.compiled = key, tuple(node_rulesets(effective.document).values())
     return memory.compiled[1]
 
 

@@ -17,17 +17,30 @@ from balancer.workflow.audit import Action
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
 
-FAMILIES = (Family.IPV4,)
-"""The families whose rules the nodes carry."""
-
 
 def compile_rulesets(document: Document) -> dict[Family, Ruleset]:
-    return {family: compile_document(document, family=family) for family in FAMILIES}
+    """What a revision keeps: IPv4 always, IPv6 where the document has an IPv6 service, enabled or not.
+
+    So the digest of a revision without one is what it was before there was IPv6.
+    """
+    has_ipv6 = any(service.family is Family.IPV6 for service in document.services)
+    families = tuple(Family) if has_ipv6 else (Family.IPV4,)
+    return {family: compile_document(document, family=family) for family in families}
+
+
+def node_rulesets(document: Document) -> dict[Family, Ruleset]:
+    """What a node carries: both families, so that it also gets rid of IPv6 services that are gone."""
+    return {family: compile_document(document, family=family) for family in Family}
 
 
 def render_rulesets(document: Document) -> dict[str, str]:
     """Family -> text, as a revision keeps them."""
     return {str(family): render_ruleset(ruleset) for family, ruleset in compile_rulesets(document).items()}
+
+
+def render_node_rulesets(document: Document) -> dict[str, str]:
+    """Family -> text, as a node's guard keeps them."""
+    return {str(family): render_ruleset(ruleset) for family, ruleset in node_rulesets(document).items()}
 
 
 def document_of(revision: Revision) -> Document:

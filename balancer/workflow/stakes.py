@@ -12,13 +12,12 @@ from django.utils import timezone
 from balancer.domain.advice import Advice, Machine, ServiceChange, advise
 from balancer.domain.lifecycle import JobState
 from balancer.domain.observation import Observation
-from balancer.domain.types import Address, Protocol
+from balancer.domain.types import Address, Family, Protocol
 from balancer.kernel.fates import Fate, Services, count_fates
 from balancer.models import Cluster, Job, Node
 from balancer.workflow.documents import live_document
 from balancer.workflow.observations import observation_of
 from balancer.workflow.presence import is_absent
-from balancer.workflow.revisions import FAMILIES
 
 OUTDATED_AFTER = timedelta(minutes=3)
 """Three looks at the usual pace."""
@@ -137,7 +136,7 @@ def _addresses(node: Node) -> list[tuple[str, Address]]:
 def _recent_commits(cluster: Cluster) -> Counter[int]:
     """Node -> jobs of the last 24 hours that wrote something."""
     wrote = Q()
-    for family in FAMILIES:
+    for family in Family:
         wrote |= Q(**{f"receipt__{family.value}__changed": True})
     since = timezone.now() - RECENT
     jobs = Job.objects.filter(wrote, node__cluster=cluster, state=JobState.SUCCEEDED, finished_at__gte=since)

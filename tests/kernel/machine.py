@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from balancer.domain.codec import parse_document
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Family
 from balancer.kernel.base import Flavour
+from balancer.kernel.flavour import tool_name
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import OWN_PREFIX, Ruleset
 
@@ -141,8 +142,8 @@ def document(*services: dict[str, Any]) -> Document:
     return found
 
 
-def ruleset(*services: dict[str, Any]) -> Ruleset:
-    return compile_document(document(*services))
+def ruleset(*services: dict[str, Any], family: Family = Family.IPV4) -> Ruleset:
+    return compile_document(document(*services), family=family)
 
 
 def run(*command: str, text: str | None = None, check: bool = True) -> str:
@@ -151,14 +152,15 @@ def run(*command: str, text: str | None = None, check: bool = True) -> str:
     return done.stdout
 
 
-def save(flavour: Flavour, *, counters: bool = False) -> str:
+def save(flavour: Flavour, *, counters: bool = False, family: Family = Family.IPV4) -> str:
     """What the kernel holds, without the comments that carry the time, nor empty tables."""
-    text = run(f"iptables-{flavour}-save", *(["-c"] if counters else []))
+    text = run(tool_name(flavour=flavour, verb="save", family=family), *(["-c"] if counters else []))
     return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith("#"))
 
 
-def load(flavour: Flavour, text: str, *, counters: bool = False) -> None:
-    run(f"iptables-{flavour}-restore", "--noflush", "-w", "5", *(["-c"] if counters else []), text=text)
+def load(flavour: Flavour, text: str, *, counters: bool = False, family: Family = Family.IPV4) -> None:
+    tool = tool_name(flavour=flavour, verb="restore", family=family)
+    run(tool, "--noflush", "-w", "5", *(["-c"] if counters else []), text=text)
 
 
 def foreign_part(text: str, *, without_chain: str | None = None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from balancer.domain.observation import ConnectionCount, Listener, Observation
-from balancer.domain.types import Protocol
+from balancer.domain.types import Family, Protocol
 from balancer.kernel.base import DriverName, Flavour, KernelError, OutcomeUnknown, Rejected
 from balancer.kernel.node import NodeKernel
 from balancer.kernel.tools import read_lines
@@ -107,7 +107,7 @@ def test_what_input_drops_is_read_as_this_flavour_saves_it(kernel: NodeKernel, f
         "-A guard -s 203.0.113.9 -j REJECT\nCOMMIT\n",
     )
     run(f"iptables-{flavour}", "-w", "-P", "INPUT", "DROP")
-    paths = {path.flavour: path for path in kernel.observe().inputs}
+    paths = {path.flavour: path for path in kernel.observe().inputs if path.family is Family.IPV4}
     (rule,) = paths[flavour].rules
     assert rule.text == "-A guard -s 203.0.113.9/32 -j REJECT --reject-with icmp-port-unreachable"
     assert (rule.ports, str(rule.source), rule.exact) == (((80, 80), (443, 443)), "203.0.113.9/32", True)
@@ -116,8 +116,14 @@ def test_what_input_drops_is_read_as_this_flavour_saves_it(kernel: NodeKernel, f
 
 def test_what_the_other_flavour_drops_is_seen_too(kernel: NodeKernel, flavour: Flavour) -> None:
     load(flavour.other, "*filter\n-A INPUT -p tcp -m tcp --dport 80 -j DROP\nCOMMIT\n")
-    paths = {path.flavour: [rule.text for rule in path.rules] for path in kernel.observe().inputs}
-    assert paths == {flavour: [], flavour.other: ["-A INPUT -p tcp -m tcp --dport 80 -j DROP"]}
+    load(flavour.other, "*filter\n-A INPUT -s 2001:db8::9 -j DROP\nCOMMIT\n", family=Family.IPV6)
+    paths = {path.tool: [rule.text for rule in path.rules] for path in kernel.observe().inputs}
+    assert paths == {
+        f"iptables-{flavour}": [],
+        f"iptables-{flavour.other}": ["-A INPUT -p tcp -m tcp --dport 80 -j DROP"],
+        f"ip6tables-{flavour}": [],
+        f"ip6tables-{flavour.other}": ["-A INPUT -s 2001:db8::9/128 -j DROP"],
+    }
 
 
 def test_an_observation_of_a_real_machine_survives_json(kernel: NodeKernel, wires: Wires) -> None:

@@ -86,10 +86,11 @@ def test_the_guard_is_armed_with_what_is_live_before_anything_is_written(one: Si
     job = start(one)
     one.run(job)
 
-    [(pending, confirmed)] = seen
+    (pending, confirmed) = seen[0]
     assert (pending.job, pending.revision, pending.seconds) == (str(job.pk), 2, 120)
     assert (confirmed.revision, confirmed.digest) == (before.number, before.digest)
-    assert confirmed.rulesets == before.rulesets
+    assert {"ipv4": confirmed.rulesets["ipv4"]} == before.rulesets
+    assert set(confirmed.rulesets) == {"ipv4", "ipv6"}
 
 
 def test_checks_that_hold_confirm_at_once_and_are_kept_with_the_job(one: Site) -> None:

@@ -69,7 +69,7 @@ def test_no_transaction_is_open_while_the_kernel_is_at_work(site: Site, job: Job
 
     site.run(job, kernel=Watching())
 
-    assert seen == [depth]
+    assert seen == [depth] * 2, "one sync for each family"
 
 
 # What is refused

@@ -4,7 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from balancer.domain.types import Document, Family
-from balancer.kernel.plan import describe_difference, want_ruleset
+from balancer.kernel.base import Flavour
+from balancer.kernel.flavour import tool_name
+from balancer.kernel.idle import want_of
+from balancer.kernel.plan import describe_difference
 from balancer.lab.article import EXPECTED_LOSS, load_rules, method_one, method_two
 from balancer.lab.topology import Lab
 from balancer.lab.traffic import Report, open_connections
@@ -53,12 +56,14 @@ def measure_ours(*, lab: Lab, title: str, judge: Judge, count: int = CONNECTIONS
 
 def differences(*, lab: Lab, document: Document) -> list[str]:
     """What the kernel of each balancer has too much (-) or too little (+) of the document's rules."""
-    wanted = want_ruleset(compile_document(document))
     lines = []
     for balancer, flavour in FLAVOURS.items():
-        saved = parse_save(lab.run(machine=balancer, command=[f"iptables-{flavour}-save"]))
-        found = describe_difference(snapshot=saved, wanted=wanted, family=Family.IPV4)
-        lines += [f"{balancer}: {line}" for line in found]
+        for family in Family:
+            command = tool_name(flavour=Flavour(flavour), verb="save", family=family)
+            saved = parse_save(lab.run(machine=balancer, command=[command]))
+            wanted = want_of(compile_document(document, family=family), held=saved)
+            found = describe_difference(snapshot=saved, wanted=wanted, family=family)
+            lines += [f"{balancer}: {line}" for line in found]
     return lines
 
 

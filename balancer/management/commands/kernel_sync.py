@@ -4,7 +4,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from balancer.domain.types import Family
 from balancer.kernel.base import DriverName, Flavour, KernelError, Receipt
+from balancer.kernel.idle import is_idle
 from balancer.kernel.node import NodeKernel
 from balancer.management.commands._documents import read_document
 from balancer.ruleset.compile import compile_document
@@ -35,14 +37,21 @@ class Command(BaseCommand):
             flavour=options["flavour"], driver=options["driver"], this_host=options["this_host"]
         )
         try:
-            receipt = kernel.remove() if options["remove"] else self._sync(kernel, options["document"])
+            if options["remove"]:
+                self._print(kernel.remove())
+            else:
+                self._sync(kernel, options["document"])
         except KernelError as error:
             raise CommandError(str(error)) from error
-        self._print(receipt)
 
-    def _sync(self, kernel: NodeKernel, path: Path) -> Receipt:
+    def _sync(self, kernel: NodeKernel, path: Path) -> None:
+        """Both families; of IPv6 nothing is said where the document has none and the kernel held none."""
         document = read_document(path, stderr=self.stderr)
-        return kernel.sync(ruleset=compile_document(document), document=document)
+        for family in Family:
+            ruleset = compile_document(document, family=family)
+            receipt = kernel.sync(ruleset=ruleset, document=document)
+            if receipt.changed or not is_idle(ruleset):
+                self._print(receipt)
 
     def _print(self, receipt: Receipt) -> None:
         for warning in receipt.warnings:

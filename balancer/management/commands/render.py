@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_document_argument(parser)
-        parser.add_argument("--family", type=Family, choices=[Family.IPV4], default=Family.IPV4)
+        parser.add_argument("--family", type=Family, choices=list(Family), default=Family.IPV4)
 
     def handle(self, *args: Any, **options: Any) -> None:
         document = read_document(options["document"], stderr=self.stderr)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from balancer.domain.diff import DiffLine, diff_lines
 from balancer.domain.lifecycle import ChangeState, DeploymentState
+from balancer.domain.types import Family
 from balancer.models import Change, Deployment, Node, Revision
 from balancer.workflow.documents import Candidate
 from balancer.workflow.revisions import live_revision, render_rulesets
@@ -16,7 +17,7 @@ Rulesets = Mapping[str, str]
 @dataclass(frozen=True, slots=True)
 class TableDiff:
     name: str
-    """`filter`, or `filter (ipv6)` where there are rules of more than one family."""
+    """`filter`, or `filter (ipv6)`."""
     lines: tuple[DiffLine, ...]
     added: int
     removed: int
@@ -93,7 +94,7 @@ def _split(rulesets: Rulesets) -> dict[str, str]:
         name = ""
         for line in text.splitlines():
             if line.startswith("*"):
-                name = line[1:] if len(rulesets) == 1 else f"{line[1:]} ({family})"
+                name = line[1:] if family == Family.IPV4 else f"{line[1:]} ({family})"
             tables.setdefault(name, []).append(line)
     return {name: "\n".join(lines) for name, lines in tables.items() if name}
 
