@@ -279,7 +279,7 @@ class _Walk:
             and (rule.destination is None or packet.destination in rule.destination)
             and (ports is None or ports.first <= packet.port <= ports.last)
             and (not rule.destination_local or packet.destination_local)
-            and (rule.ct_state is None or (rule.ct_state == "DNAT" and flow.to is not None))
+            and (rule.ct_state in {None, "NEW"} or (rule.ct_state == "DNAT" and flow.to is not None))
             and (rule.connmark is None or flow.mark & rule.connmark.mask == rule.connmark.value)
         )
 
