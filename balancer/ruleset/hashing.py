@@ -63,8 +63,8 @@ def digits(slot: int) -> tuple[int, ...]:
 def part_of_address(packed: bytes, seed: int) -> int:
     """0 to HASH_FAN_OUT - 1: what xt_cluster makes of a source address, on a little-endian machine.
 
-    Of an IPv6 address it takes the first 32 bits alone: it gives jhash2 NF_CT_TUPLE_L3SIZE / 4 words, which is
-    one (net/netfilter/xt_cluster.c, include/net/netfilter/nf_conntrack_tuple.h).
+    Of an IPv6 address it takes the first 32 bits alone: it gives jhash2 NF_CT_TUPLE_L3SIZE / 4 words, which
+    is one (net/netfilter/xt_cluster.c, include/net/netfilter/nf_conntrack_tuple.h).
     """
     return _jhash([int.from_bytes(packed[:4], "little")], seed) * HASH_FAN_OUT >> 32
 

@@ -9,19 +9,9 @@ from balancer.domain.types import Family
 from balancer.kernel.base import Flavour
 from tests.kernel.behaviours.lab import Lab
 from tests.kernel.behaviours.services import services
-from tests.kernel.behaviours.table import BehaviourTable, cells_of, name_cell
+from tests.kernel.behaviours.table import cells_of, name_cell
 
 Cell = tuple[Flavour, Family]
-_PLUGIN = "behaviour-table"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    register(config)
-
-
-def register(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput") and not config.pluginmanager.has_plugin(_PLUGIN):
-        config.pluginmanager.register(BehaviourTable(), _PLUGIN)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,9 +34,7 @@ def labs(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 @pytest.fixture
-def bare_lab(
-    cell: Cell, labs: dict[Cell, Lab], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
+def bare_lab(cell: Cell, labs: dict[Cell, Lab], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab whose node carries whatever the test before left."""
     if cell not in labs:
         labs[cell] = Lab(flavour=cell[0], family=cell[1], directory=tmp_path_factory.mktemp("lab"))

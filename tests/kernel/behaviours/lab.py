@@ -1,8 +1,8 @@
-"""Three machines for the behaviours: clients with any address, the node, and a wire on which backends are read.
+"""Three machines for the behaviours: clients with any address, the node, and a wire where backends are read.
 
-The client's machine sends single packets from whatever source; the backends' machine takes what comes and says
-nothing, so that one look at its wire tells backend, port and source of each flow. Real sockets answer at the
-addresses that `live` gives.
+The client's machine sends single packets from whatever source; the backends' machine takes what comes and
+says nothing, so that one look at its wire tells backend, port and source of each flow. Real sockets answer at
+the addresses that `live` gives.
 """
 
 import os
@@ -164,9 +164,7 @@ class Lab:
     def carry_document(self, found: Document) -> Receipt:
         self._carried = None
         with self.inside_node():
-            return self._kernel.sync(
-                ruleset=compile_document(found, family=self.family), document=found
-            )
+            return self._kernel.sync(ruleset=compile_document(found, family=self.family), document=found)
 
     @contextmanager
     def inside_node(self) -> Iterator[None]:
@@ -258,7 +256,9 @@ class Lab:
                     return seen
                 seen[packet.number] = packet
 
-    def listen(self, address: str, port: int, *, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    def listen(
+        self, address: str, port: int, *, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> socket.socket:
         """At one of the `live` addresses."""
         return self._bound(self.backend, address, port, kind)
 
@@ -279,9 +279,7 @@ class Lab:
     def listen_on_node(self, address: str, port: int) -> socket.socket:
         return self._bound(self.node, address, port, socket.SOCK_STREAM)
 
-    def _bound(
-        self, namespace: Namespace, address: str, port: int, kind: socket.SocketKind
-    ) -> socket.socket:
+    def _bound(self, namespace: Namespace, address: str, port: int, kind: socket.SocketKind) -> socket.socket:
         with namespace.entered():
             opened = self._socket(kind)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -294,6 +292,10 @@ class Lab:
         opened = socket.socket(self._inet, kind)
         opened.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
         opened.settimeout(5)
+        return self.keep(opened)
+
+    def keep(self, opened: socket.socket) -> socket.socket:
+        """Closed by `hang_up`."""
         self._sockets.append(opened)
         return opened
 
@@ -406,6 +408,7 @@ def by_backend(seen: Iterable[Seen | None]) -> Mapping[str, int]:
     """Backend address -> flows. Fails where a flow reached none."""
     counts: dict[str, int] = {}
     for one in seen:
-        assert one is not None and not one.refusal, one
+        assert one is not None, "a flow reached no backend"
+        assert not one.refusal, one
         counts[str(one.destination)] = counts.get(str(one.destination), 0) + 1
     return counts

@@ -1,7 +1,8 @@
 """First packets of connections, made by hand, and what is read off a wire.
 
-One packet is a flow: a datagram, a TCP SYN or an SCTP INIT, from whatever address. Each carries a number (in the
-datagram, as TCP's sequence number, as SCTP's initiate tag) that NAT leaves alone, so that it is known again.
+One packet is a flow: a datagram, a TCP SYN or an SCTP INIT, from whatever address. Each carries a number (in
+the datagram, as TCP's sequence number, as SCTP's initiate tag) that NAT leaves alone, so that it is known
+again.
 """
 
 import socket
@@ -43,7 +44,9 @@ def make_packet(
         case Protocol.TCP:
             body = ports + struct.pack("!IIBBHHH", number, 0, 5 << 4, _SYN, 65535, 0, 0)
         case Protocol.SCTP:
-            body = ports + struct.pack("!II", 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, number, 65535, 1, 1, 1)
+            body = (
+                ports + struct.pack("!II", 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, number, 65535, 1, 1, 1)
+            )
     kind = PROTOCOL_NUMBERS[protocol]
     body = _with_checksum(body, protocol, _pseudo(source, destination, len(body), kind))
     if source.version == 6:

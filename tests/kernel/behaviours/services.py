@@ -27,7 +27,9 @@ DOCKER = 4900
 
 def services(lab: Lab, **changes: Data) -> tuple[Data, ...]:
     """All services, some with other fields. Those of `changes` are named with underscores."""
-    found = {data["name"]: data for data in (*_scheduled(lab), *_persistent(lab), *_found(lab), *_others(lab))}
+    found = {
+        data["name"]: data for data in (*_scheduled(lab), *_persistent(lab), *_found(lab), *_others(lab))
+    }
     for name, fields in changes.items():
         found[name.replace("_", "-")] |= fields
     return tuple(found.values())
@@ -136,7 +138,13 @@ def _others(lab: Lab) -> list[Data]:
         ),
         make("none", NONE, two, source_nat=none),
         *(
-            make(f"refused-{protocol}", REFUSED, [], protocol=protocol.value, from_node=True)
+            make(
+                f"refused-{protocol}",
+                REFUSED,
+                sinks(lab, 1, state="disabled"),
+                protocol=protocol.value,
+                from_node=True,
+            )
             for protocol in Protocol
         ),
         make("draining", DRAINING, live, protocol="tcp"),

@@ -56,9 +56,9 @@ def find_tests() -> Iterator[tuple[str, Test]]:
     for path in sorted(FOLDER.glob("test_*.py")):
         module = importlib.import_module(f"tests.kernel.behaviours.{path.stem}")
         for name, found in vars(module).items():
-            if name.startswith("test_") and inspect.isfunction(found):
-                if "lab" in inspect.signature(found).parameters:
-                    yield name, found
+            is_test = name.startswith("test_") and inspect.isfunction(found)
+            if is_test and "lab" in inspect.signature(found).parameters:
+                yield name, found
 
 
 def make_table(results: dict[str, dict[str, str]] | None = None) -> str:
@@ -68,7 +68,7 @@ def make_table(results: dict[str, dict[str, str]] | None = None) -> str:
         applies = {name_cell(cell) for cell in cells_of(test)}
         ran = dict.fromkeys(applies, "yes") if results is None else results.get(name)
         if ran is not None:
-            cells = (ran.get(name_cell(cell), "–") for cell in CELLS)
+            cells = (ran.get(name_cell(cell), "") for cell in CELLS)
             lines.append(f"| {title_of(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -71,15 +71,14 @@ def from_node(lab: Lab, port: int, protocol: Protocol = UDP) -> list[Seen | None
 
 def test_what_the_node_itself_sends_is_balanced_where_the_service_says_so(lab: Lab) -> None:
     assert by_backend(from_node(lab, FROM_NODE)) == {lab.sink(1): 2, lab.sink(2): 2}
-    assert from_node(lab, HAIRPIN) == [None] * 4
+    assert all(one is None or one.refusal for one in from_node(lab, HAIRPIN)), "nobody listens on the node"
 
 
 def test_a_program_on_the_node_talks_to_a_backend(lab: Lab) -> None:
     servers = [lab.listen(lab.live(number), FROM_NODE) for number in (1, 2)]
     clients = [lab.connect_from_node(lab.own(), FROM_NODE) for _ in servers]
     for server in servers:
-        accepted, _ = server.accept()
-        accepted.sendall(b"hello")
+        lab.keep(server.accept()[0]).sendall(b"hello")
     assert [client.recv(10) for client in clients] == [b"hello", b"hello"]
 
 
@@ -88,7 +87,7 @@ def test_the_loopback_address_stays_the_affair_of_the_node(lab: Lab) -> None:
     own = lab.listen_on_node(loopback, FROM_NODE)
     client = lab.connect_from_node(loopback, FROM_NODE)
     accepted, peer = own.accept()
-    accepted.sendall(b"myself")
+    lab.keep(accepted).sendall(b"myself")
     assert client.recv(10) == b"myself"
     assert peer[0] == loopback
 
