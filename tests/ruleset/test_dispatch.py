@@ -162,3 +162,13 @@ def test_a_service_that_comes_touches_only_the_chains_on_its_own_path() -> None:
     after = compile_document(document(*services, service_data("new", port=1999 + 1500)))
     assert changed_chains(before, after) >= {"LB-S-new"}
     assert len(changed_chains(before, after)) <= 4
+
+
+def test_a_range_that_reaches_into_the_block_of_other_ports_is_found_behind_them() -> None:
+    """A goto to the chain of a block does not come back to look for a range that begins in it and goes on."""
+    inner = [service_data(f"s{i}", port=4641 + 2 * i, address="203.0.113.1") for i in range(6)]
+    one = document(service_data("wide", port=4600, port_end=4699), *inner)
+    for port in range(4600, 4700):
+        number, odd = divmod(port - 4641, 2)
+        wanted = f"s{number}" if not odd and 0 <= number < 6 else "wide"
+        assert trace_to(one, port).service == wanted, port
