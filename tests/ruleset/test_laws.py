@@ -1,7 +1,6 @@
 """What the rules of any document promise, with every scheduler and option."""
 
 from collections import Counter
-from collections.abc import Iterator
 from fractions import Fraction
 from ipaddress import ip_address
 from itertools import product
@@ -27,24 +26,9 @@ from balancer.ruleset.service import keepers, prefix_of
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 from balancer.ruleset.turns import turned, without_phase
 from tests.documents import SCENES, any_documents
-from tests.ruleset.definition import expected_service
+from tests.ruleset.definition import expected_service, packets_to
 
 FAMILIES = st.sampled_from(list(Family))
-
-
-def packets_to(service: Service) -> Iterator[Packet]:
-    """To the first and the last of each range of its ports, at each of its places, from any client."""
-    addresses = service.addresses or (ip_address(SCENES[service.family].virtual[0]),)
-    interfaces = [*service.interfaces, *([None] if service.from_node else [])]
-    ports = sorted({port for ports in service.port_ranges for port in (ports.first, ports.last)})
-    for interface, address, port in product(interfaces, addresses, ports):
-        yield Packet(
-            interface=interface,
-            protocol=service.protocol,
-            source=None,
-            destination=address,
-            port=port,
-        )
 
 
 def shares_at(service: Service, port: int) -> dict[str, Fraction]:

@@ -74,7 +74,7 @@ PLACES = {
         sink="10.1.0.{}",
         live="10.2.0.{}",
         pool="10.9.0.{}",
-        clients="198.18.0.0/15",
+        clients="64.0.0.0/3",
         sinks="10.1.0.0/16",
         lives="10.2.0.0/16",
         links=24,
@@ -119,6 +119,8 @@ class Lab:
         self._directory = directory
         self._carried: tuple[dict[str, Any], ...] | None = None
         self._numbers = 0
+        self._strangers = 10_000
+        self.carried = 0
         self._sockets: list[socket.socket] = []
         self._wire_up()
         self._kernel = NodeKernel(flavour=flavour, lock_directory=directory, wait_seconds=20)
@@ -151,20 +153,25 @@ class Lab:
         """Clients that have no network in common."""
         return [self.source(number % 250, network=1 + number) for number in range(count)]
 
+    def strangers(self, count: int) -> list[Address]:
+        """The same, and none of them was ever here."""
+        first, self._strangers = self._strangers, self._strangers + count
+        return [self.source(7, network=first + number) for number in range(count)]
+
     def carry(self, *services: dict[str, Any]) -> Receipt | None:
         """Brings a document in, unless the node carries that one."""
         if services == self._carried:
             return None
-        found = document(*services)
-        self.ruleset = compile_document(found, family=self.family)
-        receipt = self.carry_document(found)
+        receipt = self.carry_document(document(*services))
         self._carried = services
         return receipt
 
     def carry_document(self, found: Document) -> Receipt:
         self._carried = None
+        self.carried += 1
+        self.ruleset = compile_document(found, family=self.family)
         with self.inside_node():
-            return self._kernel.sync(ruleset=compile_document(found, family=self.family), document=found)
+            return self._kernel.sync(ruleset=self.ruleset, document=found)
 
     @contextmanager
     def inside_node(self) -> Iterator[None]:
@@ -327,9 +334,10 @@ class Lab:
             self._loopback = open_wire("lo", family=self.family)
             self._from_node = socket.socket(self._inet, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.iptables("-A", "FORWARD", "-d", self.sink(_FENCE_SINK), "-j", "ACCEPT")
-        for name in INTERFACES:
+        new = ("-m", "conntrack", "--ctstate", "NEW")
+        for name in (*INTERFACES, LAN):
             # What no service takes must not be answered by the node itself: that would look like a refusal.
-            self.iptables("-A", "INPUT", "-i", name, "-j", "DROP")
+            self.iptables("-A", "INPUT", "-i", name, *new, "-j", "DROP")
         with self.client.entered():
             run("ip", "link", "set", "lo", "up")
             self._ip("route", "add", "local", self.places.clients, "dev", "lo")

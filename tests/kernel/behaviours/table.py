@@ -57,7 +57,7 @@ def find_tests() -> Iterator[tuple[str, Test]]:
         module = importlib.import_module(f"tests.kernel.behaviours.{path.stem}")
         for name, found in vars(module).items():
             is_test = name.startswith("test_") and inspect.isfunction(found)
-            if is_test and "lab" in inspect.signature(found).parameters:
+            if is_test and {"lab", "bare_lab"} & set(inspect.signature(found).parameters):
                 yield name, found
 
 
