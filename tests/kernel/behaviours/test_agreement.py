@@ -20,6 +20,7 @@ from balancer.domain.types import (
     Service,
     format_endpoint,
 )
+from balancer.ruleset import names
 from balancer.ruleset.service import prefix_of
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 from tests.documents import INTERFACES, SCENES, any_documents
