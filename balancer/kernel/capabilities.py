@@ -119,7 +119,8 @@ def _sentence(need: Need, names: list[str], *, flavour: Flavour, said: str) -> s
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return (
         f"This node cannot carry {shown}: its kernel has no {way.lacks} ({way.modules[flavour]}). Tried, it"
-        f" said: {said.rstrip('.')}. Install or load that on the node, or {way.otherwise}. Nothing was changed."
+        f" said: {said.rstrip('.')}. Install or load that on the node, or {way.otherwise}."
+        " Nothing was changed."
     )
 
 
