@@ -1,12 +1,13 @@
 """Documents for tests: the article's, and arbitrary ones."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
 from balancer.domain.codec import parse_document
 from balancer.domain.problem import Problem, errors
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Family, Scheduler
 
 Data = dict[str, Any]
 
@@ -73,3 +74,119 @@ def documents(draw: st.DrawFn, max_services: int = 12) -> Document:
         data = draw(services_data(f"s{index}", port))
         chosen[data["interface"], data["protocol"], data["address"], data["port"]] = data
     return document(*chosen.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where the arbitrary documents of one family happen. The lab of tests/kernel/behaviours has it all."""
+
+    virtual: tuple[str, ...]
+    """Addresses of the node."""
+    backends: str
+    pool: str
+    prefixes: tuple[int | None, ...]
+    """Bits that persistence keeps."""
+
+
+SCENES = {
+    Family.IPV4: Scene(
+        virtual=tuple(f"203.0.113.{n}" for n in range(1, 5)),
+        backends="10.1.0.{}",
+        pool="10.9.0.{}",
+        prefixes=(None, 24),
+    ),
+    Family.IPV6: Scene(
+        virtual=tuple(f"2001:db8:203::{n}" for n in range(1, 5)),
+        backends="fd00:1::{}",
+        pool="fd00:9::{}",
+        prefixes=(None, 64),
+    ),
+}
+INTERFACES = ("eth0", "eth1", "bond0.100", "lan0")
+_PORTS = (53, 80, 81, 443, 8080)
+
+
+def _mostly(usual: object, *others: object) -> st.SearchStrategy[Any]:
+    return st.sampled_from([usual, usual, usual, *others])
+
+
+@st.composite
+def any_backends_data(draw: st.DrawFn, scene: Scene, port: int, scheduler: str) -> list[Data]:
+    numbers = draw(st.lists(st.integers(1, 40), min_size=0, max_size=draw(_mostly(6, 12)), unique=True))
+    failover = scheduler == "failover"
+    return [
+        backend_data(
+            scene.backends.format(number),
+            port=draw(st.sampled_from([port, port, port + 1000])),
+            weight=draw(st.integers(1, 4)),
+            state=draw(_mostly("enabled", "draining", "disabled")),
+            **({"priority": draw(st.integers(0, 2))} if failover else {}),
+        )
+        for number in numbers
+    ]
+
+
+@st.composite
+def any_source_nat_data(draw: st.DrawFn, scene: Scene) -> Data:
+    first = draw(st.integers(1, 4))
+    return draw(
+        st.sampled_from(
+            [
+                {"mode": "masquerade"},
+                {"mode": "none"},
+                {"mode": "none", "hairpin": True},
+                {"mode": "snat", "address": scene.pool.format(first)},
+                {
+                    "mode": "snat",
+                    "address": scene.pool.format(first),
+                    "address_end": scene.pool.format(first + 3),
+                },
+            ]
+        )
+    )
+
+
+@st.composite
+def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
+    """A service with every option that there is; it may collide with others."""
+    near = st.integers(8000, 8080)
+    port = draw(st.one_of(st.sampled_from(_PORTS), near, near, st.integers(1, 60000)))
+    last = port + draw(st.sampled_from([0, 0, 0, 1, 19, 70, 300]))
+    scheduler = draw(st.sampled_from([str(each) for each in Scheduler]))
+    addresses = draw(st.lists(st.sampled_from(scene.virtual), max_size=3, unique=True))
+    interface, *interfaces = draw(st.lists(_mostly(*INTERFACES), min_size=1, max_size=3, unique=True))
+    persistence = draw(_mostly({}, {"mode": "source", "prefix": draw(st.sampled_from(scene.prefixes))}))
+    return service_data(
+        name,
+        enabled=draw(_mostly(True, False)),
+        interface=interface,
+        additional_interfaces=interfaces,
+        protocol=draw(_mostly("udp", "tcp", "sctp")),
+        address=addresses[0] if addresses else None,
+        additional_addresses=addresses[1:],
+        port=port,
+        port_end=last if last > port else None,
+        additional_ports=draw(_mostly([], [str(last + 3)], [f"{last + 5}-{last + 9}", str(last + 2)])),
+        from_node=draw(_mostly(False, True)),
+        scheduler=scheduler,
+        slow_start=draw(_mostly(0, 30)) if scheduler in {"random", "least-connections"} else 0,
+        persistence=persistence,
+        source_nat=draw(any_source_nat_data(scene)),
+        access={"drop_invalid": draw(st.booleans())},
+        backends=draw(any_backends_data(scene, port, scheduler)),
+    )
+
+
+@st.composite
+def any_documents(draw: st.DrawFn, family: Family | None = None, max_services: int = 6) -> Document:
+    """Valid documents with every scheduler and option, of one family or of both.
+
+    Services that would collide with those before them are left out.
+    """
+    taken: list[Data] = []
+    for index in range(draw(st.integers(1, max_services))):
+        of = family or draw(st.sampled_from(list(Family)))
+        data = draw(any_service_data(f"s{index}", SCENES[of]))
+        if not problems_of(*taken, data):
+            taken.append(data)
+    return document(*taken)

@@ -142,6 +142,8 @@ class NodeFacts:
     forwarding_ipv6: bool | None = None
     """None where this machine has no IPv6."""
     forwarding_ipv6_persisted: bool = False
+    cannot: tuple[str, ...] = ()
+    """What its kernel was found to lack when a document needed it: `SCTP for iptables (module xt_sctp)`."""
     checks: tuple[HostCheck, ...] = ()
     conntrack: ConntrackUse = field(default_factory=ConntrackUse)
 

@@ -42,7 +42,7 @@ _CHAIN = re.compile(rf"{OWN_PREFIX}[A-Za-z0-9:._+@-]+")
 _BUILTIN = re.compile(r"[A-Z]{1,28}")
 _INTERFACE = re.compile(r"[A-Za-z0-9._:@-]{1,15}|[A-Za-z0-9._:@-]{0,14}\+")
 _COMMENT = re.compile(r"[A-Za-z0-9:_.-]+")
-_CT_STATES = {"INVALID", "DNAT"}
+_CT_STATES = {"NEW", "INVALID", "DNAT"}
 
 
 class Unfit(ValueError):

@@ -25,6 +25,13 @@ from balancer.kernel.base import (
     ensure_own_namespace,
     is_init_namespace,
 )
+from balancer.kernel.capabilities import (
+    FindMissing,
+    describe_missing,
+    find_missing,
+    recall_missing,
+    refuse_what_is_missing,
+)
 from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.conntrack_use import read_use
@@ -77,11 +84,13 @@ class NodeKernel:
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         lock_directory: Path | None = None,
         sysctl_file: Path | None = None,
+        find_missing: FindMissing = find_missing,
     ) -> None:
         """None for `flavour` and `driver` follows the machine. `this_host` allows the namespace of PID 1.
 
         `wait_seconds` bounds the wait for each lock. `sysctl_file` makes forwarding last; left out, it is
-        /etc/sysctl.d/60-lbadmin.conf on the machine itself, and nothing in a namespace.
+        /etc/sysctl.d/60-lbadmin.conf on the machine itself, and nothing in a namespace. `find_missing` tells
+        what the kernel cannot carry; it is asked only where a document needs more than every kernel has.
         """
         self._flavour = flavour
         self._driver = driver
@@ -89,6 +98,7 @@ class NodeKernel:
         self._wait = wait_seconds
         self._lock_directory = lock_directory or default_lock_directory()
         self._sysctl_file = sysctl_file
+        self._find_missing = find_missing
         self._selected: Selection | None = None
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
@@ -96,6 +106,9 @@ class NodeKernel:
         started, family, idle = time.monotonic(), ruleset.family, is_idle(ruleset)
         plans: tuple[TablePlan, ...] = ()
         reconciled, done = Reconciled(removed=0), _Forwarding()
+        refuse_what_is_missing(
+            document, family=family, flavour=self._select().flavour, find=self._find_missing
+        )
         with self._writing(family, ruleset) as transaction:
             if permit is not None:
                 permit()
@@ -151,6 +164,9 @@ class NodeKernel:
             forwarding_persisted=persisted[Family.IPV4],
             forwarding_ipv6=sysctl.is_forwarding(family=Family.IPV6),
             forwarding_ipv6_persisted=persisted[Family.IPV6],
+            cannot=describe_missing(
+                recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour
+            ),
             checks=(
                 *self._check_tools(),
                 *check_host(flavour=selection.flavour, families=self._used_families(), use=use),

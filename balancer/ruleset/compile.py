@@ -10,6 +10,7 @@ filter  LB-INPUT        refuses connections to services without a usable backend
 docs/design/ruleset.md explains each rule.
 """
 
+from dataclasses import replace
 from ipaddress import ip_network
 from itertools import groupby
 
@@ -114,7 +115,11 @@ def _filter(services: tuple[Service, ...], family: Family) -> Table:
     chains[names.FORWARD] = (balanced, *invalid, *_refuse(family))
     from_node = any(service.from_node for service in services)
     if from_node:
-        chains[names.OUTPUT] = _refuse(family)
+        # Only what begins: a refusal has the mark of what it refuses, and passes OUTPUT and, where the node
+        # refuses itself, INPUT.
+        begins = tuple(replace(rule, ct_state="NEW") for rule in _refuse(family))
+        chains[names.OUTPUT] = begins
+        chains[names.INPUT] = (*invalid, *begins)
     jumps = _FILTER_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
     return Table(TableName.FILTER, dict(sorted(chains.items())), jumps)
 

@@ -175,9 +175,16 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
     """Rules that tell a few ports apart, or that split many of them into aligned blocks."""
     if len(segments) <= FAN_OUT:
         return tuple(rule for ports, places in segments.items() for rule in _port(scope, ports, places))
-    rules: list[Rule] = []
     size = _block(*_reach(segments)) >> _BITS
-    for _, group in groupby(segments.items(), key=lambda item: _block_of(item[0], size)):
+    # What reaches across blocks comes first: no goto to one of these blocks would come back to look for it.
+    rules = [
+        rule
+        for ports, places in segments.items()
+        if _reaches_across(ports, size)
+        for rule in _port(scope, ports, places)
+    ]
+    within = ((ports, places) for ports, places in segments.items() if not _reaches_across(ports, size))
+    for _, group in groupby(within, key=lambda item: item[0].first // size):
         part = dict(group)
         if len(part) == 1:
             rules.extend(_port(scope, *next(iter(part.items()))))
@@ -192,13 +199,12 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _reaches_across(ports: PortRange, size: int) -> bool:
+    return ports.first // size != ports.last // size
+
+
 def _reach(segments: _Segments) -> tuple[int, int]:
     return next(iter(segments)).first, next(reversed(segments)).last
-
-
-def _block_of(ports: PortRange, size: int) -> tuple[int, int]:
-    """Equal for ports of one block; what reaches across blocks is alone."""
-    return ports.first // size, ports.last // size
 
 
 def _port(scope: _Scope, ports: PortRange, places: list[_Place]) -> tuple[Rule, ...]:

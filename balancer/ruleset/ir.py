@@ -171,7 +171,7 @@ class Rule:
     destination_local: bool = False
     """`addrtype --dst-type LOCAL`: the destination is an address of this machine."""
     ct_state: str | None = None
-    """INVALID or DNAT."""
+    """NEW, INVALID or DNAT."""
     connmark: Mark | None = None
     clients: str | None = None
     """The source address is in this set of clients."""

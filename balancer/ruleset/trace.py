@@ -1,7 +1,7 @@
 """Where a new connection goes: a packet walked through the rules, with exact fractions.
 
 The tracer reads rules only; it knows nothing of how they were compiled. It is checked against the kernel in
-tests/lab, not only against itself.
+tests/kernel/behaviours, not only against itself.
 """
 
 from collections import defaultdict
@@ -279,7 +279,7 @@ class _Walk:
             and (rule.destination is None or packet.destination in rule.destination)
             and (ports is None or ports.first <= packet.port <= ports.last)
             and (not rule.destination_local or packet.destination_local)
-            and (rule.ct_state is None or (rule.ct_state == "DNAT" and flow.to is not None))
+            and (rule.ct_state in {None, "NEW"} or (rule.ct_state == "DNAT" and flow.to is not None))
             and (rule.connmark is None or flow.mark & rule.connmark.mask == rule.connmark.value)
         )
 
