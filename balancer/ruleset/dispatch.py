@@ -175,12 +175,13 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
     """Rules that tell a few ports apart, or that split many of them into aligned blocks."""
     if len(segments) <= FAN_OUT:
         return tuple(rule for ports, places in segments.items() for rule in _port(scope, ports, places))
+    across: list[Rule] = []
     rules: list[Rule] = []
     size = _block(*_reach(segments)) >> _BITS
-    for _, group in groupby(segments.items(), key=lambda item: _block_of(item[0], size)):
+    for (begin, end), group in groupby(segments.items(), key=lambda item: _block_of(item[0], size)):
         part = dict(group)
         if len(part) == 1:
-            rules.extend(_port(scope, *next(iter(part.items()))))
+            (rules if begin == end else across).extend(_port(scope, *next(iter(part.items()))))
             continue
         low, high = _reach(part)
         inner = _block(low, high)
@@ -189,7 +190,8 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
         scope.chains[chain] = _ports(scope, part)
         among = PortRange(first, first + inner - 1)
         rules.append(Rule(protocol=scope.protocol, destination_ports=among, target=Goto(chain)))
-    return tuple(rules)
+    # Before the blocks: nothing comes back from the goto to a block in which a part of such a range lies.
+    return (*across, *rules)
 
 
 def _reach(segments: _Segments) -> tuple[int, int]:
