@@ -2,8 +2,8 @@
 
     python -m tests.bench.flood SOURCE DESTINATION PORT COUNT
 
-Prints the seconds of processor time that took. A packet crosses a veth in the sender's own system call, so that
-they hold all that the balancer does with it, and nothing of what else the machine is busy with.
+Prints the seconds of processor time that took. A packet crosses a veth in the sender's own system call, so
+that they hold all that the balancer does with it, and nothing of what else the machine is busy with.
 """
 
 import socket

@@ -1,9 +1,9 @@
 """New flows a second at the last of many services: our tree, a list of the same services, one service alone.
 
 Every packet is the first of a UDP flow. FORWARD drops it after nat, so no flow is ever established and each
-packet meets the nat table. Every layout has a balancer of its own, where it stays loaded; they take turns, and
-within each round the rates are divided by that of one service alone. Processor time is counted, so that other
-work on the machine hardly matters. Ratios are what counts; the figures themselves are this machine's.
+packet meets the nat table. Every layout has a balancer of its own, where it stays loaded; they take turns,
+and within each round the rates are divided by that of one service alone. Processor time is counted, so that
+other work on the machine hardly matters. Ratios are what counts; the figures are this machine's.
 """
 
 import re

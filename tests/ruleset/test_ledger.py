@@ -1,8 +1,8 @@
 """What a document costs, in rules and in steps. A change to the compiler shows here.
 
 A document of n services with b backends each has the rules of n places to find (DISPATCH) and n times those
-of one service (SERVICES); the unluckiest connection walks through both, one after the other. So 1,000 services
-of 1,000 backends need not be compiled (millions of rules): that the sum is right is tested where it is cheap.
+of one service (SERVICES); the unluckiest connection walks through both, one after the other. So 1,000
+services of 1,000 backends need not be compiled (millions of rules): the sum is tested where it is cheap.
 """
 
 import os
