@@ -29,6 +29,7 @@ from tests.kernel.many import PORT, Crowd
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
 FEW = 50
 SIZES = (3, 10, 50, 250) if CAMPAIGN else (FEW,)
+DRIVERS = tuple(DriverName) if CAMPAIGN else (DriverName.IPTABLES_RESTORE,)
 SECONDS = 100.0 if CAMPAIGN else 2.0
 APPLIES_A_SECOND = 10
 FLOWS_A_SECOND = 250
@@ -133,7 +134,7 @@ def shares_of(crowd: Crowd, *, backends: int) -> dict[Address, Fraction]:
 
 
 @pytest.mark.parametrize("backends", SIZES)
-@pytest.mark.parametrize("driver", DriverName)
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_round_robin_favours_nobody_while_another_service_is_applied_ten_times_a_second(
     crowd: Crowd, driver: DriverName, backends: int
 ) -> None:
@@ -147,17 +148,23 @@ def test_round_robin_favours_nobody_while_another_service_is_applied_ten_times_a
         f" {len(outcome.found)} flows, all of them: p = {of_all:.3g};"
         f" one of each interval: {chosen.total()}, p = {p:.3g}"
     )
-    assert chosen.total() > len(outcome.commits) / 2
+    assert chosen.total() >= len(outcome.commits) // 2
     assert p > FAIR
     if backends <= FEW:
         assert of_all > BIASED
 
 
+@pytest.mark.parametrize("turning", [True, False])
 def test_without_another_beginning_the_first_backends_would_be_favoured(
-    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch, turning: bool
 ) -> None:
-    monkeypatch.setattr(node, "go_on_elsewhere", lambda ruleset, *, flavour: lambda plan, snapshot: plan)
+    """As many connections between two commits as are a small part of the cycle."""
+    if not turning:
+        monkeypatch.setattr(node, "go_on_elsewhere", lambda ruleset, *, flavour: lambda plan, snapshot: plan)
     kernel = NodeKernel(flavour=Flavour.LEGACY, driver=DriverName.IPTABLES_RESTORE)
-    outcome = churn(kernel, crowd, backends=FEW, seconds=2.0)
-    shares = shares_of(crowd, backends=FEW)
-    assert p_value(counts=outcome.all, shares=shares) < BIASED
+    counts: Counter[Address] = Counter()
+    for number in range(20):
+        apply(kernel, with_another(crowd, backends=FEW, port=80 + number % 2))
+        counts.update(crowd.send(range(10 * number + 1, 10 * number + 11)).values())
+    p = p_value(counts=counts, shares=shares_of(crowd, backends=FEW))
+    assert p > BIASED if turning else p < BIASED
