@@ -20,6 +20,10 @@ TIMEOUT = 5.0
 _NO_PORT_YET = 24
 """IP_BIND_ADDRESS_NO_PORT of ip(7)."""
 _LISTEN = 1024
+_AT_ONCE = 200
+"""Connections under way: fewer than the server's backlog, so that none is lost for want of a place there."""
+_LATE = 0.1
+"""Seconds that the client may be behind before it lets them go."""
 
 
 def main() -> None:
@@ -83,31 +87,38 @@ class Load:
     def run(self) -> Report:
         self._poll.register(sys.stdin, select.EPOLLIN)
         print("ready", flush=True)
-        started = time.monotonic()
-        while not self._step(wait=max(0.0, started + self._begun / self._rate - time.monotonic())):
-            while self._begun < (time.monotonic() - started) * self._rate:
+        started = due = time.monotonic()
+        while not self._step(wait=due - time.monotonic()):
+            now = time.monotonic()
+            # Time in which the machine did something else is not made up for with a burst.
+            due = max(due, now - _LATE)
+            while due <= now and len(self._open) < _AT_ONCE:
                 self._begin()
+                due += 1 / self._rate
+            self._end_late_ones(now)
         self._report.seconds = time.monotonic() - started
         self._poll.unregister(sys.stdin)
         while self._open:
             self._step(wait=0.1)
+            self._end_late_ones(time.monotonic())
         return self._report
 
     def _step(self, *, wait: float) -> bool:
         """True when standard input has ended."""
         ended = False
-        for descriptor, event in self._poll.poll(wait):
+        for descriptor, event in self._poll.poll(max(wait, 0.001)):
             if descriptor == sys.stdin.fileno():
                 ended = True
             else:
                 self._go_on(descriptor, event)
-        now = time.monotonic()
-        for descriptor, connection in list(self._open.items()):
-            # In the order in which they were begun.
-            if now - connection.begun < TIMEOUT:
-                break
-            self._end(descriptor, "timeout")
         return ended
+
+    def _end_late_ones(self, now: float) -> None:
+        while self._open:
+            descriptor, oldest = next(iter(self._open.items()))
+            if now - oldest.begun < TIMEOUT:
+                return
+            self._end(descriptor, "timeout")
 
     def _begin(self) -> None:
         opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
