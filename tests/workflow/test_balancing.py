@@ -12,6 +12,7 @@ from balancer.domain.overrides import digest_overrides
 from balancer.domain.types import BackendState
 from balancer.kernel.base import Busy, Loads, OutcomeUnknown, Receipt, Rejected
 from balancer.kernel.fake import FakeKernel
+from balancer.kernel.guard import Candidate
 from balancer.models import AuditEvent, Cluster, Job, Node, NodeBalance, WeightMove
 from balancer.ruleset.schedulers import promised_shares
 from balancer.workflow import balancing
@@ -314,7 +315,7 @@ def test_a_write_that_fails_leaves_everything_as_it_was_and_is_tried_again(
     assert worker.node.in_sync
     assert not WeightMove.objects.exists()
 
-    ticks(worker, 90)
+    ticks(worker, 90, every=15)
     assert shares(worker)[ONE] < Fraction(1, 4)
     assert converged(worker.site) == []
 
@@ -366,7 +367,7 @@ def test_an_override_is_the_base_and_is_never_undone(worker: Balancer) -> None:
     assert TWO not in share
     assert share[ONE] < share[THREE]
     kernel(worker).loads = {"web": {TWO: 0, ONE: 100, THREE: 100, FOUR: 100}}
-    ticks(worker, 120)
+    ticks(worker, 40)
     assert TWO not in shares(worker)
     assert worker.node.carried_overrides == digest_overrides(overrides_in_force(worker.site.cluster))
 
@@ -528,10 +529,15 @@ def test_a_node_that_is_new_ramps_nobody(slow: Balancer) -> None:
     assert shares(slow)[ONE] == Fraction(1, 4)
 
 
-def test_after_ten_ticks_of_a_ramp_nobody_has_seen_drift(slow: Balancer) -> None:
-    bring_back(slow)
+def test_nothing_is_written_under_a_guard_that_stands_ready_to_go_back(worker: Balancer) -> None:
+    confirmed = worker.guard.confirmed()
+    candidate = Candidate(job="", cluster="edge", revision=7, digest="x")
+    token = worker.guard.arm(confirmed=confirmed, candidate=candidate, seconds=600)
+    kernel(worker).loads = {"web": UNEVEN}
 
-    ticks(slow, 120)
+    ticks(worker, 90, every=15)
+    assert (kernel(worker).writes, shares(worker)[ONE]) == ([], Fraction(1, 4))
 
-    assert slow.node.in_sync
-    assert not Job.objects.filter(reason="converge").exists()
+    worker.guard.disarm(token=token)
+    ticks(worker, 90, every=15)
+    assert shares(worker)[ONE] < Fraction(1, 4)
