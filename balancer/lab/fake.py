@@ -6,11 +6,23 @@ from ipaddress import ip_address
 
 from balancer.domain.codec import digest_text
 from balancer.domain.digests import join_digests
-from balancer.domain.types import Document, Family, Service, SourceNatMode, format_endpoint
+from balancer.domain.types import (
+    Document,
+    Family,
+    Protocol,
+    Scheduler,
+    Service,
+    SourceNat,
+    SourceNatMode,
+)
 from balancer.lab.errors import LabError
-from balancer.lab.rehearsal import EndpointResult, Loaded, Rehearsal, ServiceResult
-from balancer.ruleset.ir import Ruleset
-from balancer.ruleset.render import render_ruleset
+from balancer.lab.places import Place, list_places
+from balancer.lab.rehearsal import EndpointResult, Loaded, Omitted, Rehearsal, ServiceResult
+from balancer.lab.sample import NO_SCTP
+from balancer.lab.summary import describe_places
+from balancer.lab.visit import known_endpoint
+from balancer.ruleset.ir import Ruleset, Snat
+from balancer.ruleset.render import render_pool, render_ruleset
 from balancer.ruleset.schedulers import promised_shares
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 
@@ -56,10 +68,16 @@ class FakeRehearsals:
         digests = [digest_text(render_ruleset(ruleset)) for ruleset in rulesets]
         digest = "" if self.kernel_error else join_digests(digests)
         by_family = {ruleset.family: ruleset for ruleset in rulesets}
+        able = [s for s in document.services if s.enabled and not self.kernel_error]
         services = tuple(
-            _judge(service, trace=_trace(by_family[service.family], service), touched=service.name in touched)
-            for service in sorted(document.services, key=lambda s: (s.name not in touched, s.name))
-            if service.enabled and not self.kernel_error
+            _judge(s, traces=_trace(by_family[s.family], s), touched=s.name in touched)
+            for s in sorted(able, key=lambda s: (s.name not in touched, s.name))
+            if s.protocol is not Protocol.SCTP
+        )
+        omitted = tuple(
+            Omitted(name=s.name, touched=s.name in touched, reason=NO_SCTP)
+            for s in able
+            if s.protocol is Protocol.SCTP
         )
         failed = [service.name for service in services if not service.passed]
         verdict = f"Passed: {len(services)} services traced."
@@ -72,8 +90,8 @@ class FakeRehearsals:
             verdict=verdict,
             loaded=Loaded(error=self.kernel_error, flavour=self.flavour, driver=self.driver, digest=digest),
             services=services,
-            omitted=(),
-            unmeasured=(),
+            omitted=omitted,
+            unmeasured=tuple(one for one in omitted if one.touched),
             seconds=0.0,
         )
 
@@ -83,39 +101,50 @@ def unable(message: str = "A rehearsal needs ip, which this machine lacks.") -> 
     return LabError(message)
 
 
-def _trace(ruleset: Ruleset, service: Service) -> Trace:
-    packet = Packet(
-        interface=service.interface,
-        protocol=service.protocol,
-        source=_CLIENT[service.family],
-        destination=service.address or _OWN[service.family],
-        port=service.port,
-    )
-    return trace_packet(ruleset, packet)
-
-
-def _judge(service: Service, *, trace: Trace, touched: bool) -> ServiceResult:
-    shares = promised_shares(service)
-    masquerade = service.source_nat.mode is SourceNatMode.MASQUERADE
-    wrong = [
-        f"{end} got {trace.shares.get(end, Fraction(0)) * _SENT} of {_SENT} connections, where"
-        f" {share * _SENT} are promised."
-        for end, share in shares.items()
-        if trace.shares.get(end, Fraction(0)) != share
+def _trace(ruleset: Ruleset, service: Service) -> list[tuple[Place, Trace]]:
+    """Of every place; by source-hash for any client."""
+    any_client = service.scheduler is Scheduler.SOURCE_HASH
+    return [
+        (
+            place,
+            trace_packet(
+                ruleset,
+                Packet(
+                    interface=place.interface,
+                    protocol=service.protocol,
+                    source=None if any_client else _CLIENT[service.family],
+                    destination=place.address,
+                    port=place.port,
+                ),
+            ),
+        )
+        for place in list_places(service, own=lambda _: _OWN[service.family])
     ]
-    if shares and trace.masqueraded != masquerade:
+
+
+def _judge(service: Service, *, traces: Sequence[tuple[Place, Trace]], touched: bool) -> ServiceResult:
+    shares = promised_shares(service)
+    found = [_known_shares(service, place, trace) for place, trace in traces]
+    wrong = [
+        f"{end} got {met.get(end, Fraction(0)) * _SENT} of {_SENT} connections, where"
+        f" {share * _SENT} are promised."
+        for met in found
+        for end, share in shares.items()
+        if met.get(end, Fraction(0)) != share
+    ]
+    if shares and not all(_is_promised_source(service.source_nat, trace) for _, trace in traces):
         wrong.append("Backends saw another source address than is promised.")
-    if not shares and trace.refused != 1:
+    if not shares and any(trace.refused != 1 for _, trace in traces):
         wrong.append("Connections were not refused, where all must be.")
-    target = format_endpoint(address=service.address or _OWN[service.family], port=service.port)
-    seen = _OWN if trace.masqueraded else _CLIENT
+    (_, trace), measured = traces[0], found[0]
+    seen = trace.rewritten_to or str((_OWN if trace.masqueraded else _CLIENT)[service.family])
     lost = (1 - sum(trace.shares.values(), Fraction(0))) * _SENT if shares else Fraction(0)
     return ServiceResult(
         name=service.name,
         touched=touched,
-        target=f"{service.protocol} {target} on {service.interface}",
+        target=f"{service.protocol} {describe_places([place for place, _ in traces])}",
         passed=not wrong,
-        verdict=" ".join(wrong) or f"{_SENT} connections, exactly as promised.",
+        verdict=" ".join(dict.fromkeys(wrong)) or f"{_SENT} connections, exactly as promised.",
         sent=_SENT,
         lost=int(lost),
         refused=int(trace.refused * _SENT),
@@ -124,12 +153,23 @@ def _judge(service: Service, *, trace: Trace, touched: bool) -> ServiceResult:
                 endpoint=end,
                 promised=share,
                 expected=float(share * _SENT),
-                measured=int(trace.shares.get(end, Fraction(0)) * _SENT),
+                measured=int(measured.get(end, Fraction(0)) * _SENT),
             )
             for end, share in shares.items()
         ),
         strays={},
-        sources={str(seen[service.family]): _SENT} if shares else {},
+        sources={seen: _SENT} if shares else {},
         finds=None,
         seconds=0.0,
     )
+
+
+def _known_shares(service: Service, place: Place, trace: Trace) -> dict[str, Fraction]:
+    """By the endpoints of the service, wherever a port was moved for the place."""
+    return {known_endpoint(end, service=service, place=place): share for end, share in trace.shares.items()}
+
+
+def _is_promised_source(nat: SourceNat, trace: Trace) -> bool:
+    if nat.mode is SourceNatMode.SNAT and nat.address is not None:
+        return trace.rewritten_to == render_pool(Snat(nat.address, nat.address_end))
+    return trace.rewritten_to is None and trace.masqueraded is (nat.mode is SourceNatMode.MASQUERADE)

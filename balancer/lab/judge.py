@@ -1,15 +1,18 @@
 """What counts of connections mean beside what a service promises. Pure; the statistics need no library."""
 
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_address
 from math import ceil, exp, lgamma, log, log1p, sqrt
 from statistics import NormalDist
 
-from balancer.domain.types import Network, Protocol, Scheduler, Service, SourceNatMode
-from balancer.domain.validation import round_robin_slots
+from balancer.domain.types import Address, Protocol, Scheduler, Service, SourceNatMode
+from balancer.domain.validation import HASH_SLOTS, round_robin_slots, scheduled
+from balancer.lab.places import is_in_pool
 from balancer.lab.rehearsal import EndpointResult, Limits
+from balancer.lab.visit import Counts, Visit, list_places_of
 
 FALSE_ALARMS = 1e-6
 """Chance that a whole rehearsal of correct rules fails over a share of `random`."""
@@ -17,21 +20,11 @@ MISSES = 0.01
 WRONG_BY = Fraction(1, 4)
 """A share that is off by this part of itself is to be missed with a chance of `MISSES` at most."""
 AT_ONCE_SECONDS = 1.0
+BY_CHANCE = frozenset({Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
+"""Least-connections is chance by weights, which the node then moves."""
+_NAMED = 3
 REFUSED_DATAGRAMS = 5
 """The kernel sends few ICMP errors (net.ipv4.icmp_msgs_burst is 50 in all): more would time out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """What became of the connections to one service."""
-
-    sent: int
-    answered: Mapping[str, int]
-    peers: Mapping[str, int]
-    refused: int
-    lost: int
-    """Those refused are not in it."""
-    slowest: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +36,10 @@ class Expectation:
     """Whole cycles were sent, and each share is a whole number of them."""
     chance: float | None
     """Chance of a false alarm that each backend of `random` may cause; None: shares are not judged."""
-    own: frozenset[str]
-    """The balancer's own `address:port` for this service: who answers there was balanced by no rule."""
     balancer: str
-    clients: Network
+    """The address that masquerade gives out."""
+    backend_of: Callable[[Address], str] | None = None
+    """Client -> the endpoint that alone may serve it."""
 
 
 def choose_count(
@@ -55,12 +48,19 @@ def choose_count(
     """How many connections show what one of `measured` touched services does."""
     if not shares:
         return REFUSED_DATAGRAMS if service.protocol is Protocol.UDP else limits.connections
-    if service.scheduler is Scheduler.RANDOM:
+    if service.scheduler is Scheduler.SOURCE_HASH:
+        return min(HASH_SLOTS, 4 * limits.connections)  # a client of each part, unless few will do
+    if service.scheduler in BY_CHANCE:
         wanted = max(needed_connections(share=min(shares.values()), chance=chance), limits.connections)
         part = limits.connections_in_all // measured
         return min(wanted, max(limits.connections, min(limits.connections_most, part)))
-    slots = round_robin_slots(tuple(b.weight for b in service.usable_backends))
+    slots = slots_of(service)
     return slots * -(-limits.connections // slots)
+
+
+def slots_of(service: Service) -> int:
+    """Connections in a whole cycle of round-robin or failover."""
+    return round_robin_slots(tuple(b.weight for b in scheduled(service)))
 
 
 def needed_connections(*, share: Fraction, chance: float) -> int:
@@ -118,8 +118,23 @@ def judge(*, expected: Expectation, counts: Counts) -> list[str]:
     if not expected.shares:
         return _judge_refusal(expected, counts)
     complaints = _judge_losses(counts) + _judge_strays(expected, counts)
-    complaints += _judge_shares(expected, counts)
+    complaints += _judge_shares(expected, counts) + _judge_clients(expected, counts)
     return complaints + _judge_sources(expected, counts)
+
+
+def judge_again(pairs: Sequence[tuple[Visit, Visit]]) -> list[str]:
+    """Of each client its first visit and a later one, that it or a client that is kept with it made."""
+    wrong = [(first, second) for first, second in pairs if first.endpoint != second.endpoint]
+    if not wrong:
+        return []
+    listed = ", ".join(
+        f"{second.source} got {second.endpoint or second.word} after {first.endpoint}"
+        for first, second in wrong[:_NAMED]
+    )
+    return [
+        f"{len(wrong)} of {len(pairs)} clients that came again did not get the backend that they had:"
+        f" {listed}."
+    ]
 
 
 def _judge_refusal(expected: Expectation, counts: Counts) -> list[str]:
@@ -138,21 +153,50 @@ def _judge_losses(counts: Counts) -> list[str]:
     if not counts.lost and not counts.refused:
         return []
     both = counts.lost + counts.refused
+    where = _where(counts, [visit for visit in counts.visits if visit.backend is None])
     return [
-        f"{both} of {counts.sent} connections were lost ({counts.refused} refused, {counts.lost} unanswered)."
+        f"{both} of {counts.sent} connections were lost ({counts.refused} refused, {counts.lost} unanswered)"
+        f"{where}."
     ]
 
 
 def _judge_strays(expected: Expectation, counts: Counts) -> list[str]:
-    complaints = []
-    for endpoint, number in find_strays(shares=expected.shares, counts=counts).items():
-        who = (
-            "the balancer itself: no rule took them"
-            if endpoint in expected.own
-            else f"{endpoint}, which is no backend that takes new connections of this service"
-        )
-        complaints.append(f"{number} of {counts.sent} connections were answered by {who}.")
-    return complaints
+    found: dict[str, list[Visit]] = defaultdict(list)
+    for visit in counts.visits:
+        if visit.endpoint is not None and visit.endpoint not in expected.shares:
+            own = "the balancer itself: no rule took them"
+            other = f"{visit.endpoint}, which is no backend that takes new connections of this service"
+            found[own if visit.answered_itself else other].append(visit)
+    return [
+        f"{len(met)} of {counts.sent} connections were answered by {who}{_where(counts, met)}."
+        for who, met in sorted(found.items())
+    ]
+
+
+def _where(counts: Counts, some: Sequence[Visit]) -> str:
+    """Names the places of some visits, where it is not all that were visited."""
+    places, every = list_places_of(some), list_places_of(counts.visits)
+    if len(places) == len(every):
+        return ""
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return f", at {', '.join(map(str, places[:_NAMED]))}{more}"
+
+
+def _judge_clients(expected: Expectation, counts: Counts) -> list[str]:
+    if expected.backend_of is None:
+        return []
+    wrong = [
+        (visit, right)
+        for visit in counts.visits
+        if visit.endpoint in expected.shares
+        and visit.endpoint != (right := expected.backend_of(ip_address(visit.source)))
+    ]
+    if not wrong:
+        return []
+    listed = ", ".join(
+        f"{visit.source} got {visit.endpoint} instead of {right}" for visit, right in wrong[:_NAMED]
+    )
+    return [f"{len(wrong)} of {counts.sent} clients did not get the backend that is theirs: {listed}."]
 
 
 def _judge_shares(expected: Expectation, counts: Counts) -> list[str]:
@@ -175,37 +219,66 @@ def _judge_shares(expected: Expectation, counts: Counts) -> list[str]:
 
 
 def _judge_sources(expected: Expectation, counts: Counts) -> list[str]:
-    wrong = {peer: number for peer, number in counts.peers.items() if not _is_promised(peer, expected)}
     # What the balancer answered itself says nothing about the backends.
-    strays = find_strays(shares=expected.shares, counts=counts)
-    number = sum(wrong.values()) - sum(strays.get(end, 0) for end in expected.own)
-    if number <= 0 or not wrong:
+    wrong = [
+        visit
+        for visit in counts.visits
+        if visit.backend is not None and not visit.answered_itself and not _is_promised(visit, expected)
+    ]
+    if not wrong:
         return []
-    promised = "the balancer's own address" if _masquerades(expected.service) else "the client's own address"
-    seen = "their clients' addresses" if _masquerades(expected.service) else f"{', '.join(sorted(wrong))}"
+    own = all(visit.word == visit.source for visit in wrong)
+    seen = sorted({visit.word for visit in wrong})
+    more = f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else ""
+    named = "their clients' addresses" if own else f"{', '.join(seen[:_NAMED])}{more}"
     return [
-        f"Backends saw {seen} as the source of {number} of {counts.sent} connections,"
-        f" where {promised} is promised."
+        f"Backends saw {named} as the source of {len(wrong)} of {counts.sent} connections,"
+        f" where {_promised_source(expected.service)} is promised."
     ]
 
 
-def _is_promised(peer: str, expected: Expectation) -> bool:
-    if _masquerades(expected.service):
-        return peer == expected.balancer
-    return ip_address(peer) in expected.clients
+def _is_promised(visit: Visit, expected: Expectation) -> bool:
+    nat = expected.service.source_nat
+    match nat.mode:
+        case SourceNatMode.MASQUERADE:
+            return visit.word == expected.balancer
+        case SourceNatMode.SNAT:
+            return is_in_pool(ip_address(visit.word), nat)
+        case _:
+            return visit.word == visit.source
 
 
-def _masquerades(service: Service) -> bool:
-    return service.source_nat.mode is SourceNatMode.MASQUERADE
+def _promised_source(service: Service) -> str:
+    nat = service.source_nat
+    match nat.mode:
+        case SourceNatMode.MASQUERADE:
+            return "the balancer's own address"
+        case SourceNatMode.SNAT if nat.address_end is None:
+            return f"{nat.address}"
+        case SourceNatMode.SNAT:
+            return f"an address from {nat.address} to {nat.address_end}"
+        case _:
+            return "the client's own address"
 
 
 def describe_success(*, expected: Expectation, counts: Counts) -> str:
     if not expected.shares:
         return f"All {counts.sent} connections were refused at once, as promised."
-    source = "the balancer's" if _masquerades(expected.service) else "the client's"
     measured = [counts.answered.get(endpoint, 0) for endpoint in expected.shares]
     listed = "/".join(map(str, measured[:8])) + ("/…" if len(measured) > 8 else "")
     how = "exactly as promised" if expected.exact else "as chance allows"
     if not expected.exact and expected.chance is None:
         how = "all by promised backends"
-    return f"{counts.sent} connections: {listed}, {how}; none lost; backends saw {source} address."
+    if expected.backend_of is not None:
+        how += ", each client by the one that is its own"
+    source = {
+        SourceNatMode.MASQUERADE: "the balancer's address",
+        SourceNatMode.SNAT: _promised_source(expected.service),
+        SourceNatMode.NONE: "the client's address",
+    }[expected.service.source_nat.mode]
+    return f"{counts.sent} connections: {listed}, {how}; none lost; backends saw {source}."
+
+
+def count_peers(visits: Sequence[Visit]) -> dict[str, int]:
+    """Source address that was seen -> connections."""
+    return dict(sorted(Counter(visit.word for visit in visits if visit.backend is not None).items()))

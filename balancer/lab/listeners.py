@@ -10,6 +10,7 @@ Prints `ready` once every port is open. Standard library only.
 import argparse
 import asyncio
 import json
+import resource
 import socket
 import struct
 import sys
@@ -28,6 +29,9 @@ def main() -> None:
     parser.add_argument("--udp", type=int, action="append", default=[])
     parser.add_argument("--ipv6", action="store_true")
     options = parser.parse_args()
+    # One descriptor for each port, where 1,024 is the usual limit.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     places = ["0.0.0.0", "::"] if options.ipv6 else ["0.0.0.0"]
     asyncio.run(listen(places=places, tcp=options.tcp, udp=options.udp))
 

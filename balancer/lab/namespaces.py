@@ -12,6 +12,7 @@ from balancer.lab.errors import LabError
 
 NETNS_DIRECTORY = Path("/run/netns")
 KILL_SECONDS = 5.0
+_LINK_SECONDS = 15.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 
 
@@ -67,6 +68,15 @@ def run_ip(*, arguments: Sequence[str], text: str | None = None) -> str:
     if done.returncode:
         raise LabError(f"“{_name_command(arguments, text, done.stderr)}” failed: {done.stderr.strip()}")
     return done.stdout
+
+
+def wait_for_links(*, name: str) -> None:
+    """A bridge drops frames until the kernel's link watch has seen a port come up."""
+    deadline = time.monotonic() + _LINK_SECONDS
+    while "state DOWN" in run_ip(arguments=["-n", name, "-oneline", "link", "show"]):
+        if time.monotonic() > deadline:
+            raise LabError(f"The links in the namespace {name} do not come up.")
+        time.sleep(0.005)
 
 
 def _name_command(arguments: Sequence[str], text: str | None, complaint: str) -> str:

@@ -1,53 +1,44 @@
 """A rehearsal: the ruleset that would be loaded, in a lab of its own, under real connections."""
 
+import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from balancer.domain.types import (
-    Address,
-    Document,
-    Family,
-    PersistenceMode,
-    Protocol,
-    Service,
-    format_endpoint,
-)
+from balancer.domain.types import Document, Family, PersistenceMode, Scheduler, Service, SourceNatMode
+from balancer.domain.validation import HASH_SLOTS, scheduled
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
+    BY_CHANCE,
     FALSE_ALARMS,
-    Counts,
     Expectation,
     choose_count,
-    describe_success,
+    count_peers,
     find_strays,
     found_error,
     judge,
+    judge_again,
     measure_endpoints,
+    slots_of,
 )
 from balancer.lab.namespaces import NETNS_DIRECTORY
 from balancer.lab.private import run_privately
 from balancer.lab.rehearsal import Limits, Load, Loaded, Omitted, Rehearsal, ServiceResult
-from balancer.lab.sample import DELETED, DISABLED, Fit, Sample, draw_sample, fit_lab
+from balancer.lab.sample import Fit, Sample, draw_sample, fit_lab
+from balancer.lab.summary import describe_places, describe_tour, sum_up
 from balancer.lab.topology import Lab, missing_tools
-from balancer.lab.traffic import Report, open_connections, send_datagrams
+from balancer.lab.traffic import list_sources
+from balancer.lab.visitor import Tour, Visitor
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.parts import backend_of
 from balancer.ruleset.schedulers import promised_shares
 
 Promised = Mapping[str, Mapping[str, Fraction]]
 """Service -> endpoint -> share of new connections."""
 PREFIX = "rehearsal-"
-_BATCHES = (16, 400)
-"""The first and every further one: where a connection stays unanswered, the others would only take time."""
-_CONCURRENCY = {Protocol.TCP: 16, Protocol.UDP: 64}
-_TIMEOUT_SECONDS = 2.0
-_LISTED = 5
-_GRACE_SECONDS = 10.0
-"""For clients that were begun just before the time was over."""
 
 
 def rehearse(
@@ -88,7 +79,7 @@ def rehearse(
             work.halted = reason
 
     loaded, services, late = run_privately(lambda: work.run(load=load, rulesets=wanted), meanwhile=keep_up)
-    return _sum_up(
+    return sum_up(
         loaded=loaded,
         services=services,
         omitted=(*sample.omitted, *late),
@@ -123,6 +114,12 @@ class _Work:
         services = (*sample.measured, *sample.probed)
         self._fit: Fit = fit_lab(document=document, services=services)
         self._lab = Lab(prefix=PREFIX, **self._fit.lab)
+        self._visitor = Visitor(
+            lab=self._lab,
+            fit=self._fit,
+            seconds_left=lambda: self._deadline - time.monotonic(),
+            halt=self._halt,
+        )
         comparisons = sum(len(promised[s.name]) for s in sample.measured)
         self._chance = FALSE_ALARMS / max(1, comparisons)
         self.halted: GaveWay | None = None
@@ -137,6 +134,7 @@ class _Work:
             loaded = load(place, lab.directory, rulesets, self._document)
             if loaded.error is not None:
                 return loaded, (), ()
+            self._own_pools()
             lab.listen(machine=name, tcp_ports=self._fit.own_tcp_ports, udp_ports=self._fit.own_udp_ports)
             # One message a second to each client would be too few to tell refused from lost.
             self._write_setting("net/ipv4/icmp_ratelimit", "0")
@@ -149,8 +147,7 @@ class _Work:
         late: list[Omitted] = []
         parts = ((self._sample.measured, True), (self._sample.probed, False))
         for service, touched in [(service, touched) for part, touched in parts for service in part]:
-            if self.halted is not None:
-                raise self.halted
+            self._halt()
             if time.monotonic() < self._deadline:
                 result = self._send_to(service, touched=touched)
             else:
@@ -174,173 +171,103 @@ class _Work:
                 limits=self._limits,
                 measured=len(self._sample.measured),
             )
-        expected = self._expect(service, judged=touched)
-        counts = self._count(service, count=count)
-        if counts.sent < count:
-            # No whole cycles, and too few for a verdict on shares.
-            expected = replace(expected, exact=False, chance=None)
-        complaints = judge(expected=expected, counts=counts)
-        if not complaints and counts.sent < count:
+        tour = self._visitor.tour(service, shares=shares, count=count)
+        counts = tour.counts
+        expected = self._expect(service, judged=touched, tour=tour, wanted=count)
+        complaints = [
+            *judge(expected=expected, counts=counts),
+            *judge_again(tour.again),
+            *self._judge_asides(expected, tour),
+        ]
+        if complaints and counts.lost:
+            complaints += self._explain_silence(service)
+        if not complaints and counts.sent < tour.planned:
             return Omitted(
                 name=service.name,
                 touched=touched,
-                reason=f"the time was over after {counts.sent} of {count} connections",
+                reason=f"the time was over after {counts.sent} of {tour.planned} connections",
             )
         by_chance = expected.chance is not None and shares
         return ServiceResult(
             name=service.name,
             touched=touched,
-            target=f"{service.protocol} {self._endpoint(service)} on {service.interface}",
+            target=f"{service.protocol} {describe_places(tour.places)}",
             passed=not complaints,
-            verdict=" ".join(complaints) or describe_success(expected=expected, counts=counts),
+            verdict=" ".join(complaints) or describe_tour(expected=expected, tour=tour),
             sent=counts.sent,
             lost=counts.lost + (counts.refused if shares else 0),
             refused=counts.refused,
             endpoints=measure_endpoints(shares=shares, counts=counts),
             strays=find_strays(shares=shares, counts=counts),
-            sources=counts.peers,
+            sources=count_peers(counts.visits),
             finds=found_error(shares=shares, count=counts.sent, chance=self._chance) if by_chance else None,
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _expect(self, service: Service, *, judged: bool) -> Expectation:
-        # A client that comes again stays with its backend: the shares of connections say nothing then.
-        judged = judged and service.persistence.mode is PersistenceMode.NONE
-        exact = judged and service.scheduler == "round-robin"
+    def _expect(self, service: Service, *, judged: bool, tour: Tour, wanted: int) -> Expectation:
+        """Shares are judged by whole cycles or parts, or by as many connections as chance takes."""
+        sent, shares = tour.counts.sent, self._promised[service.name]
+        whole = {
+            Scheduler.ROUND_ROBIN: bool(shares) and sent % slots_of(service) == 0,
+            Scheduler.FAILOVER: bool(shares) and sent % slots_of(service) == 0,
+            Scheduler.SOURCE_HASH: sent == HASH_SLOTS,
+        }
+        complete = judged and sent == tour.planned
+        exact = complete and whole.get(service.scheduler, False)
+        by_chance = complete and sent == wanted and service.scheduler in BY_CHANCE
+        hashed = service.scheduler is Scheduler.SOURCE_HASH and shares
         return Expectation(
             service=service,
-            shares=self._promised[service.name],
+            shares=shares,
             exact=exact,
-            chance=self._chance if judged and not exact else None,
-            own=frozenset({self._endpoint(service)}),
-            balancer=str(self._own(service, self._fit.balancer.lan_interface)),
-            clients=self._lab.topology.clients_of(service.family),
+            chance=self._chance if by_chance else None,
+            balancer=str(self._visitor.own(service.family, self._fit.balancer.lan_interface)),
+            backend_of=(lambda client: backend_of(client, scheduled(service)).endpoint) if hashed else None,
         )
 
-    def _own(self, service: Service, interface: str) -> Address:
-        """The balancer's, of the service's family."""
-        name = self._fit.balancer.name
-        return self._lab.address(balancer=name, interface=interface, family=service.family)
+    def _judge_asides(self, expected: Expectation, tour: Tour) -> list[str]:
+        complaints = []
+        for aside in tour.asides:
+            # With persistence its backend may be that of a client which is kept with it.
+            forget = aside.service.persistence.mode is not PersistenceMode.NONE
+            asked = replace(
+                expected,
+                service=aside.service,
+                exact=False,
+                chance=None,
+                backend_of=None if forget else expected.backend_of,
+            )
+            found = judge(expected=asked, counts=aside.counts)
+            complaints += [f"Of {aside.who}: {complaint}" for complaint in found]
+        return complaints
 
-    def _address(self, service: Service) -> Address:
-        return service.address or self._own(service, service.interface)
+    def _explain_silence(self, service: Service) -> list[str]:
+        """Whether the answers of a backend that sees clients' own addresses come by the balancer at all."""
+        if service.source_nat.mode is not SourceNatMode.NONE or not service.usable_backends:
+            return []
+        backend = service.usable_backends[0].address
+        client = list_sources(lab=self._lab, count=1, family=service.family)[0]
+        gateway = str(self._visitor.own(service.family, self._fit.balancer.lan_interface))
+        try:
+            route = ["ip", "-json", "route", "get", client, "from", str(backend)]
+            ways = json.loads(self._lab.run(machine="backends", command=route))
+        except LabError:
+            ways = []
+        if any(way.get("gateway") == gateway for way in ways):
+            return []
+        return [
+            f"With source NAT none backends see the client's address, and {backend} has no way back to"
+            f" {client} through the node. Make the node the gateway of its backends, or choose masquerade."
+        ]
 
-    def _endpoint(self, service: Service) -> str:
-        return format_endpoint(address=self._address(service), port=service.port)
+    def _halt(self) -> None:
+        if self.halted is not None:
+            raise self.halted
 
-    def _count(self, service: Service, *, count: int) -> Counts:
-        """Fewer than `count` where one was not answered, or where the time is over."""
-        self._lead_clients(service)
-        reports: list[Report] = []
-        while (left := count - sum(report.sent for report in reports)) and not any(map(_unanswered, reports)):
-            if self.halted is not None:
-                raise self.halted
-            if reports and time.monotonic() > self._deadline:
-                break
-            reports.append(self._send(service, count=min(left, _BATCHES[1 if reports else 0])))
-        return _add_up(reports)
-
-    def _send(self, service: Service, *, count: int) -> Report:
-        send = open_connections if service.protocol is Protocol.TCP else send_datagrams
-        return send(
-            lab=self._lab,
-            address=self._address(service),
-            port=service.port,
-            count=count,
-            concurrency=_CONCURRENCY[service.protocol],
-            timeout=_TIMEOUT_SECONDS,
-            within=_GRACE_SECONDS + max(0.0, self._deadline - time.monotonic()),
-        )
-
-    def _lead_clients(self, service: Service) -> None:
-        """An address may belong to services on several interfaces; clients come in by the one that is due."""
-        if service.address is None:
-            return
-        way = self._own(service, service.interface)
-        target = f"{service.address}/{service.address.max_prefixlen}"
-        route = ["ip", "route", "replace", target, "via", str(way)]
-        self._lab.run(machine="client", command=route)
+    def _own_pools(self) -> None:
+        routes = "".join(f"route replace local {network} dev lo\n" for network in self._fit.pools)
+        self._lab.run(machine=self._fit.balancer.name, command=["ip", "-batch", "-"], text=routes)
 
     def _write_setting(self, key: str, value: str) -> None:
         command = ["sh", "-c", f"echo {value} > /proc/sys/{key}"]
         self._lab.run(machine=self._fit.balancer.name, command=command)
-
-
-def _unanswered(report: Report) -> int:
-    return report.lost_total - report.refused
-
-
-def _add_up(reports: list[Report]) -> Counts:
-    answered: Counter[str] = Counter()
-    peers: Counter[str] = Counter()
-    for report in reports:
-        answered.update(report.answered)
-        peers.update(report.peers)
-    refused = sum(report.refused for report in reports)
-    return Counts(
-        sent=sum(report.sent for report in reports),
-        answered=dict(sorted(answered.items())),
-        peers=dict(sorted(peers.items())),
-        refused=refused,
-        lost=sum(map(_unanswered, reports)),
-        slowest=max(report.slowest for report in reports),
-    )
-
-
-def _sum_up(
-    *,
-    loaded: Loaded,
-    services: tuple[ServiceResult, ...],
-    omitted: tuple[Omitted, ...],
-    late: tuple[Omitted, ...],
-    touched: frozenset[str] | None,
-    seconds: float,
-) -> Rehearsal:
-    failed = [service.name for service in services if not service.passed]
-    missing = [one.name for one in late if one.touched]
-    unmeasured = _find_unmeasured(services=services, omitted=omitted, touched=touched)
-    scope = _describe_scope(services=services, omitted=omitted, unmeasured=unmeasured)
-    if loaded.error is not None:
-        verdict = f"Failed: the ruleset was not loaded. {loaded.error}"
-    elif failed:
-        verdict = f"Failed: {', '.join(failed)} did not do what is promised. {scope}"
-    elif missing:
-        verdict = f"Failed: there was no time for {', '.join(missing)}. {scope}"
-    else:
-        verdict = f"Passed: {scope}"
-    return Rehearsal(
-        passed=loaded.error is None and not failed and not missing,
-        verdict=verdict,
-        loaded=loaded,
-        services=services,
-        omitted=tuple(sorted(omitted, key=lambda one: one.name)),
-        unmeasured=unmeasured,
-        seconds=seconds,
-    )
-
-
-def _find_unmeasured(
-    *, services: tuple[ServiceResult, ...], omitted: tuple[Omitted, ...], touched: frozenset[str] | None
-) -> tuple[Omitted, ...]:
-    """What a pass says nothing about: a few probes do not show shares, and none show nothing."""
-    found = [one for one in omitted if one.touched and one.reason not in {DELETED, DISABLED}]
-    for service in services:
-        if not service.touched and (touched is None or service.name in touched):
-            reason = f"{service.sent} probes only, as others are in the sample"
-            found.append(Omitted(name=service.name, touched=True, reason=reason))
-    return tuple(sorted(found, key=lambda one: one.name))
-
-
-def _describe_scope(
-    *, services: tuple[ServiceResult, ...], omitted: tuple[Omitted, ...], unmeasured: tuple[Omitted, ...]
-) -> str:
-    measured = sum(service.touched for service in services)
-    plural = "" if measured == 1 else "s"
-    scope = (
-        f"{measured} service{plural} measured, {len(services) - measured} probed, {len(omitted)} left out."
-    )
-    if not unmeasured:
-        return scope
-    listed = [f"{one.name} ({one.reason})" for one in unmeasured[:_LISTED]]
-    more = [f"{len(unmeasured) - _LISTED} more"] if len(unmeasured) > _LISTED else []
-    return f"{scope} Changed, but not measured: {', '.join([*listed, *more])}."

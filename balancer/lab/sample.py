@@ -4,13 +4,22 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from itertools import chain, zip_longest
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_network,
+    summarize_address_range,
+)
+from itertools import chain, islice, zip_longest
 from typing import Any, TypeVar
 
-from balancer.domain.types import Address, Document, Family, Service
+from balancer.domain.types import Address, Document, Family, Network, Protocol, Service
+from balancer.lab.crowd import Crowd
 from balancer.lab.errors import LabError
 from balancer.lab.ipv6 import Ipv6
+from balancer.lab.places import asked_ports, backend_ports, is_in_pool
 from balancer.lab.plan import Balancer
 from balancer.lab.rehearsal import Limits, Omitted
 
@@ -26,9 +35,12 @@ _BLOCKS_IPV6 = tuple(
 )
 """For benchmarks (RFC 5180), and a part of the unique local addresses (RFC 4193)."""
 _CLIENTS, _LAN, _FIRST_SEGMENT = 0, 1, 2
-"""Which /24 (IPv6: /64) of the block is what."""
+"""Which /24 (IPv6: /64) of the block is what. Clients that are told apart are in the block's second half."""
+INTERFACES_MAX = 100
+"""As many /24 are in the first half, and some to spare."""
 DELETED, DISABLED = "it is not in the document", "it is disabled"
 """Reasons to leave a service out of which nothing is promised."""
+NO_SCTP = "the lab cannot speak SCTP"
 _NO_LINK = frozenset({"lo", "all", "default"})
 """Names that Linux gives to no new link."""
 _NO_ROUTE = tuple(
@@ -52,12 +64,12 @@ def draw_sample(*, document: Document, touched: Collection[str] | None, limits: 
     names = {s.name for s in document.services if s.enabled} if touched is None else set(touched)
     omitted = dict(_find_impossible(document, touched=names))
     able = [s for s in document.services if s.enabled and s.name not in omitted]
-    measured = _mix(s for s in able if s.name in names)[: limits.touched]
+    room: set[str] = set()
+    measured = _fill(_mix(s for s in able if s.name in names), count=limits.touched, interfaces=room)
     others = [s for s in able if s not in measured]
     # Touched ones that were too many come first among those that are probed.
-    probed = (_mix(s for s in others if s.name in names) + _mix(s for s in others if s.name not in names))[
-        : limits.probed
-    ]
+    rest = _mix(s for s in others if s.name in names) + _mix(s for s in others if s.name not in names)
+    probed = _fill(rest, count=limits.probed, interfaces=room)
     for service in others:
         if service not in probed:
             omitted[service.name] = Omitted(
@@ -70,23 +82,42 @@ def draw_sample(*, document: Document, touched: Collection[str] | None, limits: 
     )
 
 
+def _fill(services: Sequence[Service], *, count: int, interfaces: set[str]) -> list[Service]:
+    """The first `count` for whose interfaces the lab has room; adds these to `interfaces`."""
+    found: list[Service] = []
+    for service in services:
+        if len(found) < count and len(interfaces | set(service.interfaces)) <= INTERFACES_MAX:
+            interfaces |= set(service.interfaces)
+            found.append(service)
+    return found
+
+
 def _find_impossible(document: Document, *, touched: set[str]) -> Iterable[tuple[str, Omitted]]:
-    own = {service.address for service in document.services if service.enabled}
+    own = {address for service in document.services if service.enabled for address in service.addresses}
+    backends = {b.address for service in document.services for b in service.backends}
     for service in document.services:
-        if (service.enabled or service.name in touched) and (reason := _why_not(service, own=own)):
+        if not service.enabled and service.name not in touched:
+            continue
+        if reason := _why_not(service, own=own, backends=backends):
             yield service.name, Omitted(name=service.name, touched=service.name in touched, reason=reason)
     for name in touched - {service.name for service in document.services}:
         yield name, Omitted(name=name, touched=True, reason=DELETED)
 
 
-def _why_not(service: Service, *, own: Collection[object]) -> str | None:
-    addresses = [a for a in (service.address, *(b.address for b in service.backends)) if a is not None]
+def _why_not(service: Service, *, own: Collection[Address], backends: Collection[Address]) -> str | None:
+    addresses = [*service.addresses, *(b.address for b in service.backends)]
     if not service.enabled:
         return DISABLED
-    if service.interface in _NO_LINK:
-        return f"the lab cannot have an interface {service.interface}"
+    if service.protocol is Protocol.SCTP:
+        return NO_SCTP
+    for interface in service.interfaces:
+        if interface in _NO_LINK:
+            return f"the lab cannot have an interface {interface}"
     if any(backend.address in own for backend in service.backends):
         return "one of its backends has the address of a service"
+    nat = service.source_nat
+    if any(is_in_pool(address, nat) for address in backends):
+        return "its source NAT uses the address of a backend"
     if any(address in network for address in addresses for network in _NO_ROUTE):
         return "one of its addresses cannot be reached through a network"
     return None
@@ -112,6 +143,9 @@ class Fit:
     """A lab in which the services can be reached, none of whose own networks holds an address of theirs."""
 
     balancer: Balancer
+    crowds: dict[Family, Crowd]
+    pools: tuple[Network, ...]
+    """Addresses of the balancer for source NAT, as far as they are nobody else's."""
     lab: dict[str, Any]
     """Further arguments of `Lab`."""
     own_tcp_ports: tuple[int, ...]
@@ -121,19 +155,27 @@ class Fit:
 
 def fit_lab(*, document: Document, services: Collection[Service]) -> Fit:
     """LabError when no block of addresses is free."""
-    networks = list(_free_block(document, _BLOCKS).subnets(new_prefix=24))
+    block = _free_block(document, _BLOCKS)
+    networks = list(block.subnets(new_prefix=24))
     lan = networks[_LAN]
     balancer = Balancer(
         name="balancer",
         lan_address=lan[1],
-        interfaces=tuple(sorted({service.interface for service in services})) or ("eth0",),
+        interfaces=tuple(sorted({name for service in services for name in service.interfaces})) or ("eth0",),
         lan_interface=_free_interface(document),
         addresses=_served(services),
         forwarding=False,  # the sync is to turn it on
     )
     backends = sorted({b.address for s in services for b in s.backends if isinstance(b.address, IPv4Address)})
+    block_ipv6 = _free_block(document, _BLOCKS_IPV6) if _speaks_ipv6(services) else None
     return Fit(
         balancer=balancer,
+        crowds={
+            family: _crowd(document, one)
+            for family, one in ((Family.IPV4, block), (Family.IPV6, block_ipv6))
+            if one is not None
+        },
+        pools=_pools(document, services),
         lab={
             "balancers": (balancer,),
             "backends": tuple(IPv4Network(address) for address in backends),
@@ -141,26 +183,27 @@ def fit_lab(*, document: Document, services: Collection[Service]) -> Fit:
             "lan": lan,
             "router": lan[2],
             "first_segment": networks[_FIRST_SEGMENT],
-            "ipv6": _fit_ipv6(document=document, services=services),
+            "ipv6": None if block_ipv6 is None else _fit_ipv6(block_ipv6, services),
             "tcp_ports": _backend_ports(services, protocol="tcp"),
             "udp_ports": _backend_ports(services, protocol="udp"),
         },
-        own_tcp_ports=tuple(sorted({s.port for s in services if s.protocol == "tcp"})),
-        own_udp_ports=tuple(sorted({s.port for s in services if s.protocol == "udp"})),
+        own_tcp_ports=_own_ports(services, protocol="tcp"),
+        own_udp_ports=_own_ports(services, protocol="udp"),
     )
 
 
 def _served(services: Collection[Service]) -> tuple[tuple[str, Address], ...]:
     """(interface, address): each address once, on one of the interfaces that it is served on."""
-    found = {s.address: s.interface for s in services if s.address is not None}
+    found = {address: s.interface for s in services for address in s.addresses}
     return tuple(sorted(((name, address) for address, name in found.items()), key=str))
 
 
-def _fit_ipv6(*, document: Document, services: Collection[Service]) -> Ipv6 | None:
-    """None where nobody needs it."""
-    if not any(service.family is Family.IPV6 for service in services):
-        return None
-    networks = list(_free_block(document, _BLOCKS_IPV6).subnets(new_prefix=64))
+def _speaks_ipv6(services: Collection[Service]) -> bool:
+    return any(service.family is Family.IPV6 for service in services)
+
+
+def _fit_ipv6(block: IPv6Network, services: Collection[Service]) -> Ipv6:
+    networks = [*islice(block.subnets(new_prefix=64), 3)]
     backends = {b.address for s in services for b in s.backends if isinstance(b.address, IPv6Address)}
     return Ipv6(
         clients=networks[_CLIENTS],
@@ -170,14 +213,49 @@ def _fit_ipv6(*, document: Document, services: Collection[Service]) -> Ipv6 | No
     )
 
 
+def _crowd(document: Document, block: Network) -> Crowd:
+    """The lab's own networks are in the first half of the block."""
+    first = block[block.num_addresses // 2]
+    version = block.version
+    taken = {(int(block.network_address), int(first) - 1)}
+    taken |= {(int(a), int(b)) for a, b in _ranges(document) if a.version == version}
+    family = Family.IPV6 if version == 6 else Family.IPV4
+    return Crowd(family=family, first=first, taken=tuple(sorted(taken)))
+
+
+def _pools(document: Document, services: Collection[Service]) -> tuple[Network, ...]:
+    """A network with an address of the document's in it is left out: answers find back all the same."""
+    others = {a for s in document.services for a in (*s.addresses, *(b.address for b in s.backends))}
+    found = {
+        network
+        for service in services
+        if (nat := service.source_nat).address is not None
+        for network in summarize_address_range(nat.address, nat.address_end or nat.address)
+        if not any(address in network for address in others)
+    }
+    return tuple(sorted(found, key=lambda n: (n.version, n.network_address, n.prefixlen)))
+
+
+def _own_ports(services: Collection[Service], *, protocol: str) -> tuple[int, ...]:
+    return tuple(sorted({port for s in services if s.protocol == protocol for port in asked_ports(s)}))
+
+
 def _backend_ports(services: Collection[Service], *, protocol: str) -> tuple[int, ...]:
-    return tuple(sorted({b.port for s in services if s.protocol == protocol for b in s.backends}))
+    return tuple(sorted({port for s in services if s.protocol == protocol for port in backend_ports(s)}))
+
+
+def _ranges(document: Document) -> set[tuple[Address, Address]]:
+    """All addresses that the document names."""
+    found = {(a, a) for s in document.services for a in (*s.addresses, *(b.address for b in s.backends))}
+    pools = [s.source_nat for s in document.services]
+    return found | {(p.address, p.address_end or p.address) for p in pools if p.address is not None}
 
 
 def _free_block(document: Document, blocks: Sequence[_Block]) -> _Block:
-    addresses = {a for s in document.services for a in (s.address, *(b.address for b in s.backends))}
+    named = _ranges(document)
     for block in blocks:
-        if not any(address in block for address in addresses if address is not None):
+        low, high = int(block.network_address), int(block.broadcast_address)
+        if not any(a.version == block.version and int(a) <= high and low <= int(b) for a, b in named):
             return block
     raise LabError(
         "The document has addresses in every network that the lab could use for its own machines"
@@ -186,5 +264,5 @@ def _free_block(document: Document, blocks: Sequence[_Block]) -> _Block:
 
 
 def _free_interface(document: Document) -> str:
-    taken = {service.interface for service in document.services}
+    taken = {name for service in document.services for name in service.interfaces}
     return next(name for number in range(len(taken) + 1) if (name := f"lan{number}") not in taken)

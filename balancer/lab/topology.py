@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
@@ -16,7 +15,7 @@ from balancer.domain.types import Family
 from balancer.lab import record
 from balancer.lab.errors import LabError
 from balancer.lab.ipv6 import Ipv6
-from balancer.lab.namespaces import create_namespaces, run_ip
+from balancer.lab.namespaces import create_namespaces, run_ip, wait_for_links
 from balancer.lab.plan import (
     ARTICLE_BACKENDS,
     ARTICLE_BALANCERS,
@@ -30,7 +29,6 @@ from balancer.lab.plan import (
 )
 
 DEFAULT_PREFIX = "lbadmin-"
-_READY_SECONDS = 15.0
 _WRITE_SYSCTLS = 'while read -r key value; do echo "$value" > "/proc/sys/$key"; done'
 
 
@@ -197,7 +195,7 @@ class Lab:
         for name, lines in plan.setup.items():
             run_ip(arguments=["-n", name, "-batch", "-"], text=_batch(lines))
         for name in (self.topology.client, self.topology.backend):
-            _wait_for_bridges(name=name)
+            wait_for_links(name=name)
         if self._tcp_ports or self._udp_ports:
             self.listen(machine="backends", tcp_ports=self._tcp_ports, udp_ports=self._udp_ports)
 
@@ -225,15 +223,6 @@ def missing_tools() -> tuple[str, ...]:
 def _write_sysctls(*, name: str, sysctls: Sequence[tuple[str, str]]) -> None:
     text = "".join(f"{key} {value}\n" for key, value in sysctls)
     run_ip(arguments=["netns", "exec", name, "sh", "-ec", _WRITE_SYSCTLS], text=text)
-
-
-def _wait_for_bridges(*, name: str) -> None:
-    """A bridge drops frames until the kernel's link watch has seen a port come up."""
-    deadline = time.monotonic() + _READY_SECONDS
-    while "state DOWN" in run_ip(arguments=["-n", name, "-oneline", "link", "show"]):
-        if time.monotonic() > deadline:
-            raise LabError(f"The links in the namespace {name} do not come up.")
-        time.sleep(0.005)
 
 
 def _batch(lines: Sequence[str]) -> str:

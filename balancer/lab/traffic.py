@@ -9,13 +9,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from balancer.domain.types import Address, Family
+from balancer.domain.types import Address, Family, Protocol
 from balancer.lab.client import REFUSED, TIMED_OUT
 from balancer.lab.errors import LabError
 from balancer.lab.topology import Lab
 
 DEFAULT_SOURCES = 16
 _SPARE_SECONDS = 30.0
+
+
+Way = tuple[str, Address, int]
+"""Source, target address and port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    backend: str | None
+    """None where it was lost."""
+    word: str
+    """The source address that the backend saw, or why it was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +42,8 @@ class Report:
     slowest: float
     """Seconds."""
     seconds: float
+    outcomes: tuple[Outcome, ...] = ()
+    """Of `visit`: one for each way."""
 
     @property
     def refused(self) -> int:
@@ -60,7 +74,7 @@ def open_connections(
     No two connections or flows in the life of a lab share a source address and port. LabError where the
     clients do not end within that many seconds (left out: as long as so many timeouts take).
     """
-    return _run_clients(
+    return _repeat(
         lab=lab, kind="tcp", address=address, port=port, count=count,
         concurrency=concurrency, timeout=timeout, sources=sources, within=within,
     )  # fmt: skip
@@ -78,9 +92,33 @@ def send_datagrams(
     within: float | None = None,
 ) -> Report:
     """`count` UDP flows of one datagram; sources and `within` as in `open_connections`."""
-    return _run_clients(
+    return _repeat(
         lab=lab, kind="udp", address=address, port=port, count=count,
         concurrency=concurrency, timeout=timeout, sources=sources, within=within,
+    )  # fmt: skip
+
+
+def visit(
+    *,
+    lab: Lab,
+    protocol: Protocol,
+    ways: Sequence[Way],
+    concurrency: int,
+    timeout: float,
+    machine: str = "client",
+    within: float | None = None,
+) -> Report:
+    """One TCP connection or UDP flow each way, from any machine; `within` as in `open_connections`.
+
+    Elsewhere than on the client, the source ports are chosen by the kernel.
+    """
+    order = {
+        "flows": [(source, str(address), port) for source, address, port in ways],
+        "any_port": machine != "client",
+    }
+    return _run_clients(
+        lab=lab, kind=str(protocol), what=order, count=len(ways), machine=machine,
+        concurrency=concurrency, timeout=timeout, within=within,
     )  # fmt: skip
 
 
@@ -140,31 +178,35 @@ def list_sources(*, lab: Lab, count: int, family: Family = Family.IPV4) -> list[
     return [str(address) for address in islice(lab.topology.clients_of(family).hosts(), count)]
 
 
+def _repeat(
+    *, lab: Lab, address: Address | str, port: int, count: int, sources: Sequence[str] | None, **options: Any
+) -> Report:
+    family = Family.IPV6 if ":" in str(address) else Family.IPV4
+    sources = list(sources) if sources else list_sources(lab=lab, count=DEFAULT_SOURCES, family=family)
+    what = {"address": str(address), "port": port, "count": count, "sources": sources}
+    return _run_clients(lab=lab, what=what, count=count, **options)
+
+
 def _run_clients(
     *,
     lab: Lab,
     kind: str,
-    address: Address | str,
-    port: int,
+    what: Mapping[str, Any],
     count: int,
     concurrency: int,
     timeout: float,
-    sources: Sequence[str] | None,
     within: float | None,
+    machine: str = "client",
 ) -> Report:
-    family = Family.IPV6 if ":" in str(address) else Family.IPV4
     order = {
+        **what,
         "kind": kind,
-        "address": str(address),
-        "port": port,
-        "count": count,
         "first": lab.reserve_flows(count=count),
-        "sources": list(sources) if sources else list_sources(lab=lab, count=DEFAULT_SOURCES, family=family),
         "timeout": timeout,
         "concurrency": concurrency,
     }
     limit = _SPARE_SECONDS + count * timeout / concurrency if within is None else within
-    process = lab.start_module(machine="client", module="client")
+    process = lab.start_module(machine=machine, module="client")
     try:
         output, complaint = process.communicate(json.dumps(order) + "\n", timeout=limit)
     except subprocess.TimeoutExpired as error:
@@ -194,6 +236,7 @@ def _read_report(data: dict[str, Any], *, sent: int) -> Report:
         lost=dict(sorted(data["lost"].items())),
         slowest=data["slowest"],
         seconds=data["seconds"],
+        outcomes=tuple(Outcome(backend=backend, word=word) for backend, word in data.get("outcomes", ())),
     )
     assert sum(report.answered.values()) + report.lost_total == sent
     return report

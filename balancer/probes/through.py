@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from balancer.domain.types import (
     Address,
+    Backend,
     Document,
     Family,
     Network,
@@ -14,9 +15,20 @@ from balancer.domain.types import (
     SourceNatMode,
     format_endpoint,
 )
+from balancer.domain.validation import scheduled
 from balancer.probes import words
 from balancer.probes.base import ProbeError, ServiceProbe
 from balancer.probes.connect import Attempt, Tally, connect_all
+from balancer.probes.doors import (
+    Door,
+    is_bound,
+    is_one_of,
+    is_shared,
+    join,
+    keeps_clients,
+    list_doors,
+    may_answer,
+)
 from balancer.probes.machine import (
     STRICT,
     Link,
@@ -25,6 +37,7 @@ from balancer.probes.machine import (
     reverse_path_filter,
     who_answers,
 )
+from balancer.probes.memory import forget
 from balancer.probes.sample import draw_sample
 from balancer.probes.way import Entrance, Way
 from balancer.ruleset.schedulers import promised_shares
@@ -37,6 +50,8 @@ DEFAULT_NETWORKS: Mapping[Family, Network] = {
 SETTINGS = {Family.IPV4: "LBADMIN_PROBE_NETWORK", Family.IPV6: "LBADMIN_PROBE_NETWORK_IPV6"}
 SECONDS_MAX = 10.0
 ATTEMPTS_MAX = 64
+_ATTEMPTS_BOUND = 4
+"""Where further attempts meet the same backend again."""
 _OWN = "own "
 _UNLUCKY = 0.01
 """Silence of less than this chance, where the backends that are up answer their share, is no bad luck."""
@@ -78,12 +93,13 @@ def _unasked(name: str, text: str, *, up: int = 0) -> ServiceProbe:
 
 
 class _Probe:
-    """One round over services that can be asked."""
+    """One round over services that can be asked, each at all of its doors."""
 
     def __init__(
         self, services: Collection[Service], *, networks: Mapping[Family, Network], deadline: float
     ) -> None:
         self._services, self._networks, self._deadline = services, networks, deadline
+        self._doors = [door for service in services for door in list_doors(service)]
         self._links: Mapping[str, Link] = {}
         self._direct: dict[str, Tally] = {}
 
@@ -95,47 +111,52 @@ class _Probe:
         except ProbeError as error:
             return [_unasked(s.name, words.not_made(s, why=str(error), up=())) for s in self._services]
         self._ask_directly()
-        done = {s.name: result for s in self._services if (result := self._judge_before(s)) is not None}
-        rest = [service for service in self._services if service.name not in done]
-        return [*done.values(), *self._come_in(rest)]
+        done = {d.key: result for d in self._doors if (result := self._judge_before(d)) is not None}
+        done |= self._come_in([door for door in self._doors if door.key not in done])
+        by_service: dict[str, list[ServiceProbe]] = defaultdict(list)
+        for door in self._doors:
+            by_service[door.service.name].append(done[door.key])
+        return [join(results) for results in by_service.values()]
 
     def _ask_directly(self) -> None:
         """All backends, the first of each service first, and whether the node itself listens there."""
         ranked = [
             (rank, str(backend.address), backend.port, backend.endpoint)
             for service in self._services
-            for rank, backend in enumerate(service.usable_backends, start=1)
+            for rank, backend in enumerate(scheduled(service), start=1)
         ]
         ranked += [
-            (0, str(target), service.port, f"{_OWN}{format_endpoint(address=target, port=service.port)}")
-            for service in self._services
-            if (target := self._target(service)) is not None
+            (0, str(target), port, f"{_OWN}{format_endpoint(address=target, port=port)}")
+            for door in self._doors
+            if (target := self._target(door)) is not None
+            for port in [door.service.port]
         ]
         unique = {entry[3]: entry for entry in sorted(ranked, reverse=True)}
         attempts = [Attempt(key=k, address=a, port=p) for _, a, p, k in sorted(unique.values())]
         self._direct = connect_all(attempts, seconds=(self._deadline - time.monotonic()) * _DIRECT_PART)
 
-    def _target(self, service: Service) -> Address | None:
+    def _target(self, door: Door) -> Address | None:
         """The service's address or, without one, an address of the machine, the interface's own first."""
-        if service.address is not None:
-            return service.address
-        links = [self._links[service.interface]] if service.interface in self._links else []
+        if door.address is not None:
+            return door.address
+        interface, family = door.entrance
+        links = [self._links[interface]] if interface in self._links else []
         links += self._links.values()
-        return next((a for link in links for a in link.addresses_of(service.family)), None)
+        return next((a for link in links for a in link.addresses_of(family)), None)
 
     def _up(self, service: Service) -> tuple[str, ...]:
-        return tuple(b.endpoint for b in service.usable_backends if self._accepts(b.endpoint))
+        return tuple(b.endpoint for b in scheduled(service) if self._accepts(b.endpoint))
 
     def _accepts(self, key: str) -> bool:
         return key in self._direct and self._direct[key].accepted
 
-    def _judge_before(self, service: Service) -> ServiceProbe | None:
+    def _judge_before(self, door: Door) -> ServiceProbe | None:
         """What can be said without a connection through the node."""
-        up = self._up(service)
+        service, up = door.service, self._up(door.service)
         if not up:
             return _unasked(service.name, words.no_backend_up(service))
         link = self._links.get(service.interface)
-        why = words.why_unreachable(service, link=link, target=self._target(service))
+        why = words.why_unreachable(service, link=link, target=self._target(door))
         if why:
             return ServiceProbe(service=service.name, passed=False, text=why, backends_up=len(up))
         if service.family is Family.IPV4 and reverse_path_filter(service.interface) == STRICT:
@@ -143,28 +164,33 @@ class _Probe:
             return _unasked(service.name, text, up=len(up))
         return None
 
-    def _come_in(self, services: Collection[Service]) -> list[ServiceProbe]:
-        if not services:
-            return []
+    def _come_in(self, doors: Collection[Door]) -> dict[str, ServiceProbe]:
+        """By the key of the door."""
+        if not doors:
+            return {}
         try:
-            sources = self._choose_sources(services)
+            sources = self._choose_sources(doors)
             with Way(sources=sources) as way:
+                self._forget(doors, sources)
                 seconds = self._deadline - _LAYING_SECONDS - time.monotonic()
-                tallies = way.connect(attempts=self._attempts(services), seconds=max(0.5, seconds))
-                return [self._judge(s, tallies[s.name], source=sources[_entrance(s)]) for s in services]
+                try:
+                    tallies = way.connect(attempts=self._attempts(doors), seconds=max(0.5, seconds))
+                finally:
+                    self._forget(doors, sources)
+                return {d.key: self._judge(d, tallies[d.key], source=sources[d.entrance]) for d in doors}
         except ProbeError as error:
-            return [
-                _unasked(s.name, words.not_made(s, why=str(error), up=up), up=len(up))
-                for s in services
-                for up in [self._up(s)]
-            ]
+            return {
+                d.key: _unasked(d.service.name, words.not_made(d.service, why=str(error), up=up), up=len(up))
+                for d in doors
+                for up in [self._up(d.service)]
+            }
 
-    def _choose_sources(self, services: Collection[Service]) -> dict[Entrance, Address]:
+    def _choose_sources(self, doors: Collection[Door]) -> dict[Entrance, Address]:
         taken = {b.address for s in self._services for b in s.backends}
-        taken |= {target for s in self._services if (target := self._target(s)) is not None}
+        taken |= {target for d in self._doors if (target := self._target(d)) is not None}
         found: dict[Entrance, Address] = {}
         for family, network in self._networks.items():
-            entrances = sorted({_entrance(s) for s in services if s.family is family})
+            entrances = sorted({door.entrance for door in doors if door.service.family is family})
             if entrances:
                 free = free_addresses(
                     network=network, count=len(entrances), taken=taken, setting=SETTINGS[family]
@@ -172,21 +198,29 @@ class _Probe:
                 found |= zip(entrances, free, strict=True)
         return found
 
-    def _attempts(self, services: Collection[Service]) -> dict[Entrance, list[Attempt]]:
+    def _forget(self, doors: Collection[Door], sources: Mapping[Entrance, Address]) -> None:
+        """Before, as a probe that was killed may have left its address, and after."""
+        for door in doors:
+            service = door.service
+            if keeps_clients(service) and not is_shared(service, self._networks[service.family]):
+                forget(service, source=sources[door.entrance])
+
+    def _attempts(self, doors: Collection[Door]) -> dict[Entrance, list[Attempt]]:
         """By the way in; a service that has backends down gets as many as may be needed."""
         attempts: dict[Entrance, list[Attempt]] = defaultdict(list)
-        for service in services:
-            one = Attempt(key=service.name, address=str(self._target(service)), port=service.port)
-            attempts[_entrance(service)] += [one] * ATTEMPTS_MAX
+        for door in doors:
+            one = Attempt(key=door.key, address=str(self._target(door)), port=door.service.port)
+            count = _ATTEMPTS_BOUND if is_bound(door.service) else ATTEMPTS_MAX
+            attempts[door.entrance] += [one] * count
         return attempts
 
-    def _judge(self, service: Service, tally: Tally, *, source: Address) -> ServiceProbe:
-        up, address = self._up(service), self._target(service)
+    def _judge(self, door: Door, tally: Tally, *, source: Address) -> ServiceProbe:
+        service, up, address = door.service, self._up(door.service), self._target(door)
         assert address is not None
         target = format_endpoint(address=address, port=service.port)
         by = who_answers(source=source, source_port=tally.local_port, address=str(address), port=service.port)
         judge = self._judge_answer if tally.accepted else self._judge_silence
-        passed, text = judge(service, tally, target=target, by=by)
+        passed, text = judge(service, tally, target=target, by=by, source=source)
         return ServiceProbe(
             service=service.name,
             passed=passed,
@@ -196,32 +230,36 @@ class _Probe:
         )
 
     def _judge_answer(
-        self, service: Service, tally: Tally, *, target: str, by: str | None
+        self, service: Service, tally: Tally, *, target: str, by: str | None, source: Address
     ) -> tuple[bool | None, str]:
         if by is None and self._accepts(f"{_OWN}{target}"):
             return None, words.perhaps_own(service, target=target)
-        if by is not None and not _is_of(service, by):
-            return False, words.answered_by_other(service, target=target, by=by)
+        right = may_answer(service, source=source, network=self._networks[service.family])
+        if by is not None and not is_one_of(by, right, service=service):
+            return False, words.answered_by_other(service, target=target, by=by, right=right, source=source)
         return True, words.answered(service, target=target, tally=tally, by=by, up=self._up(service))
 
     def _judge_silence(
-        self, service: Service, tally: Tally, *, target: str, by: str | None
+        self, service: Service, tally: Tally, *, target: str, by: str | None, source: Address
     ) -> tuple[bool | None, str]:
-        up, shares = self._up(service), promised_shares(service)
-        share_up = float(sum(shares[endpoint] for endpoint in up))
-        if (1 - share_up) ** tally.tried > _UNLUCKY:
+        up, network = self._up(service), self._networks[service.family]
+        right = may_answer(service, source=source, network=network)
+        if self._may_be_chance(service, tally, up=up, right=right):
             return None, words.too_few_up(service, target=target, tally=tally, up=up)
-        if service.source_nat.mode is SourceNatMode.NONE and by is not None and _is_of(service, by):
+        sent = by is not None and is_one_of(by, right, service=service)
+        if service.source_nat.mode is SourceNatMode.NONE and by is not None and sent:
             # The entry is confirmed (nf_conntrack_confirm), so the packet went out. A node that is not the
             # way back of its backends, the spare one of two for instance, will never see an answer.
-            network, setting = self._networks[service.family], SETTINGS[service.family]
+            setting = SETTINGS[service.family]
             return None, words.no_way_back(service, target=target, by=by, network=network, setting=setting)
         return False, words.silent(service, target=target, tally=tally, up=up)
 
-
-def _entrance(service: Service) -> Entrance:
-    return service.interface, service.family
-
-
-def _is_of(service: Service, endpoint: str) -> bool:
-    return any(backend.endpoint == endpoint for backend in service.usable_backends)
+    def _may_be_chance(
+        self, service: Service, tally: Tally, *, up: Collection[str], right: Collection[Backend]
+    ) -> bool:
+        """Whether backends that are down may be all that the probe met."""
+        if is_bound(service):
+            return any(backend.endpoint not in up for backend in right)
+        shares = promised_shares(service)
+        share_up = float(sum(shares[endpoint] for endpoint in up))
+        return (1 - share_up) ** tally.tried > _UNLUCKY

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from balancer.domain.types import Family, Network, Protocol, Service
+from balancer.domain.types import Address, Backend, Family, Network, Protocol, Scheduler, Service
+from balancer.domain.validation import scheduled
 from balancer.probes.connect import Tally
 from balancer.probes.machine import Link
 
@@ -16,6 +17,8 @@ def why_not_asked(service: Service | None) -> str:
     name = service.name
     if not service.enabled:
         return f"{name} was not asked: it is disabled."
+    if service.protocol is Protocol.SCTP:
+        return f"{name} was not asked: the probe cannot speak SCTP."
     if service.protocol is not Protocol.TCP:
         return (
             f"{name} was not asked: over {service.protocol.upper()}, no answer says nothing about the rules."
@@ -33,11 +36,12 @@ def left_out(*, asked: int, left_out: int) -> str:
 
 
 def no_backend_up(service: Service) -> str:
-    count = len(service.usable_backends)
+    count = len(scheduled(service))
+    of = " of the first priority" if count < len(service.usable_backends) else ""
     which = (
-        "its enabled backend does not accept"
+        f"its enabled backend{of} does not accept"
         if count == 1
-        else f"none of its {count} enabled backends accepts"
+        else f"none of its {count} enabled backends{of} accepts"
     )
     return f"{service.name} was not asked to answer: {which} connections from the node."
 
@@ -78,11 +82,19 @@ def answered(service: Service, *, target: str, tally: Tally, by: str | None, up:
     )
 
 
-def answered_by_other(service: Service, *, target: str, by: str) -> str:
+def answered_by_other(
+    service: Service, *, target: str, by: str, right: Collection[Backend], source: Address
+) -> str:
     who = "the node itself" if by == target else by
+    why = "which is none of its enabled backends"
+    if any(by == backend.endpoint for backend in service.usable_backends):
+        why = "which is to wait until those of a lower priority number are gone"
+        if service.scheduler is Scheduler.SOURCE_HASH:
+            owner = next(iter(right)).endpoint
+            why = f"though the clients that {source} belongs to are those of {owner}"
     return (
         f"{service.name} does not work: a connection through {service.interface} to {target}"
-        f" was answered by {who}, which is none of its enabled backends."
+        f" was answered by {who}, {why}."
     )
 
 
@@ -124,7 +136,7 @@ def _tries(tally: Tally) -> str:
 
 
 def _up_words(service: Service, up: Collection[str]) -> str:
-    count = len(service.usable_backends)
+    count = len(scheduled(service))
     if len(up) == 1:
         return f"backend {next(iter(up))} is up" + ("" if count == 1 else f", 1 of {count}")
     return f"{len(up)} of {count} backends are up"

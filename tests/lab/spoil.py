@@ -3,10 +3,25 @@
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from balancer.lab.judge import WRONG_BY
-from balancer.ruleset.ir import Chance, Dnat, Masquerade, Nth, Rule, Ruleset, Table
+from balancer.ruleset.ir import (
+    Chance,
+    Dnat,
+    Jump,
+    Masquerade,
+    Nth,
+    Remember,
+    Rule,
+    Ruleset,
+    Snat,
+    SourceHash,
+    Table,
+)
+from balancer.ruleset.names import OUTPUT, part_chain, service_chain
+
+STRANGE, STRANGE_IPV6 = IPv4Address("192.0.2.77"), IPv6Address("2001:db8:77::1")
 
 
 def spoil_rules(ruleset: Ruleset, change: Callable[[str, Rule], Rule | None]) -> Ruleset:
@@ -42,3 +57,65 @@ def wrong_port(name: str, rule: Rule) -> Rule | None:
     if rule.target == Dnat(IPv4Address("10.0.0.4"), 80):
         return replace(rule, target=Dnat(IPv4Address("10.0.0.4"), 8081))
     return rule
+
+
+def wrong_quarter(name: str, rule: Rule) -> Rule | None:
+    """A quarter of all clients of a service “hash” goes to other backends."""
+    return _with_more_parts(rule) if name == service_chain("hash") else rule
+
+
+def wrong_part(name: str, rule: Rule) -> Rule | None:
+    """One of its 1,024 parts."""
+    return _with_more_parts(rule) if name == part_chain("hash", (0, 1, 2, 3)) else rule
+
+
+def _with_more_parts(rule: Rule) -> Rule:
+    if rule.source_hash is None:
+        return rule
+    seed, mask = rule.source_hash.seed, rule.source_hash.mask
+    return replace(rule, source_hash=SourceHash(seed, mask | mask + 1))
+
+
+def forgotten_client(name: str, rule: Rule) -> Rule | None:
+    return None if isinstance(rule.target, Remember) and "sticky" in name else rule
+
+
+def lonely_client(name: str, rule: Rule) -> Rule | None:
+    """Kept by its whole address, where its network is to be kept together."""
+    if rule.clients is not None and "group" in rule.clients:
+        return replace(rule, clients=_of_one(rule.clients))
+    if isinstance(rule.target, Remember) and "group" in rule.target.clients:
+        return replace(rule, target=Remember(_of_one(rule.target.clients), rule.target.timeout))
+    return rule
+
+
+def _of_one(clients: str) -> str:
+    return clients.replace("4.24-", "4.32-").replace("6.64-", "6.128-")
+
+
+def wrong_shift(name: str, rule: Rule) -> Rule | None:
+    if isinstance(rule.target, Dnat) and rule.target.base is not None:
+        return replace(rule, target=replace(rule.target, base=rule.target.base + 1))
+    return rule
+
+
+def missing_interface(name: str, rule: Rule) -> Rule | None:
+    return None if rule.in_interface == "eth1" else rule
+
+
+def deaf_to_the_node(name: str, rule: Rule) -> Rule | None:
+    return None if name == OUTPUT and rule.comment == "node" else rule
+
+
+def forgotten_hairpin(name: str, rule: Rule) -> Rule | None:
+    to = rule.target.chain if isinstance(rule.target, Jump) else ""
+    return None if to.startswith("LB-H-") else rule
+
+
+def snat_instead(name: str, rule: Rule) -> Rule | None:
+    """All that is masqueraded gets an address that nobody asked for."""
+    return replace(rule, target=Snat(STRANGE)) if isinstance(rule.target, Masquerade) else rule
+
+
+def snat_instead_ipv6(name: str, rule: Rule) -> Rule | None:
+    return replace(rule, target=Snat(STRANGE_IPV6)) if isinstance(rule.target, Masquerade) else rule

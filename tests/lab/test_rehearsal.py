@@ -24,9 +24,9 @@ from balancer.lab.fake import FakeRehearsals
 from balancer.lab.record import RECORDS
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
-from balancer.lab.traffic import Report, open_connections
+from balancer.lab.traffic import Report, visit
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Dnat, Nth, Rule, Ruleset
+from balancer.ruleset.ir import Dnat, Masquerade, Rule, Ruleset
 from balancer.wiring import make_rehearse, rehearsal_loader
 from tests.documents import backend_data, document, document_data, service_data
 from tests.lab.spoil import dropped_rule, forgotten_masquerade, spoil_rules, wrong_port, wrong_share
@@ -147,11 +147,11 @@ def test_a_spoilt_untouched_service_is_found_by_its_probes(flavour: str) -> None
 
 @pytest.mark.kernel
 def test_a_rule_that_the_kernel_refuses_is_told_in_its_own_words(flavour: str) -> None:
-    def impossible_turn(name: str, rule: Rule) -> Rule | None:
-        return replace(rule, statistic=Nth(4, 9)) if rule.statistic == Nth(4) else rule
+    def misplaced_masquerade(name: str, rule: Rule) -> Rule | None:
+        return replace(rule, target=Masquerade()) if isinstance(rule.target, Dnat) else rule
 
     one = document(service_data())
-    result = run_rehearsal(one, flavour, ruleset=spoil_rules(compile_document(one), impossible_turn))
+    result = run_rehearsal(one, flavour, ruleset=spoil_rules(compile_document(one), misplaced_masquerade))
     assert not result.passed
     assert result.services == ()
     assert result.loaded.error is not None
@@ -215,12 +215,12 @@ def test_a_service_that_is_not_done_when_the_time_is_over_was_not_measured(
     now = [0.0]
 
     def connect_for_long(**options: Any) -> Report:
-        report = open_connections(**options)
+        report = visit(**options)
         now[0] += 100
         return report
 
     monkeypatch.setattr("balancer.lab.rehearse.time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr("balancer.lab.rehearse.open_connections", connect_for_long)
+    monkeypatch.setattr("balancer.lab.visitor.visit", connect_for_long)
     result = rehearse(document=document(service_data()), load=rehearsal_loader(flavour="nft"))
     assert not result.passed
     assert [(o.name, o.reason) for o in result.unmeasured] == [

@@ -50,7 +50,10 @@ def seen_of_ipv6() -> str:
         ("ip6tables-nft-save",),
     )
     text = "".join(run(*command, check=False) for command in commands)
-    return "".join(f"{line}\n" for line in text.splitlines() if not line.startswith(("#", ":")))
+    # A link's own address comes when nobody else was found to have it.
+    return "".join(
+        f"{line}\n" for line in text.splitlines() if not line.startswith(("#", ":")) and "fe80:" not in line
+    )
 
 
 @pytest.mark.parametrize("mode", ["masquerade", "none"])
@@ -68,7 +71,8 @@ def test_services_of_both_families_answer_and_nothing_is_left(
     assert result["web"].passed is True, result["web"].text
     assert result["web6"].passed is True, result["web6"].text
     assert result["web6"].text.startswith(f"web6 answered through eth0 [{BALANCER}]:81 after ")
-    assert f"by [{BACKENDS6[0]}]:81; 4 of 4 backends are up" in result["web6"].text
+    # On a busy machine it may take a second attempt, whose turn is another backend's.
+    assert any(f"by [{one}]:81; 4 of 4 backends are up" in result["web6"].text for one in BACKENDS6)
     assert seen_around() + seen_of_ipv6() == before
 
 
