@@ -1,8 +1,8 @@
 """Makes python-iptables ready to import without a compiler. Used in the child only.
 
-Its import asks ctypes for its extension module under four names. That lies beside the package and never where a
-linker looks, so that ctypes runs gcc and ld for each of them, as root, at every transaction. It also asks for
-distutils, which setuptools answers with a copy of its own. Together they took three fourths of the import.
+Its import asks ctypes for its extension module under four names. That lies beside the package and never
+where a linker looks, so that ctypes runs gcc and ld for each of them, as root, at every transaction. It also
+asks for distutils, which setuptools answers with a copy of its own. Both took three fourths of the import.
 """
 
 import ctypes.util
@@ -15,7 +15,7 @@ _EXTENSION = "xtwrapper"
 
 def prepare_import() -> None:
     ctypes.util.find_library = _without_extension(ctypes.util.find_library)
-    # What an import statement takes for "not installed"; python-iptables then asks sysconfig, which has the answer.
+    # Taken for "not installed"; python-iptables then asks sysconfig, which has the answer.
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
 
 
