@@ -17,6 +17,7 @@ from tests.cast import (  # noqa: F401 - the cast is there for every test
     superuser,
     viewer,
 )
+from tests.kernel.behaviours.table import BehaviourTable
 from tests.syslog import no_syslog  # noqa: F401 - for every test
 
 TESTS = Path(__file__).parent
@@ -27,6 +28,7 @@ TIER_FOLDERS = ("stack", "browser")
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # in the process that sees every report, not in xdist's workers
         config.pluginmanager.register(EmptyRunFails())
+        config.pluginmanager.register(BehaviourTable())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

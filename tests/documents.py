@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from balancer.domain.codec import parse_document
 from balancer.domain.problem import Problem, errors
-from balancer.domain.types import Document, Family, Protocol, Scheduler
+from balancer.domain.types import Document, Family, Scheduler
 
 Data = dict[str, Any]
 
@@ -149,18 +149,19 @@ def any_source_nat_data(draw: st.DrawFn, scene: Scene) -> Data:
 @st.composite
 def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
     """A service with every option that there is; it may collide with others."""
-    port = draw(st.one_of(st.sampled_from(_PORTS), st.integers(1, 60000)))
-    last = port + draw(_mostly(0, 1, 19, 300))
+    near = st.integers(8000, 8080)
+    port = draw(st.one_of(st.sampled_from(_PORTS), near, near, st.integers(1, 60000)))
+    last = port + draw(st.sampled_from([0, 0, 0, 1, 19, 70, 300]))
     scheduler = draw(st.sampled_from([str(each) for each in Scheduler]))
     addresses = draw(st.lists(st.sampled_from(scene.virtual), max_size=3, unique=True))
-    interface, *interfaces = draw(st.lists(st.sampled_from(INTERFACES), min_size=1, max_size=3, unique=True))
+    interface, *interfaces = draw(st.lists(_mostly(*INTERFACES), min_size=1, max_size=3, unique=True))
     persistence = draw(_mostly({}, {"mode": "source", "prefix": draw(st.sampled_from(scene.prefixes))}))
     return service_data(
         name,
         enabled=draw(_mostly(True, False)),
         interface=interface,
         additional_interfaces=interfaces,
-        protocol=draw(st.sampled_from([str(each) for each in Protocol])),
+        protocol=draw(_mostly("udp", "tcp", "sctp")),
         address=addresses[0] if addresses else None,
         additional_addresses=addresses[1:],
         port=port,

@@ -6,7 +6,7 @@ can be checked: by its own digests, by the hashes of the audit events in it, and
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,7 +62,8 @@ class Parts:
 
 def build_evidence(parts: Parts) -> str:
     """The text of the file; equal parts give equal bytes."""
-    content = {"format": FORMAT, "version": VERSION, **asdict(parts)}
+    said = {part.name: getattr(parts, part.name) for part in fields(parts)}
+    content = {"format": FORMAT, "version": VERSION, **said}
     return dump_evidence({**content, "digest": digest_content(content)})
 
 

@@ -5,14 +5,14 @@ the one in memory; both pass the same contract suite.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Service
 from balancer.ruleset.ir import Ruleset
 
 
@@ -142,6 +142,8 @@ class NodeFacts:
     forwarding_ipv6: bool | None = None
     """None where this machine has no IPv6."""
     forwarding_ipv6_persisted: bool = False
+    cannot: tuple[str, ...] = ()
+    """What its kernel was found to lack when a document needed it: `SCTP for iptables (module xt_sctp)`."""
     checks: tuple[HostCheck, ...] = ()
     conntrack: ConntrackUse = field(default_factory=ConntrackUse)
 
@@ -153,6 +155,9 @@ class NodeFacts:
         """Plain JSON-able data."""
         return {**asdict(self), "flavour": self.flavour.value, "driver": self.driver.value}
 
+
+Loads = Mapping[str, Mapping[str, int]]
+"""Service -> endpoint of a backend, as the document has it -> connections."""
 
 Permit = Callable[[], None]
 """Asked once nobody else can write and before anything is written; it raises where nothing may be."""
@@ -178,8 +183,21 @@ class Kernel(Protocol):
     def observe(self) -> Observation:
         """What the machine does at this moment. Reads only; takes the longer the more it balances."""
 
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """Established connections of each backend of these services. Reads only; a backend may be missing."""
+
     def remove(self) -> Receipt:
-        """Takes every own chain and jump out, of both families."""
+        """Takes every own chain and jump out, of both families, and the sets of clients with them."""
+
+    def count_clients(self) -> Mapping[str, int]:
+        """Set of clients (`ruleset.sets`) -> how many it remembers now. Reads only."""
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """Empties the sets of a service, or that of the backend with this endpoint; how many clients went.
+
+        Each of them is balanced anew with its next connection; the connections that it has live on. Where the
+        kernel has no such set there is nobody to forget.
+        """
 
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:

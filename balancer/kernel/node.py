@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel import sysctl
 from balancer.kernel.advertised import warn_about_advertisements
 from balancer.kernel.base import (
@@ -18,13 +18,21 @@ from balancer.kernel.base import (
     Flavour,
     HostCheck,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
     ensure_own_namespace,
     is_init_namespace,
 )
-from balancer.kernel.client_sets import drop_sets, prepare_sets
+from balancer.kernel.capabilities import (
+    FindMissing,
+    describe_missing,
+    find_missing,
+    recall_missing,
+    refuse_what_is_missing,
+)
+from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.flavour import (
@@ -36,6 +44,7 @@ from balancer.kernel.flavour import (
 )
 from balancer.kernel.host_checks import check_host
 from balancer.kernel.idle import holds_ours, is_idle, want_of
+from balancer.kernel.loads import count_loads
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
 from balancer.kernel.observe import observe_machine
@@ -55,6 +64,7 @@ from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.parse import Snapshot
 from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.sets import sets_to_forget
 
 DEFAULT_WAIT_SECONDS = 10.0
 COMPARE_READS = 2
@@ -74,11 +84,13 @@ class NodeKernel:
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
         lock_directory: Path | None = None,
         sysctl_file: Path | None = None,
+        find_missing: FindMissing = find_missing,
     ) -> None:
         """None for `flavour` and `driver` follows the machine. `this_host` allows the namespace of PID 1.
 
         `wait_seconds` bounds the wait for each lock. `sysctl_file` makes forwarding last; left out, it is
-        /etc/sysctl.d/60-lbadmin.conf on the machine itself, and nothing in a namespace.
+        /etc/sysctl.d/60-lbadmin.conf on the machine itself, and nothing in a namespace. `find_missing` tells
+        what the kernel cannot carry; it is asked only where a document needs more than every kernel has.
         """
         self._flavour = flavour
         self._driver = driver
@@ -86,6 +98,7 @@ class NodeKernel:
         self._wait = wait_seconds
         self._lock_directory = lock_directory or default_lock_directory()
         self._sysctl_file = sysctl_file
+        self._find_missing = find_missing
         self._selected: Selection | None = None
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
@@ -93,21 +106,24 @@ class NodeKernel:
         started, family, idle = time.monotonic(), ruleset.family, is_idle(ruleset)
         plans: tuple[TablePlan, ...] = ()
         reconciled, done = Reconciled(removed=0), _Forwarding()
+        refuse_what_is_missing(
+            document, family=family, flavour=self._select().flavour, find=self._find_missing
+        )
         with self._writing(family, ruleset) as transaction:
             if permit is not None:
                 permit()
             wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
             warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
-            if idle:
-                warnings = ()
-                plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
-            else:
-                warnings += warn_about_advertisements() if family is Family.IPV6 else ()
-                wanted = order_tables(wanted, document=document)
-                prepare_sets(ruleset)
-                plans, done = self._bring_in_with_forwarding(transaction, wanted)
+            with client_sets_for(ruleset, document=document) as sets:
+                if idle:
+                    warnings = ()
+                    plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
+                else:
+                    warnings += warn_about_advertisements() if family is Family.IPV6 else ()
+                    wanted = order_tables(wanted, document=document)
+                    plans, done = self._bring_in_with_forwarding(transaction, wanted)
+                sets.committed = bool(plans)
             if wanted:
-                warnings += drop_sets(ruleset)
                 reconciled = self._reconcile(document, family)
         return self._receipt(
             plans,
@@ -115,8 +131,8 @@ class NodeKernel:
             family=family,
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=done.steps,
-            warnings=(*warnings, *done.warnings),
+            steps=(*done.steps, *sets.steps),
+            warnings=(*warnings, *sets.warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -148,6 +164,9 @@ class NodeKernel:
             forwarding_persisted=persisted[Family.IPV4],
             forwarding_ipv6=sysctl.is_forwarding(family=Family.IPV6),
             forwarding_ipv6_persisted=persisted[Family.IPV6],
+            cannot=describe_missing(
+                recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour
+            ),
             checks=(
                 *self._check_tools(),
                 *check_host(flavour=selection.flavour, families=self._used_families(), use=use),
@@ -158,6 +177,10 @@ class NodeKernel:
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
         return observe_machine(flavour=self._select().flavour)
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return count_loads(services)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""
@@ -170,10 +193,22 @@ class NodeKernel:
     def _remove(self, family: Family) -> Receipt:
         started = time.monotonic()
         with self._writing(family) as transaction:
-            plans = transaction.bring_in(want_nothing())
-            drop_sets(Ruleset(family=family, tables=()))
+            with client_sets_for(Ruleset(family=family, tables=()), document=Document()) as sets:
+                plans = transaction.bring_in(want_nothing())
             reconciled = self._reconcile(Document(), family)
-        return self._receipt(plans, reconciled, family=family, started=started)
+        return self._receipt(
+            plans, reconciled, family=family, started=started, steps=sets.steps, warnings=sets.warnings
+        )
+
+    def count_clients(self) -> Mapping[str, int]:
+        """See `Kernel.count_clients`."""
+        return count_clients()
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """See `Kernel.forget_clients`."""
+        ensure_own_namespace(this_host=self._this_host)
+        with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
+            return forget_clients(sets_to_forget(service, endpoint=endpoint))
 
     def _read(self, ruleset: Ruleset) -> Snapshot | None:
         """None where that cannot be read, and need not be."""

@@ -17,6 +17,7 @@ from balancer.kernel.base import Busy, KernelError, Rejected
 from balancer.kernel.checks import Unfit, check_builtin, check_chain, read_rule
 from balancer.kernel.lock import hold_xtables_lock
 from balancer.kernel.plan import JumpEdit, TablePlan
+from balancer.kernel.pyiptables_loading import prepare_import
 from balancer.ruleset.ir import Rule, TableName
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def _serve(request: dict[str, Any]) -> dict[str, object]:
     plans = [_read_plan(plan) for plan in request["plans"]]
     # All of them before the first is written: a bad value in the second table must not leave half a change.
     rules = [_read_rules(plan, family=family) for plan in plans]
+    prepare_import()
     with hold_xtables_lock(path=Path(request["lock"]), wait_seconds=request["wait_seconds"]):
         for plan, plan_rules in zip(plans, rules, strict=True):
             _write(plan, plan_rules)

@@ -25,10 +25,13 @@ from balancer.ruleset.ir import (
     PortRange,
     Reject,
     RejectWith,
+    Remember,
     Return,
     Rule,
     Ruleset,
     SetConnMark,
+    Snat,
+    SourceHash,
     Table,
     TableName,
 )
@@ -37,6 +40,8 @@ CHILD_MODULE = "balancer.kernel.selftest_child"
 TIMEOUT_SECONDS = 60
 
 _MARK = Mark(0x30000000, 0x70000000)
+
+_CLIENTS = "LB-4.24-test:192.0.2.6-80"
 
 EVERY_FORM = Ruleset(
     family=Family.IPV4,
@@ -47,7 +52,10 @@ EVERY_FORM = Ruleset(
                 "LB-D-test": (
                     Rule(destination=ip_network("192.0.2.1/32"), target=Drop()),
                     Rule(destination=ip_network("192.0.2.0/24"), in_interface="test0", target=Return()),
+                    Rule(source=ip_network("192.0.2.2/32"), target=Return()),
+                    Rule(source=ip_network("192.0.2.0/25"), target=Goto("LB-E-test")),
                 ),
+                "LB-E-test": (),
                 "LB-FORWARD": (
                     Rule(ct_state="DNAT", connmark=Mark(0x10000000, 0x50000000), target=Accept()),
                 ),
@@ -56,13 +64,37 @@ EVERY_FORM = Ruleset(
                     Rule(protocol=Protocol.TCP, connmark=_MARK, target=Reject(RejectWith.TCP_RESET)),
                     Rule(connmark=_MARK, target=Reject(RejectWith.ICMP_PORT_UNREACHABLE)),
                 ),
+                "LB-OUTPUT": (
+                    Rule(
+                        protocol=Protocol.TCP,
+                        ct_state="NEW",
+                        connmark=_MARK,
+                        target=Reject(RejectWith.TCP_RESET),
+                    ),
+                ),
             },
-            (("INPUT", "LB-INPUT"), ("FORWARD", "LB-FORWARD")),
+            (("INPUT", "LB-INPUT"), ("FORWARD", "LB-FORWARD"), ("OUTPUT", "LB-OUTPUT")),
         ),
         Table(
             TableName.NAT,
             {
-                "LB-POSTROUTING": (Rule(ct_state="DNAT", connmark=_MARK, target=Masquerade()),),
+                "LB-B-test": (
+                    Rule(target=Remember(_CLIENTS, 300)),
+                    Rule(protocol=Protocol.TCP, target=Dnat(IPv4Address("192.0.2.6"), None)),
+                ),
+                "LB-POSTROUTING": (
+                    Rule(
+                        ct_state="DNAT",
+                        connmark=Mark(0x30100000, 0x7FF00000),
+                        target=Snat(IPv4Address("192.0.2.7")),
+                    ),
+                    Rule(
+                        ct_state="DNAT",
+                        connmark=Mark(0x30200000, 0x7FF00000),
+                        target=Snat(IPv4Address("192.0.2.8"), IPv4Address("192.0.2.15")),
+                    ),
+                    Rule(ct_state="DNAT", connmark=_MARK, target=Masquerade()),
+                ),
                 "LB-PREROUTING": (
                     Rule(
                         in_interface="test+",
@@ -75,9 +107,23 @@ EVERY_FORM = Ruleset(
                     Rule(
                         protocol=Protocol.UDP, destination_ports=PortRange(1, 65535), target=Goto("LB-S-test")
                     ),
+                    Rule(
+                        protocol=Protocol.SCTP, destination_ports=PortRange(80, 99), target=Goto("LB-S-test")
+                    ),
                 ),
                 "LB-S-test": (
                     Rule(target=SetConnMark(_MARK)),
+                    Rule(clients=_CLIENTS, target=Goto("LB-B-test")),
+                    Rule(
+                        protocol=Protocol.UDP,
+                        source_hash=SourceHash(5, 0b1001),
+                        target=Dnat(IPv4Address("192.0.2.9"), 80),
+                    ),
+                    Rule(
+                        protocol=Protocol.UDP,
+                        target=Dnat(IPv4Address("192.0.2.9"), 5000, last=5099, base=4000),
+                    ),
+                    Rule(protocol=Protocol.SCTP, target=Dnat(IPv4Address("192.0.2.9"), 81)),
                     Rule(protocol=Protocol.TCP, statistic=Nth(4), target=Dnat(IPv4Address("192.0.2.3"), 80)),
                     Rule(
                         protocol=Protocol.TCP, statistic=Nth(7, 5), target=Dnat(IPv4Address("192.0.2.3"), 80)

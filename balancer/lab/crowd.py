@@ -19,8 +19,6 @@ _SPACE: dict[Family, tuple[Network, ...]] = {
     Family.IPV6: (IPv6Network("2000::/3"),),
 }
 _NOBODY = tuple(ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
-_HASHED_BITS = {Family.IPV4: 32, Family.IPV6: 32}
-"""What xt_cluster looks at (`ruleset.hashing.part_of_address`)."""
 _EXAMINED_MAX = 40_000
 """To find a client of each part: a part is still without one then with a chance of e^-39."""
 
@@ -45,8 +43,7 @@ class Crowd:
     def of_each_part(self, *, prefix: int) -> list[Address]:
         """A client of each of source-hash's parts, as far as there are clients that are `apart`."""
         found: dict[int, Address] = {}
-        bits = min(prefix, _HASHED_BITS[self.family])
-        for address in islice(self.apart(prefix=bits), _EXAMINED_MAX):
+        for address in islice(self.apart(prefix=prefix), _EXAMINED_MAX):
             found.setdefault(part_of(address), address)
             if len(found) == HASH_SLOTS:
                 break

@@ -1,7 +1,7 @@
 """Where a new connection goes: a packet walked through the rules, with exact fractions.
 
 The tracer reads rules only; it knows nothing of how they were compiled. It is checked against the kernel in
-tests/lab, not only against itself.
+tests/kernel/behaviours, not only against itself.
 """
 
 from collections import defaultdict

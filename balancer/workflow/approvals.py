@@ -7,6 +7,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from balancer.domain.lifecycle import ChangeDeed, ChangeState
+from balancer.domain.policy import ApprovalPolicy
 from balancer.models import AuditEvent, Change, Vote
 from balancer.workflow import audit
 from balancer.workflow.audit import Action, deed
@@ -67,7 +68,8 @@ def approve_change(
         raise Refused("conflict", f"{change} is not what was submitted. Withdraw it and submit it again.")
     require_rehearsed(change)
     _vote(actor=actor, change=change, verdict=Vote.Verdict.APPROVE, reason=reason, shown=shown)
-    if len(valid_approvals(change)) >= approvals_required(change):
+    policy = change.cluster.policy
+    if len(valid_approvals(change, policy=policy)) >= approvals_required(change, policy=policy):
         advance(change=change, deed=ChangeDeed.APPROVE)
     return change
 
@@ -104,14 +106,15 @@ def why_not_approved(change: Change) -> str | None:
 
 def why_not_agreed(change: Change) -> str | None:
     """The part of it that is up to people: a sentence where the votes do not carry what is proposed."""
-    if digest_change(change) != change.digest:
+    policy = change.cluster.policy
+    if digest_change(change, policy=policy) != change.digest:
         return f"{change} is not what was submitted and approved, or the policy has changed since."
     votes = list(Vote.objects.filter(change=change))
     if any(vote.verdict == Vote.Verdict.REJECT for vote in votes):
         return f"{change} was rejected."
     if any(vote.verdict == Vote.Verdict.REQUEST_CHANGES for vote in votes):
         return f"{change} was sent back with a request for changes."
-    missing = approvals_required(change) - len(valid_approvals(change))
+    missing = approvals_required(change, policy=policy) - len(valid_approvals(change, policy=policy))
     if missing > 0:
         many = "one valid approval" if missing == 1 else f"{missing} valid approvals"
         return f"{change} lacks {many} by people who did not write it."
@@ -122,23 +125,27 @@ def why_needless(*, person: User, change: Change) -> str | None:
     """Why an approval by this person would change nothing, in a sentence; None where it would."""
     if change.state != ChangeState.SUBMITTED and why_not_agreed(change) is None:
         return f"{change} has all the approvals that it needs."
-    valid = valid_approvals(change)
-    if len(valid) < approvals_required(change) and any(vote.user_id == person.pk for vote in valid):
+    policy = change.cluster.policy
+    valid = valid_approvals(change, policy=policy)
+    if len(valid) < approvals_required(change, policy=policy) and any(
+        vote.user_id == person.pk for vote in valid
+    ):
         return f"You have approved {change} already; it needs somebody else's approval too."
     return None
 
 
-def valid_approvals(change: Change) -> list[Vote]:
-    """The approvals that count at this moment."""
+def valid_approvals(change: Change, *, policy: ApprovalPolicy | None = None) -> list[Vote]:
+    """The approvals that count at this moment; `policy` where the caller has just read the cluster's."""
     approvals = Vote.objects.filter(change=change, verdict=Vote.Verdict.APPROVE).select_related("user")
-    return [vote for vote in approvals if why_not_counted(vote=vote, change=change) is None]
+    policy = policy or change.cluster.policy
+    return [vote for vote in approvals if why_not_counted(vote=vote, change=change, policy=policy) is None]
 
 
-def why_not_counted(*, vote: Vote, change: Change) -> str | None:
+def why_not_counted(*, vote: Vote, change: Change, policy: ApprovalPolicy | None = None) -> str | None:
     """Why an approval does not count (any more), in a sentence; None where it does."""
     if vote.digest != change.digest:
         return "What was seen then is no longer what is proposed."
-    policy = change.cluster.policy
+    policy = policy or change.cluster.policy
     if policy.has_expired(at=vote.at, now=timezone.now()):
         return f"It was given on {vote.at:%-d %b, %H:%M} and has expired."
     return why_not_eligible(person=vote.user, change=change, groups=policy.groups)

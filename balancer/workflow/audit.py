@@ -77,6 +77,9 @@ class Action(StrEnum):
     DRAFT_DISCARDED = "draft.discarded"
     OVERRIDE_SET = "override.set"
     OVERRIDE_LIFTED = "override.lifted"
+    CLEARING_ASKED = "clearing.asked"
+    CLEARING_DONE = "clearing.done"
+    CLEARING_FAILED = "clearing.failed"
     LATE_REVIEW_OPENED = "late_review.opened"
     LATE_REVIEW_SIGNED = "late_review.signed"
     REHEARSAL_QUEUED = "rehearsal.queued"
@@ -205,12 +208,15 @@ def _record_refusal(*, action: Action, refusal: Refused, target: str, kwargs: di
 def _append(event: Event) -> AuditEvent:
     fields = {name: getattr(event, name) for name in EVENT_FIELDS}
     row = AuditEvent.objects.create(**fields)
+    # Only what is committed may be said outside; robust, as the deed is done whatever becomes of the line.
+    transaction.on_commit(partial(_say_head, event), robust=True)
+    return row
+
+
+def _say_head(event: Event) -> None:
     first = AuditEvent.objects.filter(number=1).values_list("hash", flat=True).first() or GENESIS
     head = Head(event.number, event.hash)
-    line = head_line(first_hash=first, head=head, action=event.action, actor=event.actor_name)
-    # Only what is committed may be said outside; robust, as the deed is done whatever becomes of the line.
-    transaction.on_commit(partial(logger.info, "%s", line), robust=True)
-    return row
+    logger.info("%s", head_line(first_hash=first, head=head, action=event.action, actor=event.actor_name))
 
 
 def _lock_chain() -> None:

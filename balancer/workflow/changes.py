@@ -9,7 +9,7 @@ from django.utils import timezone
 from balancer.domain.codec import document_to_data, dump_document, parse_service
 from balancer.domain.digests import digest_proposal
 from balancer.domain.lifecycle import CHANGE_EDITABLE, ChangeDeed, ChangeState, next_state, states_before
-from balancer.domain.policy import is_critical
+from balancer.domain.policy import ApprovalPolicy, is_critical
 from balancer.domain.types import Document
 from balancer.models import Change, Cluster, Draft, Revision, Vote
 from balancer.ruleset.compile import compile_document
@@ -107,15 +107,16 @@ def editable_changes(*, actor: User, cluster: Cluster | None = None) -> "QuerySe
     return (found.filter(author=actor) | found.filter(invited=actor)).distinct().order_by("-pk")
 
 
-def approvals_required(change: Change) -> int:
-    """By the policy of the cluster as it is now, and by what the change touches."""
+def approvals_required(change: Change, *, policy: ApprovalPolicy | None = None) -> int:
+    """By the policy of the cluster as it is now (given where the caller has just read it), and by what the
+    change touches."""
     drafts = Draft.objects.filter(change=change).values_list("before", "after")
     critical = is_critical(side for sides in drafts for side in sides)
-    return change.cluster.policy.required(critical=critical)
+    return (policy or change.cluster.policy).required(critical=critical)
 
 
-def digest_change(change: Change) -> str:
-    """What a reviewer sees, as one number.
+def digest_change(change: Change, *, policy: ApprovalPolicy | None = None) -> str:
+    """What a reviewer sees, as one number; `policy` as in `approvals_required`.
 
     Covers each touched service before and after, the rules that are compiled for it on its own, and the
     policy. Services that the change does not touch are not in it: they may move without undoing a review.
@@ -126,7 +127,7 @@ def digest_change(change: Change) -> str:
         kind=change.kind,
         rollback_of=change.rollback_of.number if change.rollback_of else None,
         rollback_services=change.rollback_services,
-        policy=change.cluster.policy.to_data(),
+        policy=(policy or change.cluster.policy).to_data(),
         drafts=[_digested(draft) for draft in drafts],
     )
 

@@ -64,14 +64,15 @@ def evidence_of(deployment: Deployment) -> str:
     ).get(pk=deployment.pk)
     change, revision = deployment.change, deployment.revision
     jobs = list(deployment.jobs.select_related("node").order_by("node__name"))
+    votes = _votes(change)
     parts = Parts(
         deployment=_deployment_data(deployment),
         change=_change_data(change),
         drafts=[_draft_data(draft) for draft in Draft.objects.filter(change=change).order_by("service_name")],
         policy=change.cluster.policy.to_data(),
         operation=change.cluster.operation.to_data(),
-        votes=[_vote_data(vote) for vote in _votes(change)],
-        reviews=_reviews(change),
+        votes=[_vote_data(vote) for vote in votes],
+        reviews=_reviews(votes),
         rehearsals=_rehearsals(change),
         revision=_revision_data(revision),
         before=_before(deployment),
@@ -116,11 +117,11 @@ def _probes(job: Job) -> list[Data]:
 
 def _carried(job: Job) -> dict[str, str] | None:
     """Family -> text where the node was brought to something else than the texts of the revision: overrides
-    were laid over it, or rules of a family that it does not have any more were taken out."""
+    or its own weights were laid over it, or rules of a family that it no longer has were taken out."""
     effective = effective_of_job(job)
     texts = render_node_rulesets(effective.document)
     receipt = job.receipt or {}
-    if not effective.overrides and set(receipt) <= set(job.revision.rulesets):
+    if not effective.overrides and not effective.weights and set(receipt) <= set(job.revision.rulesets):
         return None
     return {family: texts[family] for family in sorted({*receipt, *job.revision.rulesets})}
 
@@ -208,9 +209,9 @@ def _vote_data(vote: Vote) -> Data:
     }
 
 
-def _reviews(change: Change) -> list[Data]:
+def _reviews(votes: list[Vote]) -> list[Data]:
     """Each page that a vote names, once."""
-    kept = {vote.review.digest: vote.review.content for vote in _votes(change) if vote.review}
+    kept = {vote.review.digest: vote.review.content for vote in votes if vote.review}
     return [{"digest": digest, "content": content} for digest, content in sorted(kept.items())]
 
 

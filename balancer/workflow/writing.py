@@ -82,9 +82,8 @@ def _failure(job: Job, error: Exception, done: Receipts) -> Outcome:
 
 def _sync(*, job: Job, kernel: Kernel, permit: Permit | None, done: Receipts) -> Outcome:
     """Both families, one after the other. `done` keeps the receipts of those that are in, for another try."""
-    effective = effective_of(cluster=job.node.cluster, revision=job.revision)
+    effective = effective_of(cluster=job.node.cluster, revision=job.revision, node=job.node)
     outcome = Outcome(receipt={})
-    overrides = [override.to_data() for override in effective.overrides]
     kept = compile_rulesets(effective.document)
     for family, ruleset in node_rulesets(effective.document).items():
         receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit)
@@ -94,7 +93,7 @@ def _sync(*, job: Job, kernel: Kernel, permit: Permit | None, done: Receipts) ->
         if family not in kept and not receipt.changed:
             continue  # neither asked for nor there
         assert outcome.receipt is not None
-        outcome.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
+        outcome.receipt[str(family)] = asdict(receipt) | effective.to_data()
         outcome.steps += [*receipt.steps, *(f"Warning: {warning}" for warning in receipt.warnings)]
         if not receipt.changed:
             outcome.steps.append("The kernel carried these rules already; nothing was written.")

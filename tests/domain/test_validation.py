@@ -148,3 +148,11 @@ def test_a_document_can_be_asked_again_later() -> None:
 def test_ten_thousand_services_are_checked_without_comparing_all_with_all() -> None:
     found, _ = parse_document(document_data(*(service_data(f"s{i}", port=i + 1) for i in range(10_000))))
     assert found is not None
+
+
+def test_services_of_both_families_may_have_one_port_at_any_address() -> None:
+    ipv4 = service_data("web", backends=[backend_data("10.0.0.3")])
+    ipv6 = service_data("web6", backends=[backend_data("2001:db8::3")])
+    assert problems_of(ipv4, ipv6) == ()
+    twice = service_data("web7", backends=[backend_data("2001:db8::4")])
+    assert [p.code for p in problems_of(ipv4, ipv6, twice)] == ["overlap"]

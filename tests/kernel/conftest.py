@@ -23,6 +23,7 @@ TOOLS = (
     "ip6tables-nft-restore",
     "ip6tables-nft-save",
     "conntrack",
+    "ipset",
     "ip",
     "ss",
 )

@@ -1,9 +1,16 @@
 """Round-robin turns and counters live in the kernel's rules, and a commit may reset them."""
 
 import re
+from collections import Counter
 
+import pytest
+
+from balancer.kernel import turning
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
+from balancer.kernel.plan import TablePlan
+from balancer.ruleset.parse import parse_save
+from balancer.ruleset.render import render_ruleset
 from tests.kernel.machine import BACKENDS, Wires, ask_udp, document, ruleset, save, service
 
 DNS = service("dns", protocol="udp", port=53)
@@ -49,14 +56,31 @@ def test_on_nft_a_change_elsewhere_keeps_turns_and_counters_of_untouched_chains(
     assert _counters("LB-S-dns")[0] == 6, "the mark rule counts each new connection"
 
 
-def test_on_legacy_a_commit_to_nat_restarts_the_turns_and_the_receipt_says_so(wires: Wires) -> None:
+def test_on_legacy_a_commit_to_nat_goes_on_at_any_backend_and_the_receipt_says_so(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel = NodeKernel(flavour=Flavour.LEGACY)
     backends = wires.listen_udp(port=53)
     sync(kernel, DNS)
     assert ask_udp(wires.udp_client(port=53), backends) == BACKENDS[0]
-    receipt = kernel.sync(ruleset=ruleset(DNS, service()), document=document(DNS, service()))
-    assert any("turns began anew" in step for step in receipt.steps)
-    assert ask_udp(wires.udp_client(port=53), backends) == BACKENDS[0]
+    for picked in (2, 4_000_003):
+        monkeypatch.setattr(turning.secrets, "randbelow", lambda _, picked=picked: picked)
+        other = service(port=80 + picked % 4)
+        receipt = kernel.sync(ruleset=ruleset(DNS, other), document=document(DNS, other))
+        assert any("Round robin went on at another backend" in step for step in receipt.steps)
+        asked = [ask_udp(wires.udp_client(port=53), backends) for _ in range(4)]
+        at = picked % 4
+        assert asked == [*BACKENDS[at:], *BACKENDS[:at]], "the cycle itself is the same"
+
+
+def test_where_a_round_robin_goes_on_is_up_to_chance() -> None:
+    """Else a rhythm of applies could favour one backend."""
+    one = ruleset(DNS)
+    there = parse_save(render_ruleset(one))
+    plan = TablePlan(table="nat", write={}, delete=(), jumps=())
+    go_on = turning.go_on_elsewhere(one, flavour=Flavour.LEGACY)
+    begins = Counter(go_on(plan, there).write["LB-S-dns"] for _ in range(80))
+    assert len(begins) == len(BACKENDS), "the chance to miss one is 4 * (3 / 4) ** 80"
 
 
 def _counters(chain: str) -> list[int]:

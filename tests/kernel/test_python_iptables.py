@@ -9,6 +9,7 @@ import pytest
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Busy, DriverName, Flavour, Receipt, Rejected
+from balancer.kernel.client_sets import prepare_sets
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.lock import xtables_lock_path
 from balancer.kernel.node import NodeKernel
@@ -116,6 +117,7 @@ def test_every_form_of_rule_comes_out_as_iptables_restore_writes_it(
         fresh = Namespace()
         with fresh.entered():
             before = read_snapshot(flavour=LEGACY, family=IPV4)
+            prepare_sets(EVERY_FORM)
             chosen.write(make_plan(snapshot=before, wanted=want_ruleset(EVERY_FORM), family=IPV4))
             text = save(LEGACY)
         fresh.close()
@@ -218,3 +220,25 @@ def test_a_refusal_carries_no_python_noise(namespace: Namespace, driver: PythonI
         driver.write([TablePlan(table="nat", write={"LB-X": ("-j LB-NOWHERE",)})])
     assert "Traceback" not in str(refusal.value)
     assert "LB-NOWHERE" in str(refusal.value)
+
+
+def test_loading_it_runs_no_compiler(tmp_path: Path) -> None:
+    """python-iptables looks for its extension module with gcc and ld, as root, at each import."""
+    for name in ("gcc", "cc", "ld"):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/called\nexit 1\n")
+        tool.chmod(0o755)
+    load = "from balancer.kernel.pyiptables_loading import prepare_import; prepare_import(); import iptc"
+    told = "import sys; assert 'setuptools' not in sys.modules; print(iptc.xtables.xtables_version)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"{load}; {told}"],
+        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        cwd=SOURCE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip().isdecimal()
+    assert not (tmp_path / "called").exists()

@@ -57,7 +57,7 @@ def test_what_was_written_is_read_back_and_a_wrong_rule_is_taken_out_again(
     kernel: NodeKernel, spoil: Spoil
 ) -> None:
     before = save(LEGACY)
-    spoil(option_lost("every"))
+    spoil(option_lost("dport"))
     more = (service("web"), service("api", port=81))
     with pytest.raises(Rejected, match="other rules than were written"):
         kernel.sync(ruleset=ruleset(*more), document=document(*more))

@@ -46,6 +46,7 @@ EVERYTHING = document(
     service_data("full", port=83, backends=[]),
     service_data("silent", protocol="udp", port=83, backends=[]),
     service_data("off", port=84, enabled=False),
+    service_data("sticky", port=85, persistence={"mode": "source", "prefix": 24}, backends=PAIR),
 )
 
 

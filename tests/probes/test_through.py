@@ -227,7 +227,7 @@ def test_many_dead_services_take_no_longer_than_the_time_allowed(balancer: Balan
     nowhere = [one | {"backends": [{"address": "10.0.0.99"}]} for one in many]
     found = balancer.carry(*many, flavour=Flavour.NFT, rules=compile_document(document(*nowhere)))
     started = time.monotonic()
-    results = ask(found, timeout=3)
+    results = ask(found, timeout=2)
     assert time.monotonic() - started < 3
     assert {result.passed for result in results.values()} == {False}
 

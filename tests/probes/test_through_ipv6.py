@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv6Network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture
 def wires(namespace: Namespace) -> Iterator[Wires6]:
+    # No detection of duplicates for the links' own addresses: they would change while a test looks around.
+    Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
     built = Wires6(namespace)
     yield built
     built.close()

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from ipaddress import ip_address
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -162,3 +163,43 @@ def test_a_service_that_comes_touches_only_the_chains_on_its_own_path() -> None:
     after = compile_document(document(*services, service_data("new", port=1999 + 1500)))
     assert changed_chains(before, after) >= {"LB-S-new"}
     assert len(changed_chains(before, after)) <= 4
+
+
+def test_a_range_that_reaches_into_the_block_of_other_ports_is_found_behind_them() -> None:
+    """A goto to the chain of a block does not come back to look for a range that begins in it and goes on."""
+    inner = [service_data(f"s{i}", port=4641 + 2 * i, address="203.0.113.1") for i in range(6)]
+    one = document(service_data("wide", port=4600, port_end=4699), *inner)
+    for port in range(4600, 4700):
+        number, odd = divmod(port - 4641, 2)
+        wanted = f"s{number}" if not odd and 0 <= number < 6 else "wide"
+        assert trace_to(one, port).service == wanted, port
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 80), st.integers(0, 40), st.integers(0, 3)), max_size=14))
+def test_ranges_that_overlap_on_different_addresses_are_told_apart(
+    ranges: list[tuple[int, int, int]],
+) -> None:
+    """Address 0 is any address: it has what the exact ones leave."""
+    owner: dict[tuple[int, int], str] = {}
+    services = []
+    for index, (first, more, place) in enumerate(ranges):
+        own = {(place, port) for port in range(first, first + more + 1)}
+        if own.isdisjoint(owner):
+            owner |= dict.fromkeys(own, f"s{index}")
+            end = {"port_end": first + more} if more else {}
+            address = f"203.0.113.{place}" if place else None
+            services.append(service_data(f"s{index}", port=first, address=address, **end))
+    one = document(*services)
+    ruleset = compile_document(one)
+    edges = {port for first, more, _ in ranges for port in (first, first + more, first + more + 1)}
+    for place, port in product(range(1, 5), edges):
+        packet = Packet(
+            interface="eth0",
+            protocol=Protocol.TCP,
+            source=None,
+            destination=ip_address(f"203.0.113.{place}"),
+            port=port,
+        )
+        wanted = owner.get((place, port), owner.get((0, port)))
+        assert trace_packet(ruleset, packet).service == wanted

@@ -89,7 +89,8 @@ def test_without_services_the_accept_for_established_connections_stays() -> None
         "! -s 10.0.0.0/8 -j DROP",
         "-j DNAT --to-destination 10.0.0.3-10.0.0.9",
         "-j SNAT --to-source 10.0.0.3",
-        "-m cluster --cluster-local-nodemask 0x1 --cluster-total-nodes 4 --cluster-hash-seed 0x1 -j DROP",
+        "-m cluster --cluster-local-nodemask 0x00000001 --cluster-total-nodes 5"
+        " --cluster-hash-seed 0x00000001 -j DROP",
         "-j SET --add-set LB-4.32-web src",
         "-j MASQUERADE",
         "-j KUBE-SERVICES",

@@ -1,0 +1,201 @@
+"""What this machine's kernel cannot carry, found out by trying it in a scratch namespace before it is needed.
+
+Some forms of rule rest on modules and programs that not every machine has. A document that needs one of them
+is refused as a whole, before anything is written, with the names of the services that need it.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from balancer.domain.types import Document, Family, PersistenceMode, Protocol, Scheduler, Service
+from balancer.kernel.base import Flavour, KernelError, Rejected
+from balancer.kernel.flavour import tool_name
+from balancer.kernel.pyiptables import run_child
+from balancer.kernel.tools import find_tool, run_tool
+from balancer.ruleset.ir import Remember, Rule, SourceHash
+from balancer.ruleset.render import render_source_hash
+
+CHILD_MODULE = "balancer.kernel.capabilities_child"
+TIMEOUT_SECONDS = 60
+
+
+class Need(StrEnum):
+    """What a service may ask of a kernel, beyond what every kernel with iptables and NAT has."""
+
+    IPV6_NAT = "ipv6-nat"
+    SCTP = "sctp"
+    CLIENT_SETS = "client-sets"
+    SOURCE_HASH = "source-hash"
+
+
+Missing = Mapping[Need, str]
+"""What cannot be had, and what the tool said that tried it."""
+FindMissing = Callable[[Flavour, Family], Missing]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """How a need is spoken of."""
+
+    lacks: str
+    """Completes "its kernel has no …"."""
+    modules: Mapping[Flavour, str]
+    otherwise: str
+    """What to do with the service where the module cannot be had."""
+
+
+def _both(modules: str) -> Mapping[Flavour, str]:
+    return dict.fromkeys(Flavour, modules)
+
+
+_WAYS = {
+    Need.IPV6_NAT: _Way(
+        lacks="NAT for IPv6",
+        modules={Flavour.LEGACY: "module ip6table_nat", Flavour.NFT: "module nft_chain_nat"},
+        otherwise="disable the service",
+    ),
+    Need.SCTP: _Way(
+        lacks="SCTP for iptables", modules=_both("module xt_sctp"), otherwise="disable the service"
+    ),
+    Need.CLIENT_SETS: _Way(
+        lacks="sets of clients for iptables",
+        modules=_both("program ipset, modules ip_set_hash_ip and xt_set"),
+        otherwise="turn its persistence off",
+    ),
+    Need.SOURCE_HASH: _Way(
+        lacks="division of clients for iptables",
+        modules=_both("modules xt_cluster and, for IPv6, xt_bpf"),
+        otherwise="choose another scheduler than source-hash",
+    ),
+}
+
+
+def needs_of(service: Service) -> tuple[Need, ...]:
+    """In the order of `Need`."""
+    needs = {
+        Need.IPV6_NAT: service.family is Family.IPV6,
+        Need.SCTP: service.protocol is Protocol.SCTP,
+        Need.CLIENT_SETS: service.persistence.mode is not PersistenceMode.NONE,
+        Need.SOURCE_HASH: service.scheduler is Scheduler.SOURCE_HASH,
+    }
+    return tuple(need for need, wanted in needs.items() if wanted)
+
+
+def need_of_rule(rule: Rule) -> Need | None:
+    """What one rule rests on, of IPv4."""
+    if rule.protocol is Protocol.SCTP:
+        return Need.SCTP
+    if rule.clients is not None or isinstance(rule.target, Remember):
+        return Need.CLIENT_SETS
+    return Need.SOURCE_HASH if rule.source_hash is not None else None
+
+
+def refuse_what_is_missing(
+    document: Document, *, family: Family, flavour: Flavour, find: FindMissing
+) -> None:
+    """Raises Rejected where an enabled service of the family needs what the kernel does not have.
+
+    `find` is asked only where something is needed.
+    """
+    needing: dict[Need, list[str]] = {}
+    for service in document.services:
+        if service.enabled and service.family is family:
+            for need in needs_of(service):
+                needing.setdefault(need, []).append(service.name)
+    missing = find(flavour, family) if needing else {}
+    for need in Need:
+        if need in needing and need in missing:
+            raise Rejected(_sentence(need, needing[need], flavour=flavour, said=missing[need]))
+
+
+def describe_missing(missing: Missing, *, flavour: Flavour) -> tuple[str, ...]:
+    """For the page of the node: `SCTP for iptables (module xt_sctp)`."""
+    return tuple(f"{_WAYS[need].lacks} ({_WAYS[need].modules[flavour]})" for need in Need if need in missing)
+
+
+def _sentence(need: Need, names: list[str], *, flavour: Flavour, said: str) -> str:
+    way = _WAYS[need]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"This node cannot carry {shown}: its kernel has no {way.lacks} ({way.modules[flavour]}). Tried, it"
+        f" said: {said.rstrip('.')}. Install or load that on the node, or {way.otherwise}."
+        " Nothing was changed."
+    )
+
+
+_found: dict[tuple[Flavour, Family], Missing] = {}
+
+
+def find_missing(flavour: Flavour, family: Family) -> Missing:
+    """Tried in a scratch namespace; again each time while something is missing, and never once nothing is.
+
+    What could not be tried does not count as missing: the write will tell.
+    """
+    if _found.get((flavour, family)) != {}:
+        _found[flavour, family] = _try_in_child(flavour, family)
+    return _found[flavour, family]
+
+
+def recall_missing(flavour: Flavour, family: Family) -> Missing:
+    """What `find_missing` found last in this process; nothing where it was not asked."""
+    return _found.get((flavour, family), {})
+
+
+def _try_in_child(flavour: Flavour, family: Family) -> Missing:
+    request = {"flavour": flavour.value, "family": family.value}
+    try:
+        done = run_child(CHILD_MODULE, request=request, timeout_seconds=TIMEOUT_SECONDS)
+        return {Need(need): str(said) for need, said in json.loads(done.output)["missing"].items()}
+    except (KernelError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def try_all(*, flavour: Flavour, family: Family) -> Missing:
+    """Writes a rule of each kind into this namespace, which is to be a scratch one. Raises KernelError."""
+    nat = _try("-j RETURN", flavour=flavour, family=family)
+    if nat is not None:
+        return {Need.IPV6_NAT: nat} if family is Family.IPV6 else {}
+    tried = {
+        Need.SCTP: _try("-p sctp -m sctp --dport 80 -j RETURN", flavour=flavour, family=family),
+        Need.CLIENT_SETS: _try_sets(flavour=flavour, family=family),
+        Need.SOURCE_HASH: _try(
+            f"{render_source_hash(SourceHash(1, 1, ipv6=family is Family.IPV6))} -j RETURN",
+            flavour=flavour,
+            family=family,
+        ),
+    }
+    return {need: said for need, said in tried.items() if said is not None}
+
+
+def _try_sets(*, flavour: Flavour, family: Family) -> str | None:
+    if find_tool("ipset") is None:
+        return "the program ipset is not installed"
+    inet = "inet" if family is Family.IPV4 else "inet6"
+    made = run_tool(["ipset", "create", "trial", "hash:ip", "family", inet, "timeout", "300"])
+    if made.code != 0:
+        return _last_line(made.errors)
+    for rule in (
+        "-m set --match-set trial src -j RETURN",
+        "-j SET --add-set trial src --exist --timeout 30",
+    ):
+        said = _try(rule, flavour=flavour, family=family)
+        if said is not None:
+            return said
+    return None
+
+
+def _try(rule: str, *, flavour: Flavour, family: Family) -> str | None:
+    """What the tool said where it refused."""
+    tool = tool_name(flavour=flavour, verb="restore", family=family)
+    if find_tool(tool) is None:
+        return f"the program {tool} is not installed"
+    text = f"*nat\n:LB-TRIAL - [0:0]\n-A LB-TRIAL {rule}\nCOMMIT\n"
+    done = run_tool([tool, "--noflush"], text=text)
+    return None if done.code == 0 else _last_line(done.errors)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line and "--help" not in line]
+    return lines[-1] if lines else "it said nothing"
