@@ -16,7 +16,6 @@ from balancer.ruleset.ir import (
     Rule,
     Ruleset,
     Snat,
-    SourceHash,
     Table,
 )
 from balancer.ruleset.names import OUTPUT, part_chain, service_chain
@@ -72,8 +71,8 @@ def wrong_part(name: str, rule: Rule) -> Rule | None:
 def _with_more_parts(rule: Rule) -> Rule:
     if rule.source_hash is None:
         return rule
-    seed, mask = rule.source_hash.seed, rule.source_hash.mask
-    return replace(rule, source_hash=SourceHash(seed, mask | mask + 1))
+    mask = rule.source_hash.mask
+    return replace(rule, source_hash=replace(rule.source_hash, mask=mask | mask + 1))
 
 
 def forgotten_client(name: str, rule: Rule) -> Rule | None:
