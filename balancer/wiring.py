@@ -1,7 +1,7 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from balancer.domain.digests import join_digests
 from balancer.domain.types import Document
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.kernel.guard import FileGuard, Guard
@@ -162,12 +163,12 @@ def make_rehearse(*, flavour: str, driver: str) -> Rehearse:
     def run(
         *,
         document: Document,
-        ruleset: Ruleset,
+        rulesets: Sequence[Ruleset],
         touched: Collection[str],
         meanwhile: Callable[[], None] | None = None,
     ) -> Rehearsal:
         load = rehearsal_loader(flavour=flavour, driver=driver)
-        return rehearse(document=document, load=load, ruleset=ruleset, touched=touched, meanwhile=meanwhile)
+        return rehearse(document=document, load=load, rulesets=rulesets, touched=touched, meanwhile=meanwhile)
 
     return run
 
@@ -179,6 +180,7 @@ def ask_services(document: Document, touched: frozenset[str]) -> tuple[ServicePr
         services=touched,
         ensure_allowed=partial(ensure_own_namespace, this_host=settings.LBADMIN_THIS_HOST),
         network=settings.LBADMIN_PROBE_NETWORK,
+        network_ipv6=settings.LBADMIN_PROBE_NETWORK_IPV6,
     )
 
 
@@ -190,7 +192,7 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
     from balancer.kernel.elsewhere import sync_inside
     from balancer.kernel.selection import select
 
-    def load(namespace: Path, locks: Path, ruleset: Ruleset, document: Document) -> Loaded:
+    def load(namespace: Path, locks: Path, rulesets: tuple[Ruleset, ...], document: Document) -> Loaded:
         try:
             selected = select(
                 flavour=None if flavour == AUTO else Flavour(flavour),
@@ -199,9 +201,9 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         except KernelError as error:
             raise LabError(str(error)) from error
         try:
-            receipt = sync_inside(
+            receipts = sync_inside(
                 namespace=namespace,
-                ruleset=ruleset,
+                rulesets=rulesets,
                 document=document,
                 lock_directory=locks,
                 flavour=selected.flavour,
@@ -212,7 +214,10 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         except KernelError as error:
             return Loaded(error=str(error), flavour=selected.flavour, driver=selected.driver, digest="")
         return Loaded(
-            error=None, flavour=receipt.flavour, driver=receipt.driver, digest=receipt.ruleset_digest
+            error=None,
+            flavour=receipts[0].flavour,
+            driver=receipts[0].driver,
+            digest=join_digests([receipt.ruleset_digest for receipt in receipts]),
         )
 
     return load

@@ -1,7 +1,7 @@
 """Settings. Everything a host may want to say comes from the environment; the defaults run on one machine."""
 
 import os
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,16 @@ def env_network(name: str, default: str) -> IPv4Network:
     return found
 
 
+def env_network_ipv6(name: str, default: str) -> IPv6Network:
+    try:
+        found = IPv6Network(os.environ.get(name) or default)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is no IPv6 network: {error}. Write 2001:2::/48.") from error
+    if found.prefixlen > 124:
+        raise ImproperlyConfigured(f"{name} needs 16 addresses or more, such as fd00::f0/124, not {found}.")
+    return found
+
+
 STATE_DIR = Path(os.environ.get("LBADMIN_STATE_DIR") or BASE_DIR / "var").absolute()
 STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -64,6 +74,8 @@ LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22")
 """TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
 LBADMIN_PROBE_NETWORK = env_network("LBADMIN_PROBE_NETWORK", "198.18.0.0/15")
 """A worker's probes of its services come from free addresses in it. The default is for tests (RFC 2544)."""
+LBADMIN_PROBE_NETWORK_IPV6 = env_network_ipv6("LBADMIN_PROBE_NETWORK_IPV6", "2001:2::/48")
+"""The same for IPv6 (RFC 5180)."""
 LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
 """Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
 LBADMIN_REHEARSAL_FACTORY = "balancer.wiring.make_rehearse"

@@ -1,9 +1,10 @@
 """Field differences as people read them: one line for a backend that came or went, names instead of paths."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from balancer.admin.shares import DASH
 from balancer.domain.diff import FieldChange
@@ -11,10 +12,19 @@ from balancer.domain.diff import FieldChange
 _BACKEND = re.compile(r"backends\[(?P<endpoint>.+)\]\.(?P<key>\w+)")
 _LABELS = {
     "port_end": "Last port",
+    "from_node": "From the node itself",
+    "persistence.mode": "Persistence",
+    "persistence.timeout": "Timeout of persistence",
+    "persistence.prefix": "Clients that stay together",
     "source_nat.mode": "Source address",
+    "source_nat.address": "New source address",
+    "source_nat.address_end": "Last address of the pool",
+    "source_nat.hairpin": "Hairpin",
     "access.drop_invalid": "Drop invalid packets",
     "all_down": "When all are down",
 }
+
+_SECONDS = {"slow_start", "persistence.timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +50,29 @@ def _endpoint_of(change: FieldChange) -> str:
 
 def _backend_row(endpoint: str, changes: list[FieldChange]) -> FieldRow:
     values = {c.path.rpartition(".")[2]: c.after if c.before is None else c.before for c in changes}
-    text = f"weight {values.get('weight')}, {values.get('state')}"
+    text = backend_text(values)
     came = changes[0].before is None
     return FieldRow(f"Backend {endpoint}", DASH if came else text, text if came else DASH)
 
 
+def backend_text(values: Mapping[str, Any]) -> str:
+    """`weight 1, enabled`, and the priority where it is not the first."""
+    priority = str(values.get("priority") or 0)
+    more = f", priority {priority}" if priority != "0" else ""
+    return f"weight {values.get('weight')}, {values.get('state')}{more}"
+
+
 def _field_rows(changes: list[FieldChange]) -> Iterator[FieldRow]:
     for change in changes:
-        yield FieldRow(label_of(change.path), change.before or DASH, change.after or DASH)
+        before, after = (with_unit(change.path, text or DASH) for text in (change.before, change.after))
+        yield FieldRow(label_of(change.path), before, after)
+
+
+def with_unit(path: str, text: str) -> str:
+    """A number with what it counts."""
+    if path in _SECONDS and text.isdigit():
+        return f"{text} second{'' if text == '1' else 's'}"
+    return f"/{text}" if path == "persistence.prefix" and text.isdigit() else text
 
 
 def label_of(path: str) -> str:

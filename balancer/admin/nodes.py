@@ -10,9 +10,11 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from balancer.admin import chips
+from balancer.admin.clearing import node_clients_context
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
+from balancer.admin.weights import weights_of_node
 from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
 from balancer.workflow import clusters, queries
@@ -45,7 +47,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         related = ("cluster__live_revision", "carried_revision")
         found = super().get_queryset(request).select_related(*related)
-        return found.defer("observation", *texts_of(*related))
+        return found.defer("observation", "clients", *texts_of(*related))
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
@@ -102,7 +104,9 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             may_drill=any(may(actor=request.user, permission=right) for right in (ADMINISTER, APPLY)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
+            **node_clients_context(row),
             **in_force(request, row.cluster),
+            **weights_of_node(row),
         )
 
     @display(description="Node", ordering="name")
@@ -139,7 +143,7 @@ def _describe_overrides(node: Node) -> str:
 
 def nodes_of(cluster: Cluster) -> QuerySet[Node]:
     related = ("cluster__live_revision", "carried_revision")
-    return cluster.nodes.select_related(*related).defer("observation", *texts_of(*related))
+    return cluster.nodes.select_related(*related).defer("observation", "clients", *texts_of(*related))
 
 
 def nodes_row(node: Node) -> tuple[Node, SafeString, SafeString, SafeString]:

@@ -8,8 +8,10 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
 from balancer.admin import chips
+from balancer.admin.clearing import clients_context
 from balancer.admin.shares import describe_share
 from balancer.admin.site import actor_of, page_address, read_key
+from balancer.admin.weights import weights_of_service
 from balancer.domain.types import BackendState
 from balancer.models import Cluster, Override, Service
 from balancer.workflow import overrides, queries
@@ -74,6 +76,8 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
         "backends": [_show_backend(backend) for backend in found.backends],
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
+        **clients_context(request, row),
+        **weights_of_service(row),
     }
 
 
@@ -110,7 +114,7 @@ def _show_backend(view: queries.BackendNow) -> dict[str, Any]:
         "dot": chips.backend_dot(view.now.state),
         "state": str(view.now.state),
         "weight": view.now.weight,
-        "share": describe_share(view.share),
+        "share": describe_share(view.share, parts=view.parts, standby=view.standby),
         "approved": f"{view.approved.state}, weight {view.approved.weight}",
         "overridden": view.overridden,
         "buttons": [button for button in _BUTTONS if button[0] is not view.now.state],

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from balancer.admin.field_words import FieldRow, describe_fields, label_of
+from balancer.admin.field_words import FieldRow, backend_text, describe_fields, label_of, with_unit
 from balancer.admin.shares import DASH
 from balancer.domain.diff import diff_services, show_value
 from balancer.domain.merge import Clash
@@ -48,16 +48,17 @@ def describe_overtaken(refusal: Overtaken) -> OvertakenWords:
 
 def describe_clashes(clashes: Iterable[Clash]) -> tuple[ClashRow, ...]:
     return tuple(
-        ClashRow(c.path, label_of(c.path), _shown(c.base), _shown(c.theirs), _shown(c.mine)) for c in clashes
+        ClashRow(c.path, label_of(c.path), *(_shown(c.path, side) for side in (c.base, c.theirs, c.mine)))
+        for c in clashes
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(path: str, value: Any) -> str:
     """A service or a backend is shown as being there, with what matters of it."""
     if value is None:
         return DASH
     if isinstance(value, dict):
         if "weight" in value:
-            return f"weight {value['weight']}, {value['state']}"
+            return backend_text(value)
         return "there, as changed"
-    return show_value(value)
+    return with_unit(path, show_value(value))

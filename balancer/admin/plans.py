@@ -7,6 +7,7 @@ from django.utils.safestring import SafeString
 
 from balancer.admin import chips
 from balancer.admin.field_words import FieldRow, describe_fields
+from balancer.admin.places import describe_place
 from balancer.domain.codec import digest_text
 from balancer.domain.diff import diff_services
 from balancer.domain.problem import Problem, errors
@@ -88,9 +89,13 @@ def _row(plan: Planned, name: str) -> PlanRow:
 
 
 def _summary(service: Service) -> str:
-    address = f"[{service.address}]" if service.address and service.address.version == 6 else service.address
     count = len(service.backends)
-    place = f"{service.interface} · {address or 'any'}:{service.port}/{service.protocol}"
+    place = describe_place(
+        interfaces=service.interfaces,
+        addresses=[str(address) for address in service.addresses],
+        ports=[str(ports) for ports in service.port_ranges],
+        protocol=str(service.protocol),
+    )
     return f"{place}, {count} backend{'' if count == 1 else 's'}"
 
 

@@ -16,6 +16,7 @@ from balancer.domain.diff import FieldChange
 from balancer.domain.policy import ApprovalPolicy, describe_policy
 from balancer.models import Review
 from balancer.workflow.queries import ShareRow
+from balancer.workflow.traffic import mark_rows, service_value
 
 
 @register(Review)
@@ -68,7 +69,7 @@ def _show_service(data: dict[str, Any]) -> dict[str, Any]:
         "action": data["action"],
         "chip": chips.draft_chip(data["action"]),
         "fields": describe_fields(fields),
-        "shares": compare_shares(traffic),
+        "shares": compare_shares(mark_rows(traffic, service_value(data["after"]))),
         "rules": data["rules"],
     }
 

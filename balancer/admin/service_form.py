@@ -1,7 +1,6 @@
 """The form of a service: text in, JSON data for the workflow out, Problems back to the fields they are about.
 
-The fields check nothing themselves. What is wrong is said by the domain alone, in the same words in the form,
-the API and the commands.
+What is wrong is said by the domain alone, in the same words in the form, the API and the commands.
 """
 
 import json
@@ -10,15 +9,18 @@ from typing import Any
 
 from django import forms
 from django.forms import BaseFormSet
-from unfold.widgets import (
-    UnfoldAdminSelectWidget,
-    UnfoldAdminTextareaWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanWidget,
-)
 
+from balancer.admin.places import (
+    addresses_text,
+    interfaces_text,
+    ports_text,
+    read_addresses,
+    read_interfaces,
+    read_ports,
+    whole_number,
+)
+from balancer.admin.service_fields import BackendForm, ServiceForm
 from balancer.domain.problem import Problem
-from balancer.domain.types import BackendState, Protocol, Scheduler, SourceNatMode
 from balancer.domain.validation import MAX_BACKENDS
 
 READ_ROWS = 3000
@@ -26,105 +28,20 @@ READ_ROWS = 3000
 
 _FIELD_OF = {
     "access.drop_invalid": "drop_invalid",
+    "port_end": "port",
+    "additional_ports": "port",
+    "additional_addresses": "address",
+    "additional_interfaces": "interface",
     "source_nat.mode": "source_nat",
-    "source_nat": "source_nat",
+    "source_nat.address": "source_nat_address",
+    "source_nat.address_end": "source_nat_address_end",
+    "source_nat.hairpin": "hairpin",
+    "persistence.mode": "persistence",
+    "persistence.timeout": "persistence_timeout",
+    "persistence.prefix": "persistence_prefix",
 }
-NUMBER = {"inputmode": "numeric", "autocomplete": "off"}
-SCHEDULERS = [(Scheduler.ROUND_ROBIN, "Round robin"), (Scheduler.RANDOM, "Random")]
-SOURCE_NATS = [(SourceNatMode.MASQUERADE, "Masquerade"), (SourceNatMode.NONE, "None")]
-BACKEND_STATES = [(state, str(state).capitalize()) for state in BackendState]
-
-
-class Line(forms.CharField):
-    """One line of text; blanks around it go, anything else stays for the domain to judge."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        attrs = kwargs.pop("attrs", {})
-        widget = UnfoldAdminTextInputWidget(attrs={"spellcheck": "false", **attrs})
-        super().__init__(required=False, strip=False, widget=widget, **kwargs)
-
-    def to_python(self, value: Any) -> str:
-        return str(super().to_python(value)).strip(" \t")
-
-
-def choice_field(choices: list[tuple[str, str]], **kwargs: Any) -> forms.ChoiceField:
-    return forms.ChoiceField(choices=choices, widget=UnfoldAdminSelectWidget, **kwargs)
-
-
-class ServiceForm(forms.Form):
-    name = Line(
-        label="Name",
-        help_text="Letters, digits, dots, underscores and hyphens.",
-        attrs={"autocomplete": "off"},
-    )
-    description = forms.CharField(
-        label="Description",
-        required=False,
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
-        help_text="What it is for and who to ask.",
-    )
-    enabled = forms.BooleanField(
-        label="Enabled",
-        required=False,
-        initial=True,
-        widget=UnfoldBooleanWidget,
-        help_text="A disabled service has no rules; its connections go on as if there were no balancer.",
-    )
-    critical = forms.BooleanField(
-        label="Critical",
-        required=False,
-        widget=UnfoldBooleanWidget,
-        help_text="Changes to it need as many approvals as the cluster asks for critical services.",
-    )
-    interface = Line(
-        label="Interface",
-        help_text="Where connections arrive, such as eth0.",
-        attrs={"list": "interfaces", "autocomplete": "off"},
-    )
-    address = Line(
-        label="Address",
-        help_text="Leave it empty for any address of the node.",
-        attrs={"placeholder": "any", "autocomplete": "off"},
-    )
-    protocol = choice_field([(Protocol.TCP, "TCP"), (Protocol.UDP, "UDP")], label="Protocol")
-    port = Line(label="Port", help_text="1 to 65535.", attrs=NUMBER)
-    scheduler = choice_field(
-        SCHEDULERS,
-        label="Scheduler",
-        help_text="Round robin is exact in every cycle, random on average.",
-    )
-    source_nat = choice_field(
-        SOURCE_NATS,
-        label="Source address",
-        help_text="Masquerade: backends see the balancer. None: they see the client, and must answer through"
-        " the balancer.",
-    )
-    drop_invalid = forms.BooleanField(
-        label="Drop invalid packets",
-        required=False,
-        initial=True,
-        widget=UnfoldBooleanWidget,
-        help_text="Packets of no known connection go no further.",
-    )
-    seen = forms.CharField(required=False, widget=forms.HiddenInput)
-    """The service as the form showed it, as JSON."""
-
-
-class BackendForm(forms.Form):
-    address = Line(label="Address", attrs={"aria-label": "Address of the backend", "placeholder": "10.0.0.3"})
-    port = Line(label="Port", attrs={**NUMBER, "aria-label": "Port", "placeholder": "same"})
-    weight = Line(label="Weight", attrs={**NUMBER, "aria-label": "Weight", "placeholder": "1"})
-    state = forms.ChoiceField(
-        label="State",
-        choices=BACKEND_STATES,
-        widget=UnfoldAdminSelectWidget(attrs={"aria-label": "State"}),
-    )
-
-    @property
-    def is_blank(self) -> bool:
-        """A row that nobody filled in; it is left out."""
-        return not any(self.cleaned_data.get(name) for name in ("address", "port", "weight"))
-
+_FIELD_OF_CODE = {"overlap": "port", "overlap-from-node": "from_node"}
+"""What two services claim is told at the field, whichever of them the path names."""
 
 BackendFormSet = forms.formset_factory(
     BackendForm,
@@ -166,14 +83,17 @@ class ServiceEditor:
             "description": values["description"].replace("\r\n", "\n"),
             "enabled": values["enabled"],
             "critical": values["critical"],
-            "interface": values["interface"],
-            "address": values["address"],
+            **read_interfaces(values["interface"]),
+            **read_addresses(values["address"]),
             "protocol": values["protocol"],
-            "port": whole_number(values["port"]),
+            **read_ports(values["port"]),
+            "from_node": values["from_node"],
             "scheduler": values["scheduler"],
+            "slow_start": whole_number(values["slow_start"]),
         }
         return _without_blanks(data) | {
-            "source_nat": {"mode": values["source_nat"]},
+            "persistence": _persistence_data(values),
+            "source_nat": _source_nat_data(values),
             "access": {"drop_invalid": values["drop_invalid"]},
             "backends": [_backend_data(row.cleaned_data) for row in self._kept_rows()],
         }
@@ -183,14 +103,13 @@ class ServiceEditor:
         kept = self._kept_rows()
         for problem in problems:
             head, _, rest = problem.path.partition(".")
-            field = _FIELD_OF.get(problem.path, head)
+            path = problem.path.partition("[")[0]
+            field = _FIELD_OF_CODE.get(problem.code) or _FIELD_OF.get(path, head)
             if head.startswith("backends["):
                 row = kept[int(head.removeprefix("backends[").removesuffix("]"))]
                 row.add_error(rest if rest in row.fields else None, problem.message)
             elif head == "backends":
                 self.row_problems.append(problem.message)
-            elif problem.code == "overlap":
-                self.form.add_error("port", problem.message)
             elif field in self.form.fields:
                 self.form.add_error(field, problem.message)
             else:
@@ -216,8 +135,29 @@ class ServiceEditor:
 _TOO_MANY = f"A service has at most {MAX_BACKENDS} backends. Split it into several services."
 
 
+def _persistence_data(values: dict[str, Any]) -> dict[str, Any]:
+    return _without_blanks(
+        {
+            "mode": values["persistence"],
+            "timeout": whole_number(values["persistence_timeout"]),
+            "prefix": whole_number(values["persistence_prefix"].removeprefix("/")),
+        }
+    )
+
+
+def _source_nat_data(values: dict[str, Any]) -> dict[str, Any]:
+    return _without_blanks(
+        {
+            "mode": values["source_nat"],
+            "address": values["source_nat_address"],
+            "address_end": values["source_nat_address_end"],
+            "hairpin": values["hairpin"],
+        }
+    )
+
+
 def _backend_data(values: dict[str, Any]) -> dict[str, Any]:
-    numbers = {name: whole_number(values[name]) for name in ("port", "weight")}
+    numbers = {name: whole_number(values[name]) for name in ("port", "weight", "priority")}
     return _without_blanks({"address": values["address"], "state": values["state"], **numbers})
 
 
@@ -226,20 +166,23 @@ def _without_blanks(data: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value != ""}
 
 
-def whole_number(text: str) -> int | str:
-    """The number that a text stands for; the text itself where it is none, for the domain to refuse."""
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else text
-
-
 def _initial_fields(data: dict[str, Any] | None) -> dict[str, Any]:
     if data is None:
         return {}
     plain = {name: data[name] for name in ServiceForm.base_fields if name in data}
+    persistence, nat = data["persistence"], data["source_nat"]
     return plain | {
         "seen": json.dumps(data["seen"]) if data.get("seen") else "",
-        "address": data["address"] or "",
-        "source_nat": data["source_nat"]["mode"],
+        "interface": interfaces_text(data),
+        "address": addresses_text(data),
+        "port": ports_text(data),
+        "persistence": persistence["mode"],
+        "persistence_timeout": persistence["timeout"],
+        "persistence_prefix": persistence.get("prefix") or "",
+        "source_nat": nat["mode"],
+        "source_nat_address": nat["address"] or "",
+        "source_nat_address_end": nat.get("address_end") or "",
+        "hairpin": nat.get("hairpin", False),
         "drop_invalid": data["access"]["drop_invalid"],
     }
 
@@ -247,5 +190,5 @@ def _initial_fields(data: dict[str, Any] | None) -> dict[str, Any]:
 def _initial_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
     if data is None:
         return [{"weight": "1"}]
-    names = ("address", "port", "weight", "state")
+    names = ("address", "port", "weight", "state", "priority")
     return [{name: backend[name] for name in names} for backend in data["backends"]] or [{"weight": "1"}]

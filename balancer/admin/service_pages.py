@@ -26,6 +26,8 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.permissions import DRAFT, may
 
+_OWN_CHAINS = ("-A LB-S", "-A LB-H", "-A LB-B")
+"""The choice itself, who of the clients is a backend, and what each backend gets."""
 MISSING = "missing"
 """The code of a Problem about a field that has no default."""
 
@@ -259,13 +261,20 @@ def _change_named(request: HttpRequest, cluster: Cluster) -> Change | None:
 
 def _missing_fields(problems: Iterable[Problem]) -> list[str]:
     """What is still to be filled in, in words: somebody who is still typing has made no mistake."""
-    found = (problem.path.rpartition(".") for problem in problems if problem.code == MISSING)
-    return list(dict.fromkeys(f"{field} of a backend" if owner else field for owner, _, field in found))
+    found = [problem.path for problem in problems if problem.code == MISSING]
+    return list(dict.fromkeys(_missing_field(path) for path in found))
+
+
+def _missing_field(path: str) -> str:
+    owner, _, field = path.rpartition(".")
+    if owner == "source_nat":
+        return "new source address"
+    return f"{field} of a backend" if owner else field
 
 
 def _own_rules(preview: queries.Preview) -> str:
     """The rules that choose the backend, without what every ruleset has."""
-    return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith("-A LB-S"))
+    return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith(_OWN_CHAINS))
 
 
 def _origin_address(row: Service | None) -> str:

@@ -11,18 +11,20 @@ from unfold.views import ChangeList
 
 from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
+from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
 from balancer.admin.import_pages import ImportPages
 from balancer.admin.operating import OperatePages
+from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
-from balancer.domain.codec import parse_service
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
-from balancer.domain.types import Service as ServiceValue
+from balancer.domain.types import PersistenceMode, SourceNatMode
 from balancer.models import Cluster, Draft, Override, Service
 from balancer.workflow.effective import value_of as override_value
+from balancer.workflow.live import value_of_row
 from balancer.workflow.permissions import DRAFT, may
 
 SHOWN_BACKENDS = 6
@@ -60,10 +62,20 @@ class ServiceList(ChangeList):
 
 
 @register(Service)
-class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPages, ConsoleAdmin):
+class ServiceAdmin(
+    ServicePages, OperatePages, ClearingPages, BulkPages, ImportPages, EditingPages, ConsoleAdmin
+):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")
-    search_fields = ("name", "description", "interface", "address", "backends__address")
+    search_fields = (
+        "name",
+        "description",
+        "interface",
+        "address",
+        "additional_addresses",
+        "additional_interfaces",
+        "backends__address",
+    )
     search_help_text = "Name, address, interface or backend"
     list_before_template = "console/services_before.html"
     ordering = ("name",)
@@ -122,16 +134,17 @@ class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPa
 
     @display(description="Listens on", ordering="address")
     def show_address(self, row: Service) -> SafeString:
-        return format_html('<span class="lb-mono">{}</span>', place_of(row))
+        return format_html('<div class="lb-mono lb-narrow">{}</div>', place_of(row))
 
     @display(description="Scheduler", ordering="scheduler")
-    def show_scheduler(self, row: Service) -> str:
-        return row.get_scheduler_display()
+    def show_scheduler(self, row: Service) -> SafeString:
+        more = _optional('<div class="lb-muted lb-small">{}</div>', ", ".join(options_of(row)))
+        return format_html('<div class="lb-narrow">{}{}</div>', row.get_scheduler_display(), more)
 
     @display(description="Backends and shares")
     def show_backends(self, row: Any) -> SafeString:
         """As the nodes have it now, with the overrides in force."""
-        value = value_of(row)
+        value = value_of_row(row)
         if value is None:
             return chips.chip("Unreadable", "bad")
         overrides = [override_value(override) for override in row.overrides]
@@ -146,29 +159,28 @@ class ServiceAdmin(ServicePages, OperatePages, BulkPages, ImportPages, EditingPa
 
 def place_of(row: Service) -> str:
     """`eth0 · any:80/tcp`."""
-    address = f"[{row.address}]" if row.address and ":" in row.address else row.address or "any"
-    return f"{row.interface} · {address}:{row.port}/{row.protocol}"
-
-
-def value_of(row: Service) -> ServiceValue | None:
-    """The service that a live row stands for; None where this version cannot read it."""
-    plain = (
-        "name",
-        "description",
-        "enabled",
-        "critical",
-        "interface",
-        "address",
-        "protocol",
-        "port",
-        "port_end",
+    return describe_place(
+        interfaces=row.interfaces, addresses=row.addresses, ports=row.ports, protocol=row.protocol
     )
-    more = ("scheduler", "persistence", "access", "health", "all_down")
-    keys = ("address", "port", "weight", "state", "priority")
-    data = {name: getattr(row, name) for name in (*plain, *more)}
-    data["source_nat"] = {"mode": row.source_nat_mode, "address": row.source_nat_address}
-    data["backends"] = [{key: getattr(b, key) for key in keys} for b in row.backends.all()]
-    return parse_service(data)[0]
+
+
+def options_of(row: Service) -> list[str]:
+    """What else there is to know about how the service balances, where it is not as usual."""
+    found = []
+    if row.persistence.get("mode") == PersistenceMode.SOURCE:
+        prefix = row.persistence.get("prefix")
+        who = f"/{prefix} networks keep" if prefix else "clients keep"
+        found.append(f"{who} their backend for {row.persistence['timeout']} s")
+    if row.slow_start:
+        found.append(f"slow start in {row.slow_start} s")
+    if row.source_nat_mode == SourceNatMode.NONE:
+        found.append("backends see clients")
+    if row.source_nat_mode == SourceNatMode.SNAT:
+        last = row.source_nat_address_end
+        found.append(f"backends see {row.source_nat_address}{f' to {last}' if last else ''}")
+    if row.from_node:
+        found.append("from the node itself, too")
+    return found
 
 
 def render_shares(shares: tuple[Share, ...]) -> SafeString:

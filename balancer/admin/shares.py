@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from balancer.domain.types import Document, Service
-from balancer.ruleset.trace import trace_service
+from balancer.domain.types import Service
 from balancer.workflow.queries import ShareRow
+from balancer.workflow.traffic import parts_of, shares_alone, standby_of
 
 DASH = "\N{EN DASH}"
 """Stands for what is not there."""
@@ -19,10 +19,12 @@ class Share:
     fraction: Fraction
     state: str
     weight: int
+    standby: bool = False
+    parts: int = 0
 
     @property
     def text(self) -> str:
-        return describe_share(self.fraction)
+        return describe_share(self.fraction, parts=self.parts, standby=self.standby)
 
     @property
     def width(self) -> str:
@@ -32,9 +34,16 @@ class Share:
 
 def shares_of(service: Service) -> tuple[Share, ...]:
     """Every backend with the share that the compiled rules give it; zero where it takes no connections."""
-    found = trace_service(Document(services=(service,)), service).shares if service.enabled else {}
+    shares, waiting, parts = shares_alone(service), standby_of(service), parts_of(service)
     return tuple(
-        Share(b.endpoint, found.get(b.endpoint, Fraction(0)), str(b.state), b.weight)
+        Share(
+            b.endpoint,
+            shares[b.endpoint],
+            str(b.state),
+            b.weight,
+            standby=service.enabled and b.endpoint in waiting,
+            parts=parts,
+        )
         for b in service.backends
     )
 
@@ -46,9 +55,13 @@ def format_percent(fraction: Fraction) -> str:
     return f"{float(fraction) * 100:.2f}".rstrip("0").rstrip(".") + _PERCENT
 
 
-def describe_share(share: Fraction) -> str:
-    """`1/4 · 25 %`; `0 %` where a fraction would say no more."""
-    return f"{share} · {format_percent(share)}" if share else f"0{_PERCENT}"
+def describe_share(share: Fraction, *, parts: int = 0, standby: bool = False) -> str:
+    """`1/4 · 25 %`; `0 %` where a fraction would say no more. Of a whole of `parts`: `256/1024 · 25 %`."""
+    if not share:
+        return "standby" if standby else f"0{_PERCENT}"
+    whole = parts if (share * parts).denominator == 1 else 0
+    counted = f"{share * whole}/{whole}" if whole else str(share)
+    return f"{counted} · {format_percent(share)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,8 @@ class ShareMove:
     before: Fraction | None
     """None where the backend is not there."""
     after: Fraction | None
+    standby: bool = False
+    parts: int = 0
 
     @property
     def changed(self) -> bool:
@@ -66,11 +81,11 @@ class ShareMove:
 
     @property
     def before_text(self) -> str:
-        return _shown(self.before)
+        return _shown(self.before, self.parts)
 
     @property
     def after_text(self) -> str:
-        return _shown(self.after)
+        return "standby" if self.standby else _shown(self.after, self.parts)
 
     @property
     def width(self) -> str:
@@ -78,8 +93,8 @@ class ShareMove:
 
 
 def compare_shares(rows: Iterable[ShareRow]) -> tuple[ShareMove, ...]:
-    return tuple(ShareMove(row.endpoint, row.before, row.after) for row in rows)
+    return tuple(ShareMove(row.endpoint, row.before, row.after, row.standby, row.parts) for row in rows)
 
 
-def _shown(share: Fraction | None) -> str:
-    return DASH if share is None else describe_share(share)
+def _shown(share: Fraction | None, parts: int) -> str:
+    return DASH if share is None else describe_share(share, parts=parts)

@@ -3,12 +3,13 @@
 Each warning has one function of a service before and after and of one node; `advise` asks them all.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from balancer.domain.observation import InputPath, InputRule, Listener
 from balancer.domain.problem import Severity
-from balancer.domain.types import Address, Protocol, Scheduler, Service
+from balancer.domain.types import Address, Network, Protocol, Scheduler, Service, SourceNatMode
+from balancer.domain.validation import scheduled
 
 COMMITS_MANY = 10
 """Commits in 24 hours from which on a round robin that each of them restarts is not much of one."""
@@ -34,6 +35,8 @@ class Machine:
     """legacy or nft."""
     addresses: tuple[tuple[str, Address], ...] = ()
     """(interface, address)."""
+    networks: tuple[tuple[str, Network], ...] = ()
+    """(interface, network that is directly on it)."""
     listeners: tuple[Listener, ...] = ()
     inputs: tuple[InputPath, ...] = ()
     recent_commits: int = 0
@@ -80,6 +83,7 @@ def _advise_on(
         yield from warn_own_listener(after, machine)
         yield from warn_input_bypassed(after, machine)
         yield from warn_nth_restarts(after, machine)
+        yield from warn_backends_see_clients(after, machine)
 
 
 def warn_left_without_backends(before: Service | None, after: Service) -> Iterator[Advice]:
@@ -103,7 +107,7 @@ def warn_management_port(
     if not new:
         return
     message = (
-        f"{_ports(new)} on {after.interface} {_be(new)} how people reach {machine.name} itself."
+        f"{_ports(new)} on {_list([*after.interfaces])} {_be(new)} how people reach {machine.name} itself."
         f" {after.name} would send those connections to its backends: you could lock yourselves out."
         " Choose another port, interface or address, or make sure that there is another way in."
     )
@@ -118,8 +122,8 @@ def warn_own_listener(after: Service, machine: Machine) -> Iterator[Advice]:
     places = ", ".join(_place(listener) for listener in found)
     message = (
         f"A program on {machine.name} itself listens on {after.protocol} at {places}. What comes in on"
-        f" {after.interface} goes to the backends of {after.name} and no longer reaches that program."
-        " Move one of the two, or stop the program if nobody needs it."
+        f" {_list([*after.interfaces])} goes to the backends of {after.name} and no longer reaches that"
+        " program. Move one of the two, or stop the program if nobody needs it."
     )
     yield Advice(code="own-listener", service=after.name, node=machine.name, message=message)
 
@@ -153,18 +157,67 @@ def warn_input_policy(after: Service, machines: Iterable[Machine]) -> Iterator[A
 
 
 def warn_nth_restarts(after: Service, machine: Machine) -> Iterator[Advice]:
-    """Any commit to an iptables-legacy table starts every nth counter of it anew."""
-    if after.scheduler is not Scheduler.ROUND_ROBIN or len(after.usable_backends) < 2:
+    """Any commit to an iptables-legacy table starts every nth counter of it anew.
+
+    Each commit of ours begins the rounds elsewhere (`kernel.turning`), so that nobody is favoured by it.
+    """
+    if after.scheduler not in {Scheduler.ROUND_ROBIN, Scheduler.FAILOVER} or len(scheduled(after)) < 2:
         return
     if machine.flavour != LEGACY or machine.recent_commits <= COMMITS_MANY:
         return
     message = (
-        f"{machine.name} uses iptables-legacy, where every commit starts round robin from its first"
-        f" backend, and it had {machine.recent_commits} commits in the last 24 hours: the first backends"
-        f" of {after.name} get more than their share. The scheduler random keeps its shares whatever is"
-        " committed."
+        f"{machine.name} uses iptables-legacy, where every commit starts the turns of round robin anew, and"
+        f" it had {machine.recent_commits} commits in the last 24 hours. lbadmin begins at another backend"
+        f" each time: the backends of {after.name} keep their shares on average, but they do not follow each"
+        " other strictly in turn. If that matters, use nodes with nft; if not, the scheduler random does"
+        " the same and no commit touches it."
     )
     yield Advice(code="nth-restarts", service=after.name, node=machine.name, message=message)
+
+
+def warn_backends_see_clients(after: Service, machine: Machine) -> Iterator[Advice]:
+    """Without another source address, answers find their way back only if the backends' routes lead here."""
+    if after.source_nat.mode is not SourceNatMode.NONE or not after.backends:
+        return
+    message = (
+        f"Backends of {after.name} see the client's own address, so their answers must go back through"
+        f" {machine.name}: make it the gateway of the backends, or route the clients' networks to it."
+    )
+    sharper = "".join((*_far_backends(after, machine), *_near_clients(after, machine)))
+    yield Advice(
+        code="backends-see-clients", service=after.name, node=machine.name, message=message + sharper
+    )
+
+
+def _far_backends(service: Service, machine: Machine) -> Iterator[str]:
+    """Backends that are on no network of the machine: other machines decide where their answers go."""
+    if not machine.networks:
+        return
+    addresses = dict.fromkeys(backend.address for backend in service.backends)
+    far = [
+        str(address)
+        for address in addresses
+        if not any(address in network for _, network in machine.networks)
+    ]
+    if far:
+        yield (
+            f" {_some(far)} {_be(far)} on no network of {machine.name}: every router in between has to send"
+            " the answers here, or masquerade is the safe choice."
+        )
+
+
+def _near_clients(service: Service, machine: Machine) -> Iterator[str]:
+    """Networks from which clients may come and on which backends are: those answer past the machine."""
+    shared = [
+        f"{network} on {interface}"
+        for interface, network in machine.networks
+        if interface in service.interfaces and any(b.address in network for b in service.backends)
+    ]
+    if shared:
+        yield (
+            f" Clients in the network {_list(list(dict.fromkeys(shared)))} would get their answers straight"
+            f" from a backend, past {machine.name}, and their connections would fail; masquerade helps them."
+        )
 
 
 def _captures(service: Service, port: int, machine: Machine) -> bool:
@@ -179,13 +232,14 @@ def _captures(service: Service, port: int, machine: Machine) -> bool:
 
 def _took(before: Service, after: Service, port: int, machine: Machine) -> bool:
     """Whether the port was lost already, for all the packets that would be lost now."""
-    return (
-        _captures(before, port, machine)
-        and set(after.interfaces) <= set(before.interfaces)
-        and (
-            not before.addresses or (bool(after.addresses) and set(after.addresses) <= set(before.addresses))
-        )
-    )
+    if not _captures(before, port, machine) or not set(after.interfaces) <= set(before.interfaces):
+        return False
+    return not before.addresses or (bool(after.addresses) and set(after.addresses) <= set(before.addresses))
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - RULES_NAMED
+    return _list(names) if more <= 0 else f"{', '.join(names[:RULES_NAMED])} and {more} more"
 
 
 def _name_rules(rules: list[InputRule]) -> str:
@@ -208,7 +262,7 @@ def _ports(ports: list[int]) -> str:
     return f"Port {ports[0]}" if len(ports) == 1 else f"Ports {_list([str(port) for port in ports])}"
 
 
-def _be(things: list[int]) -> str:
+def _be(things: Sequence[object]) -> str:
     return "is" if len(things) == 1 else "are"
 
 

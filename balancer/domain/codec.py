@@ -55,8 +55,8 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
         SourceNat,
         {
             "mode": scalars.choice(SourceNatMode),
-            "address": optional(scalars.service_address),
-            "address_end": optional(scalars.service_address),
+            "address": optional(scalars.own_address),
+            "address_end": optional(scalars.own_address),
             "hairpin": scalars.boolean,
         },
     ),
@@ -95,14 +95,14 @@ _SERVICE: dict[str, Scalar] = {
     "port": scalars.port,
     "port_end": optional(scalars.port),
     "additional_ports": scalars.ports,
-    "additional_addresses": scalars.service_addresses,
+    "additional_addresses": scalars.own_addresses,
     "additional_interfaces": scalars.interfaces,
     "from_node": scalars.boolean,
     "scheduler": scalars.choice(Scheduler),
     "slow_start": scalars.whole_number(0, 3600),
     "all_down": scalars.choice(AllDown),
 }
-_LATER: Mapping[str, object] = {
+LATER: Mapping[str, object] = {
     "critical": False,
     "additional_ports": [],
     "additional_addresses": [],
@@ -166,9 +166,9 @@ def document_to_data(document: Document) -> dict[str, Any]:
 
 
 def service_to_data(service: Service) -> dict[str, Any]:
-    """Every key spelled out, defaults too, but for later keys (`_LATER`) at their default."""
+    """Every key spelled out, defaults too, but for later keys (`LATER`) at their default."""
     data = spell_out_service(service)
-    for path, default in _LATER.items():
+    for path, default in LATER.items():
         section, _, key = path.rpartition(".")
         place = data[section] if section else data
         if place[key] == default:

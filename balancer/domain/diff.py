@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from balancer.domain.codec import spell_out_service
+from balancer.domain.codec import LATER, spell_out_service
 from balancer.domain.types import Service
 
 Kind = Literal["same", "added", "removed", "gap"]
@@ -29,11 +29,21 @@ class DiffLine:
 
 
 def diff_services(before: Service | None, after: Service | None) -> tuple[FieldChange, ...]:
-    """Fields that differ, in the order of the form; backends are told apart by their endpoint."""
+    """Fields that differ, in the order of the form; backends are told apart by their endpoint.
+
+    Evidence files hold these and are verified by making them again: what a service of older keys alone gives
+    must stay what it was, words included.
+    """
     old, new = _flatten(before), _flatten(after)
     paths = [*old, *(path for path in new if path not in old)]
-    found = ((path, old.get(path), new.get(path)) for path in paths)
-    return tuple(FieldChange(*change) for change in found if change[1] != change[2])
+    found = (FieldChange(path, old.get(path), new.get(path)) for path in paths)
+    return tuple(change for change in found if change.before != change.after and not _is_unsaid(change))
+
+
+def _is_unsaid(change: FieldChange) -> bool:
+    """A later key that a service which comes or goes does not use."""
+    usual = _UNSAID.get(change.path)
+    return usual is not None and {change.before, change.after} == {None, usual}
 
 
 def diff_lines(before: str, after: str) -> tuple[DiffLine, ...]:
@@ -88,3 +98,7 @@ def show_value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
+
+
+# critical was there before the first evidence file.
+_UNSAID = {path: show_value(default) for path, default in LATER.items() if path != "critical"}

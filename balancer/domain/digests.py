@@ -40,6 +40,11 @@ def digest_revision(*, document: str, rulesets: Mapping[str, str]) -> str:
     return digest_text(json.dumps({"document": document, "rulesets": dict(rulesets)}, sort_keys=True))
 
 
+def join_digests(digests: Sequence[str]) -> str:
+    """One for several; of one, itself."""
+    return digests[0] if len(digests) == 1 else digest_text("\n".join(digests))
+
+
 def digest_review(content: Data) -> str:
     """Of what a reviewer was shown."""
     return digest_text(json.dumps(content, sort_keys=True))

@@ -80,6 +80,12 @@ class WindowState(StrEnum):
     MISSED = "missed"
 
 
+class ClearingState(StrEnum):
+    QUEUED = "queued"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class RehearsalState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"

@@ -11,11 +11,11 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any
 
-from balancer.domain.types import Service, format_endpoint
+from balancer.domain.types import Access, Health, Persistence, Service, SourceNat, format_endpoint
 
 Data = dict[str, Any]
 _MISSING = object()
-_SECTIONS = ("persistence", "source_nat", "access", "health")
+_SECTIONS = {"persistence": Persistence, "source_nat": SourceNat, "access": Access, "health": Health}
 _WHOLE = ""
 """The path of a clash about whether the service is there at all."""
 
@@ -57,10 +57,11 @@ def merge_service(
         data = merger.merge_value(_WHOLE, base, theirs, mine)
         return Merge(data=data, clashes=tuple(merger.clashes))
     merged = merger.merge_fields("", base, theirs, mine, leave={"backends", *_SECTIONS})
-    for section in _SECTIONS:
-        merged[section] = merger.merge_fields(f"{section}.", base[section], theirs[section], mine[section])
+    for section, kind in _SECTIONS.items():
+        part = merger.merge_fields(f"{section}.", base[section], theirs[section], mine[section])
+        merged[section] = _in_order(part, kind)
     merged["backends"] = merger.merge_backends(base["backends"], theirs["backends"], mine["backends"])
-    return Merge(data=_in_order(merged), clashes=tuple(merger.clashes))
+    return Merge(data=_in_order(merged, Service), clashes=tuple(merger.clashes))
 
 
 def endpoint_of(backend: Data) -> str:
@@ -118,6 +119,6 @@ def _shown(value: Any) -> Any:
     return None if value is _MISSING else value
 
 
-def _in_order(merged: Data) -> Data:
+def _in_order(merged: Data, kind: type) -> Data:
     """Keys in the order in which services spell them, so that equal content has equal JSON text too."""
-    return {field.name: merged[field.name] for field in fields(Service) if field.name in merged}
+    return {field.name: merged[field.name] for field in fields(kind) if field.name in merged}

@@ -124,7 +124,7 @@ def why_without_effect(document: Document, overrides: Iterable[Override], overri
         return "It has no effect: what is live says the same."
     _, result = _find(with_overrides(document, overrides), override)
     if result is not None and _apply(result, override) != result:
-        return "It has no effect: with the weights that are live now, round robin could not count so far."
+        return "It has no effect: with the weights that are live now, the scheduler cannot share like that."
     return None
 
 

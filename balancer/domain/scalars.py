@@ -62,7 +62,7 @@ port = whole_number(1, 65535)
 
 def ports(value: object) -> tuple[PortRange, ...]:
     """A list of "443" and "8000-8099", sorted."""
-    return tuple(sorted(_each(value, _port_range, "ports")))
+    return tuple(sorted(_each_once(value, _port_range, "port")))
 
 
 def _port_range(value: object) -> PortRange:
@@ -113,7 +113,7 @@ def interface(value: object) -> str:
 
 
 def interfaces(value: object) -> tuple[str, ...]:
-    return tuple(sorted(_each(value, interface, "interfaces")))
+    return tuple(sorted(_each_once(value, interface, "interface")))
 
 
 def description(value: object) -> str:
@@ -143,8 +143,16 @@ def service_address(value: object) -> Address:
     return _unicast(found)
 
 
-def service_addresses(value: object) -> tuple[Address, ...]:
-    found = _each(value, service_address, "addresses")
+def own_address(value: object) -> Address:
+    """One that other machines can send to: an address of the service besides its first, or a new source."""
+    found = service_address(value)
+    if found.is_loopback:
+        raise Invalid("address", f"must be an address that others can reach; {found} never leaves a machine.")
+    return found
+
+
+def own_addresses(value: object) -> tuple[Address, ...]:
+    found = _each_once(value, own_address, "address")
     return tuple(sorted(found, key=lambda a: (a.version, int(a))))
 
 
@@ -163,6 +171,18 @@ def _unicast(found: Address) -> Address:
     if found.version == 6:
         _refuse_ipv6_of_no_network(found)
     return found
+
+
+def _each_once(value: object, read: Callable[[object], _T], what: str) -> list[_T]:
+    """What must not be said twice: the second time is more likely a slip than meant."""
+    if not isinstance(value, list):
+        raise Invalid("not-a-list", f"must be a list, not {describe(value)}.")
+    found: dict[_T, None] = {}
+    for item in map(read, value):
+        if item in found:
+            raise Invalid("duplicate", f"must name each {what} once; {item} is there twice.")
+        found[item] = None
+    return list(found)
 
 
 def _refuse_ipv6_of_no_network(found: IPv6Address) -> None:

@@ -192,7 +192,7 @@ def _check_scheduler(service: Service) -> Iterator[Problem]:
     weights = tuple(backend.weight for backend in scheduled(service))
     total = sum(weights)
     if service.scheduler in {Scheduler.ROUND_ROBIN, Scheduler.FAILOVER}:
-        slots = round_robin_slots(weights)
+        slots = max((round_robin_slots(weights) for weights in _weights_by_turn(service)), default=0)
         if slots > MAX_ROUND_ROBIN_SLOTS:
             where = " of one priority" if service.scheduler is Scheduler.FAILOVER else ""
             message = (
@@ -214,6 +214,16 @@ def _check_scheduler(service: Service) -> Iterator[Problem]:
             f"Slow start is for the schedulers {known}; {service.scheduler} does not use it. Set it to 0."
         )
         yield Problem("slow_start", "unused", message)
+
+
+def _weights_by_turn(service: Service) -> list[tuple[int, ...]]:
+    """The weights of those that share connections; of failover, of each priority, whoever is first today."""
+    if service.scheduler is not Scheduler.FAILOVER:
+        return [tuple(backend.weight for backend in service.usable_backends)]
+    turns: dict[int, tuple[int, ...]] = defaultdict(tuple)
+    for backend in service.usable_backends:
+        turns[backend.priority] += (backend.weight,)
+    return list(turns.values())
 
 
 SLOW_STARTERS = frozenset({Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
@@ -284,13 +294,17 @@ _Taken = tuple[PortRange, str, Service]
 
 
 def _check_overlaps(services: Mapping[str, Service]) -> Iterator[Problem]:
-    """Two services on one interface, address and protocol whose ports overlap."""
-    places: dict[tuple[str, str, str], list[_Taken]] = defaultdict(list)
+    """Two services on one interface, address and protocol whose ports overlap; told once for each two."""
+    places: dict[tuple[str, Family, str, str], list[_Taken]] = defaultdict(list)
     for path, s in services.items():
         for interface, address, ports in product(s.interfaces, s.addresses or (None,), s.port_ranges):
-            places[interface, str(address), s.protocol].append((ports, path, s))
-    for (interface, place, protocol), taken in places.items():
+            places[interface, s.family, str(address), s.protocol].append((ports, path, s))
+    told: set[frozenset[str]] = set()
+    for (interface, _, place, protocol), taken in places.items():
         for ports, path, name, other in _overlapping(taken):
+            if frozenset({name, other}) in told:
+                continue
+            told.add(frozenset({name, other}))
             where = "any address" if place == "None" else place
             message = (
                 f"Port {ports.first} ({protocol}, {where}) on {interface} is claimed by both {other!r} and "
@@ -306,14 +320,18 @@ def _check_overlaps_from_node(services: Mapping[str, Service]) -> Iterator[Probl
         if s.from_node:
             for address, ports in product(s.addresses or (None,), s.port_ranges):
                 places[s.family, str(address), s.protocol].append((ports, path, s))
+    told: set[frozenset[str]] = set()
     for (_, _, protocol), taken in places.items():
         for ports, path, name, other in _overlapping(taken):
+            if frozenset({name, other}) in told:
+                continue
+            told.add(frozenset({name, other}))
             message = (
                 f"Connections of the node itself to port {ports.first} ({protocol}) are claimed by both"
                 f" {other!r} and {name!r}: the interface tells these services apart only for what comes in."
                 " Turn from_node off for one of them."
             )
-            yield Problem(f"{path}.from_node" if path else "from_node", "overlap", message)
+            yield Problem(f"{path}.from_node" if path else "from_node", "overlap-from-node", message)
 
 
 def _overlapping(taken: list[_Taken]) -> Iterator[tuple[PortRange, str, str, str]]:

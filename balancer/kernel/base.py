@@ -5,14 +5,14 @@ the one in memory; both pass the same contract suite.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Service
 from balancer.ruleset.ir import Ruleset
 
 
@@ -89,6 +89,44 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostCheck:
+    """Something about the machine that may keep balanced connections from arriving."""
+
+    id: str
+    """Stable, such as `rp-filter-strict`: guides and monitors refer to it."""
+    message: str
+    """What will happen, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortUse:
+    """Connections that share what can only be told apart by the source port."""
+
+    protocol: str
+    source: str
+    """The address that backends see."""
+    backend: str
+    used: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConntrackUse:
+    """Counters run since the network namespace began; zeros where the kernel tells nothing."""
+
+    entries: int = 0
+    limit: int = 0
+    insert_failed: int = 0
+    """Entries that could not be added, most of them because two packets began one connection at once."""
+    dropped: int = 0
+    """Packets dropped because there was no room or no port."""
+    early_dropped: int = 0
+    """Entries that were thrown out to make room."""
+    busiest: tuple[PortUse, ...] = ()
+    """The fullest first; empty while no backend's ports can be scarce."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """What the node is, for its page in the console."""
 
@@ -106,12 +144,20 @@ class NodeFacts:
     forwarding_ipv6_persisted: bool = False
     cannot: tuple[str, ...] = ()
     """What its kernel was found to lack when a document needed it: `SCTP for iptables (module xt_sctp)`."""
-    warnings: tuple[str, ...] = ()
+    checks: tuple[HostCheck, ...] = ()
+    conntrack: ConntrackUse = field(default_factory=ConntrackUse)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(check.message for check in self.checks)
 
     def to_data(self) -> dict[str, object]:
         """Plain JSON-able data."""
         return {**asdict(self), "flavour": self.flavour.value, "driver": self.driver.value}
 
+
+Loads = Mapping[str, Mapping[str, int]]
+"""Service -> endpoint of a backend, as the document has it -> connections."""
 
 Permit = Callable[[], None]
 """Asked once nobody else can write and before anything is written; it raises where nothing may be."""
@@ -137,8 +183,21 @@ class Kernel(Protocol):
     def observe(self) -> Observation:
         """What the machine does at this moment. Reads only; takes the longer the more it balances."""
 
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """Established connections of each backend of these services. Reads only; a backend may be missing."""
+
     def remove(self) -> Receipt:
-        """Takes every own chain and jump out, of both families."""
+        """Takes every own chain and jump out, of both families, and the sets of clients with them."""
+
+    def count_clients(self) -> Mapping[str, int]:
+        """Set of clients (`ruleset.sets`) -> how many it remembers now. Reads only."""
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """Empties the sets of a service, or that of the backend with this endpoint; how many clients went.
+
+        Each of them is balanced anew with its next connection; the connections that it has live on. Where the
+        kernel has no such set there is nobody to forget.
+        """
 
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:

@@ -14,7 +14,8 @@ from balancer.kernel.base import Flavour, KernelError, Rejected
 from balancer.kernel.flavour import tool_name
 from balancer.kernel.pyiptables import run_child
 from balancer.kernel.tools import find_tool, run_tool
-from balancer.ruleset.ir import Remember, Rule
+from balancer.ruleset.ir import Remember, Rule, SourceHash
+from balancer.ruleset.render import render_source_hash
 
 CHILD_MODULE = "balancer.kernel.capabilities_child"
 TIMEOUT_SECONDS = 60
@@ -65,7 +66,7 @@ _WAYS = {
     ),
     Need.SOURCE_HASH: _Way(
         lacks="division of clients for iptables",
-        modules=_both("module xt_cluster"),
+        modules=_both("modules xt_cluster and, for IPv6, xt_bpf"),
         otherwise="choose another scheduler than source-hash",
     ),
 }
@@ -160,8 +161,7 @@ def try_all(*, flavour: Flavour, family: Family) -> Missing:
         Need.SCTP: _try("-p sctp -m sctp --dport 80 -j RETURN", flavour=flavour, family=family),
         Need.CLIENT_SETS: _try_sets(flavour=flavour, family=family),
         Need.SOURCE_HASH: _try(
-            "-m cluster --cluster-total-nodes 4 --cluster-local-nodemask 0x1 --cluster-hash-seed 0x1"
-            " -j RETURN",
+            f"{render_source_hash(SourceHash(1, 1, ipv6=family is Family.IPV6))} -j RETURN",
             flavour=flavour,
             family=family,
         ),

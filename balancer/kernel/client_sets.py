@@ -1,118 +1,291 @@
 """The ipsets in which services with persistence keep their clients (balancer/ruleset/sets.py).
 
 A set must be there before a rule that names it, and can go only when no rule does. All sets are made alike
-but for family and prefix: how long a client stays is said by the rule that puts it in.
+but for family and prefix: how long a client stays is said by the rule that puts it in. However many sets
+there are, they are read, made and destroyed by one process each.
 """
 
-from collections.abc import Iterable
+import re
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
-from balancer.domain.types import Family
+from balancer.domain.types import Document, Family
 from balancer.domain.validation import BITS
 from balancer.kernel.base import KernelError, Rejected
+from balancer.kernel.set_sizes import CROWDED, buckets_for, buckets_of
 from balancer.kernel.tools import find_tool, read_lines, run_tool
 from balancer.ruleset.ir import Ruleset
-from balancer.ruleset.sets import ClientSet, members_of_groups, read_set_name, sets_of
+from balancer.ruleset.names import set_prefix
+from balancer.ruleset.sets import ClientSet, endpoints_of_sets, members_of_groups, read_set_name, sets_of
 
 CLIENTS_MAX = 1_048_576
-"""Of one set: a limit, not a reservation."""
+"""Of one set: a limit, not a reservation. A client beyond it is balanced as if there were no persistence."""
+RELEASE_SECONDS = 2.0
+"""iptables-nft lets go of the sets of deleted rules some time after the commit (nf_tables_trans_destroy_work
+in net/netfilter/nf_tables_api.c)."""
 _DEFAULT_TIMEOUT = 300
 _FAMILIES = {Family.IPV4: "inet", Family.IPV6: "inet6"}
+_NAMED_MAX = 3
+_SPARE = "grow:spare"
+"""Of no service: behind the colon would be a backend, the number of a group or ten digits."""
+_NO_SUPPORT = "Cannot open session to kernel"
 
 
-def prepare_sets(ruleset: Ruleset) -> tuple[str, ...]:
-    """Makes the sets that are missing and returns their names. Raises Rejected where that cannot be done.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A set with a name of ours, as the kernel has it, whoever made it."""
 
-    A group of backends that is new is filled with the clients that its backends have already.
+    name: str
+    kind: str
+    header: str
+    references: int
+    entries: int
+
+
+@dataclass(slots=True)
+class Sets:
+    """What was done about the sets of a ruleset. Whoever commits its rules says so in `committed`."""
+
+    committed: bool = True
+    steps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    _made: tuple[ClientSet, ...] = ()
+    _filled: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def client_sets_for(ruleset: Ruleset, *, document: Document) -> Iterator[Sets]:
+    """The sets that the ruleset names are there inside, where its rules are brought in.
+
+    Afterwards those of its family that it does not name are destroyed, which lets their clients go; where
+    the inside raises, those that were made for it. Raises Rejected before anything is written where a set
+    cannot be had; what goes wrong afterwards is a warning, since the rules are in.
     """
-    wanted = sets_of(ruleset)
-    if not wanted:
-        return ()
+    sets, wanted = Sets(), sets_of(ruleset)
     if find_tool("ipset") is None:
-        raise Rejected(
-            "Persistence needs the program ipset, which is not installed on this node. Install the package"
-            " ipset, or turn persistence off. Nothing was changed."
-        )
-    there = set(list_sets(family=ruleset.family))
-    missing = tuple(one for one in wanted if one.name not in there)
-    if missing:
-        _restore("".join(_create(one) for one in missing))
-        groups = members_of_groups(ruleset)
-        for one in missing:
-            _fill(one.name, [name for name in groups.get(one.name, ()) if name in there])
-    return tuple(one.name for one in missing)
-
-
-def drop_sets(ruleset: Ruleset) -> tuple[str, ...]:
-    """Destroys the sets of the ruleset's family that it does not need, and so lets their clients go.
-
-    Never raises: the rules are in. Returns warnings.
-    """
-    if find_tool("ipset") is None:
-        return ()
-    wanted = {one.name for one in sets_of(ruleset)}
+        if wanted:
+            raise Rejected(
+                "Persistence needs the program ipset, which is not installed on this node. Install the"
+                " package ipset, or turn persistence off. Nothing was changed."
+            )
+        yield sets
+        return
+    there: dict[str, Found] = {}
     try:
-        for name in list_sets(family=ruleset.family):
-            if name not in wanted:
-                _run("destroy", name)
+        there = {one.name: one for one in read_sets() if _family_of(one) is ruleset.family}
     except KernelError as error:
-        return (f"Sets of clients that nothing needs any more are still there: {error}",)
-    return ()
+        if wanted:
+            raise
+        sets.warnings += (f"Whether sets of clients are left over cannot be told: {error}",)
+    _refuse_others(wanted, there)
+    sets._made = tuple(one for one in wanted if one.name not in there)
+    try:
+        _make(sets, ruleset, there)
+        yield sets
+    except BaseException:
+        _take_back(sets)
+        raise
+    _settle(sets, ruleset, there, spare=there.keys() - {one.name for one in wanted}, document=document)
 
 
-def list_sets(*, family: Family) -> tuple[str, ...]:
-    """The names of our sets of one family."""
-    names = (line.strip() for line in read_lines(["ipset", "list", "-n"]))
-    return tuple(name for name in names if (found := read_set_name(name)) and found.family is family)
-
-
-def flush_sets(names: Iterable[str]) -> None:
-    """Forgets all clients that are in these sets. Raises KernelError."""
-    for name in names:
-        _run("flush", name)
+def read_sets() -> tuple[Found, ...]:
+    """All of our sets, of both families. None where the kernel has no sets at all."""
+    blocks: list[dict[str, str]] = []
+    try:
+        for line in read_lines(["ipset", "list", "-t"]):
+            key, _, value = line.partition(":")
+            if key == "Name":
+                blocks.append({})
+            if blocks:
+                blocks[-1][key] = value.strip()
+    except Rejected as error:
+        if _NO_SUPPORT in str(error):
+            return ()
+        raise
+    return tuple(
+        Found(
+            name=block["Name"],
+            kind=block["Type"],
+            header=block["Header"],
+            references=int(block["References"]),
+            entries=int(block["Number of entries"]),
+        )
+        for block in blocks
+        if read_set_name(block["Name"])
+    )
 
 
 def count_clients() -> dict[str, int]:
     """Set -> how many entries it holds now, for all of our sets."""
     if find_tool("ipset") is None:
         return {}
-    counts: dict[str, int] = {}
-    name = ""
-    for line in read_lines(["ipset", "list", "-t"]):
-        key, _, value = line.partition(":")
-        if key == "Name":
-            name = value.strip()
-        elif key == "Number of entries" and read_set_name(name):
-            counts[name] = int(value)
-    return counts
+    return {one.name: one.entries for one in read_sets()}
 
 
-def _create(one: ClientSet) -> str:
+def forget_clients(names: Collection[str]) -> int:
+    """Empties those of the sets that are there; returns how many entries they held. Raises KernelError."""
+    counts = {name: count for name, count in count_clients().items() if name in names}
+    _restore(f"flush {name}\n" for name in counts)
+    return sum(counts.values())
+
+
+def describe_made(number: int) -> tuple[str, ...]:
+    return (f"Made {_count(number, 'set')} of clients.",) if number else ()
+
+
+def describe_gone(names: Collection[str], document: Document) -> tuple[str, ...]:
+    """`Let the clients of 10.0.0.4:80 go.`; nothing for sets that were groups of backends."""
+    known = endpoints_of_sets(names, document)
+    gone = sorted(set(known.values()))
+    if not gone:
+        return ()
+    which = ", ".join(gone) if len(gone) <= _NAMED_MAX else _count(len(gone), "backend")
+    return (f"Let the clients of {which} go.",)
+
+
+def _refuse_others(wanted: Iterable[ClientSet], there: Mapping[str, Found]) -> None:
+    for one in wanted:
+        found = there.get(one.name)
+        if found is not None and (differs := _difference(one, found)):
+            raise Rejected(
+                f"There is a set {one.name} already, which lbadmin did not make: it {differs}. Destroy it"
+                f" (ipset destroy {one.name}), with the rules that use it. Nothing was changed."
+            )
+
+
+def _difference(one: ClientSet, found: Found) -> str:
+    """Why the set that is there cannot keep our clients; empty where it can."""
+    if found.kind != "hash:ip":
+        return f"is of type {found.kind}, not hash:ip"
+    family, bits = _FAMILIES[one.family], BITS[one.family]
+    kept = int(_word("netmask", found) or bits)
+    if _word("family", found) != family:
+        return f"is of family {_word('family', found)}, not {family}"
+    if _word("bitmask", found) is not None:
+        return "keeps the bits of a mask, not the first ones"
+    if kept != one.prefix:
+        return f"keeps {kept} bits of an address, not {one.prefix}"
+    return "" if _word("timeout", found) is not None else "keeps its entries for ever"
+
+
+def _word(name: str, found: Found) -> str | None:
+    value = re.search(rf"\b{name} (\S+)", found.header)
+    return value[1] if value else None
+
+
+def _family_of(one: Found) -> Family | None:
+    named = read_set_name(one.name)
+    return named.family if named else None
+
+
+def _make(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> None:
+    buckets = buckets_of(ruleset)
+    _restore(_create(one, name=one.name, buckets=buckets[one.name]) for one in sets._made)
+    _fill_groups(sets, ruleset, there)
+
+
+def _create(one: ClientSet, *, name: str, buckets: int) -> str:
     netmask = f" netmask {one.prefix}" if one.prefix < BITS[one.family] else ""
     return (
-        f"create {one.name} hash:ip family {_FAMILIES[one.family]} timeout {_DEFAULT_TIMEOUT}"
-        f" maxelem {CLIENTS_MAX}{netmask}\n"
+        f"create {name} hash:ip family {_FAMILIES[one.family]} hashsize {buckets}"
+        f" timeout {_DEFAULT_TIMEOUT} maxelem {CLIENTS_MAX}{netmask}\n"
     )
 
 
-def _fill(group: str, members: list[str]) -> None:
-    for member in members:
-        added = (
-            f"add {group} {line.split(' ', 2)[2]}"
-            for line in read_lines(["ipset", "save", member])
-            if line.startswith("add ")
-        )
-        _restore("".join(added))
+def _grow(one: ClientSet, found: Found) -> None:
+    """Puts a larger set in the place of a crowded one, under the rules that use it and with its clients."""
+    spare = f"{set_prefix(4 if one.family is Family.IPV4 else 6, one.prefix)}{_SPARE}"
+    _restore([_create(one, name=spare, buckets=buckets_for(found.entries))])
+    _copy(one.name, into=spare)
+    _restore([f"swap {spare} {one.name}\n"])
+    _copy(spare, into=one.name)  # who came meanwhile
+    _restore([f"destroy {spare}\n"])
 
 
-def _restore(text: str) -> None:
+def _copy(name: str, *, into: str) -> None:
+    saved = (line.split(" ", 2) for line in read_lines(["ipset", "save", name]))
+    _restore(f"add {into} {words[2]}" for words in saved if words[0] == "add")
+
+
+def _fill_groups(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> None:
+    """A group of backends that is new gets the clients that its backends have already, each once."""
+    made = {one.name for one in sets._made}
+    groups = members_of_groups(ruleset)
+    into = {member: group for group in groups.keys() & made for member in groups[group] if member in there}
+    if not into:
+        return
+    entries = []
+    for line in read_lines(["ipset", "save"]):
+        verb, member, entry = (*line.split(" ", 2), "", "")[:3]
+        if verb == "add" and member in into:
+            place = f"{into[member]} {entry.partition(' ')[0]}"
+            if place not in sets._filled:
+                sets._filled.add(place)
+                entries.append(f"add {into[member]} {entry}")
+    _restore(entries)
+
+
+def _is_crowded(found: Found) -> bool:
+    return found.entries > CROWDED * int(_word("hashsize", found) or 0)
+
+
+def _take_back(sets: Sets) -> None:
+    """What was made for rules that did not come in. A set that a rule uses all the same stays."""
+    made = {one.name for one in sets._made}
+    with suppress(KernelError):
+        free = [one.name for one in read_sets() if one.name in made and not one.references] if made else []
+        _restore(f"destroy {name}\n" for name in free)
+
+
+def _settle(
+    sets: Sets, ruleset: Ruleset, there: Mapping[str, Found], *, spare: Collection[str], document: Document
+) -> None:
+    """The rules are in. Clients that came while they were brought in belong into new groups as well."""
+    sets.steps += describe_made(len(sets._made))
+    try:
+        _fill_groups(sets, ruleset, there)
+        if spare:
+            stuck = _destroy(spare, patience=RELEASE_SECONDS if sets.committed else 0)
+            sets.steps += describe_gone(spare, document)
+            sets.warnings += tuple(
+                f"Something else uses the set {name}, which no rule of lbadmin's needs any more: it was"
+                " emptied, but could not be destroyed. Take out what uses it; it goes with the next apply."
+                for name in stuck
+            )
+        crowded = [one for one in sets_of(ruleset) if one.name in there and _is_crowded(there[one.name])]
+        for one in crowded:
+            _grow(one, there[one.name])
+        if crowded:
+            sets.steps += (f"Made more room in {_count(len(crowded), 'set')} of clients.",)
+    except KernelError as error:
+        sets.warnings += (f"The sets of clients could not be put in order, but the rules are in: {error}",)
+
+
+def _destroy(names: Collection[str], *, patience: float) -> list[str]:
+    """Lets the clients of these sets go, and then the sets; returns those that something uses still."""
+    deadline = time.monotonic() + patience
+    _restore(f"flush {one.name}\n" for one in read_sets() if one.name in names)
+    while True:
+        left = [one for one in read_sets() if one.name in names]
+        _restore(f"destroy {one.name}\n" for one in left if not one.references)
+        stuck = [one.name for one in left if one.references]
+        if not stuck or time.monotonic() >= deadline:
+            return stuck
+        time.sleep(0.02)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _restore(lines: Iterable[str]) -> None:
+    """Has ipset carry out these lines in one go, up to the first that fails."""
+    text = "".join(lines)
+    if not text:
+        return
     done = run_tool(["ipset", "restore", "-exist"], text=text)
     if done.code != 0:
-        raise Rejected(
-            f"The sets of clients could not be made: ipset said: {done.errors.strip() or done.code}"
-        )
-
-
-def _run(verb: str, name: str) -> None:
-    done = run_tool(["ipset", verb, name])
-    if done.code != 0:
-        raise Rejected(f"ipset said: {done.errors.strip() or done.code}")
+        said = (done.errors.strip() or str(done.code)).rstrip(".")
+        raise Rejected(f"The sets of clients could not be changed: ipset said: {said}.")

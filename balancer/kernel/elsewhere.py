@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,21 +18,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def sync_inside(
     *,
     namespace: Path,
-    ruleset: Ruleset,
+    rulesets: Sequence[Ruleset],
     document: Document,
     lock_directory: Path,
     flavour: Flavour | None = None,
     driver: DriverName | None = None,
-) -> Receipt:
-    """See `NodeKernel.sync`; `namespace` is a file such as /run/netns/NAME, never the one of PID 1.
+) -> tuple[Receipt, ...]:
+    """See `NodeKernel.sync`, once for each ruleset.
+
+    `namespace` is a file such as /run/netns/NAME, never the one of PID 1.
 
     A thread of its own goes in and ends there: none is ever left in a namespace that it should not write to.
     """
 
-    def sync() -> Receipt:
+    def sync() -> tuple[Receipt, ...]:
         _enter(namespace)
         kernel = NodeKernel(flavour=flavour, driver=driver, lock_directory=lock_directory)
-        return kernel.sync(ruleset=ruleset, document=document)
+        return tuple(kernel.sync(ruleset=ruleset, document=document) for ruleset in rulesets)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="elsewhere") as pool:
         return pool.submit(sync).result()

@@ -6,18 +6,20 @@ from itertools import chain as concat
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
     Interface,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
     Rejected,
 )
+from balancer.kernel.fake_sets import FakeSets
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.input_rules import find_input_path
 from balancer.kernel.plan import (
@@ -92,6 +94,9 @@ class FakeKernel:
         self.fail_next: KernelError | None = None
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
+        self.sets = FakeSets()
+        self.loads: dict[str, dict[str, int]] = {}
+        """What `count_loads` answers."""
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`."""
@@ -112,6 +117,7 @@ class FakeKernel:
             driver=self.driver,
             family=ruleset.family,
             digest=digest_text(render_ruleset(ruleset)),
+            steps=self.sets.follow(ruleset, document=document),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -147,6 +153,10 @@ class FakeKernel:
         )
         return replace(self.observed, inputs=inputs)
 
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return {s.name: dict(self.loads.get(s.name, {})) for s in services}
+
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""
         ipv4 = self._remove(Family.IPV4)
@@ -157,7 +167,19 @@ class FakeKernel:
 
     def _remove(self, family: Family) -> Receipt:
         plans = self._write(want_nothing(), family)
-        return make_receipt(plans=plans, flavour=self.flavour, driver=self.driver, family=family, digest="")
+        steps = self.sets.follow(Ruleset(family=family, tables=()), document=Document())
+        return make_receipt(
+            plans=plans, flavour=self.flavour, driver=self.driver, family=family, digest="", steps=steps
+        )
+
+    def count_clients(self) -> Mapping[str, int]:
+        """See `Kernel.count_clients`."""
+        return self.sets.count()
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """See `Kernel.forget_clients`."""
+        self._fail_if_told()
+        return self.sets.forget(service, endpoint=endpoint)
 
     def _held(self, family: Family) -> Snapshot | None:
         return self.snapshot if family == Family.IPV4 else self.snapshot_ipv6
@@ -169,9 +191,7 @@ class FakeKernel:
         return held
 
     def _write(self, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
-        failure, self.fail_next = self.fail_next, None
-        if failure is not None:
-            raise failure
+        self._fail_if_told()
         snapshot = self._readable(family)
         plans = make_plan(snapshot=snapshot, wanted=wanted, family=family)
         found = find_foreign_references(snapshot=snapshot, plans=plans)
@@ -180,6 +200,11 @@ class FakeKernel:
         for plan in plans:
             self._commit(plan, chains=snapshot.table(plan.table).chains)
         return plans
+
+    def _fail_if_told(self) -> None:
+        failure, self.fail_next = self.fail_next, None
+        if failure is not None:
+            raise failure
 
     def _commit(self, plan: TablePlan, *, chains: dict[str, tuple[str, ...]]) -> None:
         chains.update(plan.write)

@@ -211,8 +211,13 @@ def _covering(claims: _Claims, place: _Place, address: Address) -> list[_Claim]:
     return [claim for claim in claims.get(place, ()) if claim.covers(address)]
 
 
-def _place_of(service: Service | None) -> tuple[Protocol, tuple[PortRange, ...], tuple[Address, ...]] | None:
-    return service and (service.protocol, service.port_ranges, service.addresses)
+_Where = tuple[Family, Protocol, tuple[PortRange, ...], tuple[Address, ...]]
+
+
+def _place_of(service: Service | None) -> _Where | None:
+    if service is None:
+        return None
+    return service.family, service.protocol, service.port_ranges, service.addresses
 
 
 def _flows(count: ConnectionCount) -> Flows:

@@ -2,21 +2,23 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
 from balancer.domain.observation import Observation
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document, Family, Service
 from balancer.kernel import sysctl
 from balancer.kernel.advertised import warn_about_advertisements
 from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
+    HostCheck,
     KernelError,
+    Loads,
     NodeFacts,
     Permit,
     Receipt,
@@ -30,8 +32,9 @@ from balancer.kernel.capabilities import (
     recall_missing,
     refuse_what_is_missing,
 )
-from balancer.kernel.client_sets import drop_sets, prepare_sets
+from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
+from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.flavour import (
     read_if_any,
     read_other_flavour,
@@ -39,7 +42,9 @@ from balancer.kernel.flavour import (
     refuse_own_chains,
     warn_about_other,
 )
+from balancer.kernel.host_checks import check_host
 from balancer.kernel.idle import holds_ours, is_idle, want_of
+from balancer.kernel.loads import count_loads
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import list_interfaces, local_addresses
 from balancer.kernel.observe import observe_machine
@@ -59,6 +64,7 @@ from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.parse import Snapshot
 from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.sets import sets_to_forget
 
 DEFAULT_WAIT_SECONDS = 10.0
 COMPARE_READS = 2
@@ -106,17 +112,17 @@ class NodeKernel:
         with self._writing(family, ruleset) as transaction:
             if permit is not None:
                 permit()
-            wanted = want_of(ruleset, held=self._read(ruleset))
+            wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
             warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
-            prepare_sets(ruleset)
-            if idle:
-                warnings = ()
-                plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
-            else:
-                warnings += warn_about_advertisements() if family is Family.IPV6 else ()
-                wanted = order_tables(wanted, document=document)
-                plans, done = self._bring_in_with_forwarding(transaction, wanted)
-            warnings += drop_sets(ruleset)
+            with client_sets_for(ruleset, document=document) as sets:
+                if idle:
+                    warnings = ()
+                    plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
+                else:
+                    warnings += warn_about_advertisements() if family is Family.IPV6 else ()
+                    wanted = order_tables(wanted, document=document)
+                    plans, done = self._bring_in_with_forwarding(transaction, wanted)
+                sets.committed = bool(plans)
             if wanted:
                 reconciled = self._reconcile(document, family)
         return self._receipt(
@@ -125,8 +131,8 @@ class NodeKernel:
             family=family,
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=done.steps,
-            warnings=(*warnings, *done.warnings),
+            steps=(*done.steps, *sets.steps),
+            warnings=(*warnings, *sets.warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -143,7 +149,7 @@ class NodeKernel:
     def facts(self) -> NodeFacts:
         """See `Kernel.facts`."""
         selection = self._select()
-        path = self._sysctl_path()
+        path, use = self._sysctl_path(), read_use()
         persisted = {
             family: path is not None and sysctl.is_persisted(path=path, family=family) for family in Family
         }
@@ -161,12 +167,20 @@ class NodeKernel:
             cannot=describe_missing(
                 recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour
             ),
-            warnings=self._find_warnings(),
+            checks=(
+                *self._check_tools(),
+                *check_host(flavour=selection.flavour, families=self._used_families(), use=use),
+            ),
+            conntrack=use,
         )
 
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
         return observe_machine(flavour=self._select().flavour)
+
+    def count_loads(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_loads`."""
+        return count_loads(services)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""
@@ -179,10 +193,22 @@ class NodeKernel:
     def _remove(self, family: Family) -> Receipt:
         started = time.monotonic()
         with self._writing(family) as transaction:
-            plans = transaction.bring_in(want_nothing())
-            drop_sets(Ruleset(family=family, tables=()))
+            with client_sets_for(Ruleset(family=family, tables=()), document=Document()) as sets:
+                plans = transaction.bring_in(want_nothing())
             reconciled = self._reconcile(Document(), family)
-        return self._receipt(plans, reconciled, family=family, started=started)
+        return self._receipt(
+            plans, reconciled, family=family, started=started, steps=sets.steps, warnings=sets.warnings
+        )
+
+    def count_clients(self) -> Mapping[str, int]:
+        """See `Kernel.count_clients`."""
+        return count_clients()
+
+    def forget_clients(self, *, service: Service, endpoint: str | None = None) -> int:
+        """See `Kernel.forget_clients`."""
+        ensure_own_namespace(this_host=self._this_host)
+        with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
+            return forget_clients(sets_to_forget(service, endpoint=endpoint))
 
     def _read(self, ruleset: Ruleset) -> Snapshot | None:
         """None where that cannot be read, and need not be."""
@@ -217,18 +243,21 @@ class NodeKernel:
         refuse_own_chains(other=other, flavour=flavour, family=family)
         return warn_about_other(other=other, flavour=flavour, family=family)
 
-    def _find_warnings(self) -> tuple[str, ...]:
-        warnings: tuple[str, ...] = ()
+    def _check_tools(self) -> tuple[HostCheck, ...]:
+        found: list[HostCheck] = []
         for family in self._used_families():
             try:
-                warnings += self._look_at_other_flavour(family)
+                warnings = self._look_at_other_flavour(family)
             except KernelError as error:
-                warnings += (str(error),)
+                warnings = (str(error),)
+            found += [HostCheck(id="other-flavour", message=warning) for warning in warnings]
         if find_tool("conntrack") is None:
-            warnings += (
-                "The program conntrack is not installed: UDP clients stay on backends that were removed.",
+            message = (
+                "The program conntrack is not installed: UDP clients stay on backends that were removed."
             )
-        return (*warnings, *warn_about_advertisements())
+            found.append(HostCheck(id="conntrack-missing", message=message))
+        advertised = warn_about_advertisements()
+        return *found, *(HostCheck(id="router-advertisements", message=text) for text in advertised)
 
     def _used_families(self) -> tuple[Family, ...]:
         held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)

@@ -74,15 +74,21 @@ def _merge(entries: Counter[Flows], established: Counter[Flows]) -> tuple[Connec
 
 def _input_paths(*, flavour: Flavour, family: Family) -> tuple[InputPath, ...]:
     """One for each flavour whose tools the machine has, ours first."""
-    paths = []
-    for one in (flavour, flavour.other):
-        if one is flavour and family is Family.IPV4:
-            held = read_snapshot(flavour=one, family=family)
-        else:
-            held = _read_if_there(flavour=one, family=family)
-        if held is not None:
-            paths.append(find_input_path(held, flavour=one, family=family))
-    return tuple(paths)
+    held = {
+        flavour: _read_own(flavour=flavour, family=family),
+        flavour.other: _read_if_there(flavour=flavour.other, family=family),
+    }
+    return tuple(
+        find_input_path(snapshot, flavour=one, family=family)
+        for one, snapshot in held.items()
+        if snapshot is not None
+    )
+
+
+def _read_own(*, flavour: Flavour, family: Family) -> Snapshot | None:
+    if family is Family.IPV4:
+        return read_snapshot(flavour=flavour, family=family)
+    return _read_if_there(flavour=flavour, family=family)
 
 
 def _read_if_there(*, flavour: Flavour, family: Family) -> Snapshot | None:

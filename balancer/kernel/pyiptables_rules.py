@@ -134,6 +134,7 @@ def _set_translation(built: iptc.Rule, target: Dnat | Snat | Masquerade) -> None
 
 
 def _source_hash(found: SourceHash) -> dict[str, str]:
+    assert not found.ipv6, "this driver carries IPv4 only"
     return {
         "cluster_local_nodemask": f"{found.mask:#x}",
         "cluster_total_nodes": str(HASH_FAN_OUT),

@@ -51,7 +51,7 @@ class Tally:
             self.lost["cut short"] += 1
             return
         self.answered[answer["backend"]] += 1
-        self.peers[answer["peer"].rpartition(":")[0]] += 1
+        self.peers[answer["peer"].rpartition(":")[0].strip("[]")] += 1
 
     def to_data(self) -> dict[str, Any]:
         return {"answered": self.answered, "peers": self.peers, "lost": self.lost, "slowest": self.slowest}
@@ -191,7 +191,8 @@ def _number_flows(*, first: int, sources: list[str]) -> Iterator[Flow]:
 
 
 def _send_datagram(*, target: tuple[str, int], flow: Flow, tally: Tally) -> socket.socket | None:
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    sender = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         sender.bind((flow.source, flow.port))
         sender.connect(target)

@@ -1,11 +1,12 @@
 """A rehearsal in memory: the tracer stands in for the connections. Same contract as the real one."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from balancer.domain.codec import digest_text
-from balancer.domain.types import Document, Service, SourceNatMode
+from balancer.domain.digests import join_digests
+from balancer.domain.types import Document, Family, Service, SourceNatMode, format_endpoint
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import EndpointResult, Loaded, Rehearsal, ServiceResult
 from balancer.ruleset.ir import Ruleset
@@ -13,7 +14,8 @@ from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.schedulers import promised_shares
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 
-_CLIENT, _OWN = IPv4Address("192.0.2.1"), IPv4Address("198.18.2.1")
+_CLIENT = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:2:0:1::1")}
+_OWN = {Family.IPV4: ip_address("198.18.2.1"), Family.IPV6: ip_address("2001:2:0:2::1")}
 _SENT = 400
 
 
@@ -34,7 +36,7 @@ class FakeRehearsals:
         self,
         *,
         document: Document,
-        ruleset: Ruleset,
+        rulesets: Sequence[Ruleset],
         touched: Collection[str],
         meanwhile: Callable[[], None] | None = None,
     ) -> Rehearsal:
@@ -44,14 +46,18 @@ class FakeRehearsals:
             raise error
         if meanwhile is not None:
             meanwhile()
-        result = self._measure(document=document, ruleset=self.spoil(ruleset), touched=touched)
+        result = self._measure(document=document, rulesets=list(map(self.spoil, rulesets)), touched=touched)
         self.before_end()
         return result
 
-    def _measure(self, *, document: Document, ruleset: Ruleset, touched: Collection[str]) -> Rehearsal:
-        digest = "" if self.kernel_error else digest_text(render_ruleset(ruleset))
+    def _measure(
+        self, *, document: Document, rulesets: Sequence[Ruleset], touched: Collection[str]
+    ) -> Rehearsal:
+        digests = [digest_text(render_ruleset(ruleset)) for ruleset in rulesets]
+        digest = "" if self.kernel_error else join_digests(digests)
+        by_family = {ruleset.family: ruleset for ruleset in rulesets}
         services = tuple(
-            _judge(service, trace=_trace(ruleset, service), touched=service.name in touched)
+            _judge(service, trace=_trace(by_family[service.family], service), touched=service.name in touched)
             for service in sorted(document.services, key=lambda s: (s.name not in touched, s.name))
             if service.enabled and not self.kernel_error
         )
@@ -81,8 +87,8 @@ def _trace(ruleset: Ruleset, service: Service) -> Trace:
     packet = Packet(
         interface=service.interface,
         protocol=service.protocol,
-        source=_CLIENT,
-        destination=service.address or _OWN,
+        source=_CLIENT[service.family],
+        destination=service.address or _OWN[service.family],
         port=service.port,
     )
     return trace_packet(ruleset, packet)
@@ -101,11 +107,13 @@ def _judge(service: Service, *, trace: Trace, touched: bool) -> ServiceResult:
         wrong.append("Backends saw another source address than is promised.")
     if not shares and trace.refused != 1:
         wrong.append("Connections were not refused, where all must be.")
+    target = format_endpoint(address=service.address or _OWN[service.family], port=service.port)
+    seen = _OWN if trace.masqueraded else _CLIENT
     lost = (1 - sum(trace.shares.values(), Fraction(0))) * _SENT if shares else Fraction(0)
     return ServiceResult(
         name=service.name,
         touched=touched,
-        target=f"{service.protocol} {service.address or _OWN}:{service.port} on {service.interface}",
+        target=f"{service.protocol} {target} on {service.interface}",
         passed=not wrong,
         verdict=" ".join(wrong) or f"{_SENT} connections, exactly as promised.",
         sent=_SENT,
@@ -121,7 +129,7 @@ def _judge(service: Service, *, trace: Trace, touched: bool) -> ServiceResult:
             for end, share in shares.items()
         ),
         strays={},
-        sources={str(_OWN if trace.masqueraded else _CLIENT): _SENT} if shares else {},
+        sources={str(seen[service.family]): _SENT} if shares else {},
         finds=None,
         seconds=0.0,
     )

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 from math import ceil, exp, lgamma, log, log1p, sqrt
 from statistics import NormalDist
 
-from balancer.domain.types import Protocol, Scheduler, Service, SourceNatMode
+from balancer.domain.types import Network, Protocol, Scheduler, Service, SourceNatMode
 from balancer.domain.validation import round_robin_slots
 from balancer.lab.rehearsal import EndpointResult, Limits
 
@@ -46,7 +46,7 @@ class Expectation:
     own: frozenset[str]
     """The balancer's own `address:port` for this service: who answers there was balanced by no rule."""
     balancer: str
-    clients: IPv4Network
+    clients: Network
 
 
 def choose_count(

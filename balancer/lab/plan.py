@@ -8,11 +8,16 @@
            eth0 .1 [lb1] eth1          eth0 .2 [lb2] eth1
                  │ 10.0.0.1                   │ 10.0.0.2
               [backends] one bridge, 10.0.0.0/24: answers for 10.0.0.3, .4, .5, .6
+
+With `Topology.ipv6` each machine has IPv6 addresses as well (`plan_ipv6`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from balancer.domain.types import Address, Family
+from balancer.lab.ipv6 import Ipv6, ipv6_sysctls
 
 CLIENTS = IPv4Network("198.51.100.0/24")
 LAN = IPv4Network("10.0.0.0/24")
@@ -30,7 +35,7 @@ class Balancer:
     lan_address: IPv4Address
     interfaces: tuple[str, ...] = ("eth0",)
     lan_interface: str = "eth1"
-    addresses: tuple[tuple[str, IPv4Address], ...] = ()
+    addresses: tuple[tuple[str, Address], ...] = ()
     """(interface, address): further addresses of the machine; clients reach them through that interface."""
     forwarding: bool = True
 
@@ -55,6 +60,8 @@ class Topology:
     """The k-th interface name gets the k-th /24 from its first address on."""
     router: IPv4Address | None = None
     """An address in `lan` through which backends outside it are reached; None: they are on the link."""
+    ipv6: Ipv6 | None = None
+    """None: the machines speak IPv4 only."""
 
     @property
     def client(self) -> str:
@@ -86,6 +93,25 @@ class Topology:
     def segment(self, interface: str) -> IPv4Network:
         first = int(self.first_segment.network_address) + 256 * self.segments.index(interface)
         return IPv4Network((first, 24))
+
+    def segment_ipv6(self, interface: str) -> IPv6Network:
+        assert self.ipv6 is not None
+        first = int(self.ipv6.first_segment.network_address) + (self.segments.index(interface) << 64)
+        return IPv6Network((first, 64))
+
+    def address_ipv6(self, balancer: str, interface: str) -> IPv6Address:
+        """The balancer's own IPv6 address on an interface."""
+        assert self.ipv6 is not None
+        found = self.balancer(balancer)
+        lan = interface == found.lan_interface
+        network = self.ipv6.lan if lan else self.segment_ipv6(interface)
+        return network[self.balancers.index(found) + 1]
+
+    def clients_of(self, family: Family) -> IPv4Network | IPv6Network:
+        if family is Family.IPV4:
+            return self.clients
+        assert self.ipv6 is not None
+        return self.ipv6.clients
 
     def address(self, balancer: str, interface: str) -> IPv4Address:
         """The balancer's own address on an interface."""
@@ -129,7 +155,46 @@ def plan_lab(topology: Topology) -> Plan:
     } | {topology.namespace(b.name): _balancer_setup(topology, b) for b in topology.balancers}
     forwarding = {topology.namespace(b.name): b.forwarding for b in topology.balancers}
     sysctls = {name: _sysctls(forwarding=forwarding.get(name, False)) for name in topology.namespaces}
+    if topology.ipv6 is not None:
+        more = plan_ipv6(topology, topology.ipv6)
+        setup = {name: (*lines, *more[name]) for name, lines in setup.items()}
+        sysctls = {
+            name: (*lines, *ipv6_sysctls(forwarding=forwarding.get(name, False)))
+            for name, lines in sysctls.items()
+        }
     return Plan(links=_links(topology), sysctls=sysctls, setup=setup)
+
+
+def plan_ipv6(topology: Topology, ipv6: Ipv6) -> dict[str, tuple[str, ...]]:
+    """What each namespace gets besides, once its links are up.
+
+    The client speaks from, and the router's machine answers at, any address that is routed to its loopback,
+    as in IPv4. Neighbours are only told of addresses that an interface has, so that what is asked for on a
+    link (gateways, the balancers' own and the services' addresses) is on an interface.
+    """
+    client, backends = [], [f"address add {ipv6.router}/64 dev lan nodad"]
+    for k, interface in enumerate(topology.segments):
+        client.append(f"address add {topology.segment_ipv6(interface)[_CLIENT_HOST]}/64 dev seg{k} nodad")
+    plans = {}
+    for balancer in topology.balancers:
+        ways = {name: topology.address_ipv6(balancer.name, name) for name in balancer.interfaces}
+        lan = topology.address_ipv6(balancer.name, balancer.lan_interface)
+        served = [(name, a) for name, a in balancer.addresses if a.version == 6]
+        client.append(f"route add {lan}/128 via {ways[balancer.interfaces[0]]}")
+        client += [f"route add {address}/128 via {ways[name]}" for name, address in served]
+        plans[topology.namespace(balancer.name)] = (
+            *(f"address add {address}/64 dev {name} nodad" for name, address in ways.items()),
+            *(f"address add {address}/128 dev {name} nodad" for name, address in served),
+            f"address add {lan}/64 dev {balancer.lan_interface} nodad",
+            f"route add default via {topology.segment_ipv6(balancer.interfaces[0])[_CLIENT_HOST]}",
+            *(f"route add {network} via {ipv6.router}" for network in ipv6.backends),
+        )
+    gateway = topology.gateway_balancer
+    client.append(f"route add local {ipv6.clients} dev lo")
+    client.append(f"route add default via {topology.address_ipv6(gateway.name, gateway.interfaces[0])}")
+    backends += [f"route add local {network} dev lo" for network in ipv6.backends]
+    backends.append(f"route add default via {topology.address_ipv6(gateway.name, gateway.lan_interface)}")
+    return plans | {topology.client: tuple(client), topology.backend: tuple(backends)}
 
 
 def _sysctls(*, forwarding: bool) -> tuple[tuple[str, str], ...]:
@@ -188,6 +253,7 @@ def _client_setup(topology: Topology) -> tuple[str, ...]:
         lines += [
             f"route add {address}/32 via {topology.address(balancer.name, interface)}"
             for interface, address in balancer.addresses
+            if address.version == 4
         ]
     gateway = topology.gateway_balancer
     return (
@@ -204,7 +270,11 @@ def _balancer_setup(topology: Topology, balancer: Balancer) -> tuple[str, ...]:
             f"address add {topology.address(balancer.name, interface)}/24 dev {interface}",
             f"link set {interface} up",
         ]
-    lines += [f"address add {address}/32 dev {interface}" for interface, address in balancer.addresses]
+    lines += [
+        f"address add {address}/32 dev {interface}"
+        for interface, address in balancer.addresses
+        if address.version == 4
+    ]
     lines += [
         f"address add {balancer.lan_address}/{topology.lan.prefixlen} dev {balancer.lan_interface}",
         f"link set {balancer.lan_interface} up",

@@ -36,11 +36,13 @@ class Loaded:
     flavour: str
     driver: str
     digest: str
-    """SHA-256 of the canonical text of what the kernel carries; empty after an error."""
+    """SHA-256 of the canonical text of what the kernel carries, of several `join_digests`; empty after an
+    error."""
 
 
-Load = Callable[[Path, Path, Ruleset, Document], Loaded]
-"""(network namespace, directory for locks, ruleset, document) -> outcome: a node's own way to its kernel."""
+Load = Callable[[Path, Path, tuple[Ruleset, ...], Document], Loaded]
+"""(network namespace, directory for locks, a ruleset of each family, document) -> outcome: a node's own way
+to its kernel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

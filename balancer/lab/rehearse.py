@@ -3,11 +3,19 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from balancer.domain.types import Document, Protocol, Service
+from balancer.domain.types import (
+    Address,
+    Document,
+    Family,
+    PersistenceMode,
+    Protocol,
+    Service,
+    format_endpoint,
+)
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
     FALSE_ALARMS,
@@ -46,13 +54,13 @@ def rehearse(
     *,
     document: Document,
     load: Load,
-    ruleset: Ruleset | None = None,
+    rulesets: Sequence[Ruleset] | None = None,
     promised: Promised | None = None,
     touched: Collection[str] | None = None,
     limits: Limits | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> Rehearsal:
-    """Load `ruleset` (left out: the compiled document) as a node would, and compare what real connections
+    """Load `rulesets` (left out: the compiled document) as a node would, and compare what real connections
     see with `promised` (left out: by weight). None for `touched` means every service.
 
     Needs root. Raises LabError when it cannot be rehearsed here; nothing of it is seen or left outside.
@@ -70,7 +78,7 @@ def rehearse(
         limits=limits,
         deadline=started + limits.seconds,
     )
-    wanted = ruleset or compile_document(document)
+    wanted = tuple(rulesets) if rulesets is not None else compile_families(document)
 
     def keep_up() -> None:
         try:
@@ -79,7 +87,7 @@ def rehearse(
         except GaveWay as reason:
             work.halted = reason
 
-    loaded, services, late = run_privately(lambda: work.run(load=load, ruleset=wanted), meanwhile=keep_up)
+    loaded, services, late = run_privately(lambda: work.run(load=load, rulesets=wanted), meanwhile=keep_up)
     return _sum_up(
         loaded=loaded,
         services=services,
@@ -88,6 +96,12 @@ def rehearse(
         touched=None if touched is None else frozenset(touched),
         seconds=time.monotonic() - started,
     )
+
+
+def compile_families(document: Document) -> tuple[Ruleset, ...]:
+    """IPv4, and IPv6 where the document has services of it."""
+    families = {Family.IPV4, *(service.family for service in document.services)}
+    return tuple(compile_document(document, family=family) for family in sorted(families))
 
 
 def _refuse_impossible() -> None:
@@ -115,17 +129,19 @@ class _Work:
         """Set by another thread, to stop this one."""
 
     def run(
-        self, *, load: Load, ruleset: Ruleset
+        self, *, load: Load, rulesets: tuple[Ruleset, ...]
     ) -> tuple[Loaded, tuple[ServiceResult, ...], tuple[Omitted, ...]]:
         name = self._fit.balancer.name
         with self._lab as lab:
             place = NETNS_DIRECTORY / lab.namespace(machine=name)
-            loaded = load(place, lab.directory, ruleset, self._document)
+            loaded = load(place, lab.directory, rulesets, self._document)
             if loaded.error is not None:
                 return loaded, (), ()
             lab.listen(machine=name, tcp_ports=self._fit.own_tcp_ports, udp_ports=self._fit.own_udp_ports)
             # One message a second to each client would be too few to tell refused from lost.
             self._write_setting("net/ipv4/icmp_ratelimit", "0")
+            if lab.topology.ipv6 is not None:
+                self._write_setting("net/ipv6/icmp/ratelimit", "0")
             return loaded, *self._send_all()
 
     def _send_all(self) -> tuple[tuple[ServiceResult, ...], tuple[Omitted, ...]]:
@@ -174,7 +190,7 @@ class _Work:
         return ServiceResult(
             name=service.name,
             touched=touched,
-            target=f"{service.protocol} {self._address(service)}:{service.port} on {service.interface}",
+            target=f"{service.protocol} {self._endpoint(service)} on {service.interface}",
             passed=not complaints,
             verdict=" ".join(complaints) or describe_success(expected=expected, counts=counts),
             sent=counts.sent,
@@ -188,20 +204,29 @@ class _Work:
         )
 
     def _expect(self, service: Service, *, judged: bool) -> Expectation:
+        # A client that comes again stays with its backend: the shares of connections say nothing then.
+        judged = judged and service.persistence.mode is PersistenceMode.NONE
         exact = judged and service.scheduler == "round-robin"
         return Expectation(
             service=service,
             shares=self._promised[service.name],
             exact=exact,
             chance=self._chance if judged and not exact else None,
-            own=frozenset({f"{self._address(service)}:{service.port}"}),
-            balancer=str(self._fit.balancer.lan_address),
-            clients=self._lab.topology.clients,
+            own=frozenset({self._endpoint(service)}),
+            balancer=str(self._own(service, self._fit.balancer.lan_interface)),
+            clients=self._lab.topology.clients_of(service.family),
         )
 
-    def _address(self, service: Service) -> str:
-        own = self._lab.address(balancer=self._fit.balancer.name, interface=service.interface)
-        return str(service.address or own)
+    def _own(self, service: Service, interface: str) -> Address:
+        """The balancer's, of the service's family."""
+        name = self._fit.balancer.name
+        return self._lab.address(balancer=name, interface=interface, family=service.family)
+
+    def _address(self, service: Service) -> Address:
+        return service.address or self._own(service, service.interface)
+
+    def _endpoint(self, service: Service) -> str:
+        return format_endpoint(address=self._address(service), port=service.port)
 
     def _count(self, service: Service, *, count: int) -> Counts:
         """Fewer than `count` where one was not answered, or where the time is over."""
@@ -231,8 +256,9 @@ class _Work:
         """An address may belong to services on several interfaces; clients come in by the one that is due."""
         if service.address is None:
             return
-        way = self._lab.address(balancer=self._fit.balancer.name, interface=service.interface)
-        route = ["ip", "route", "replace", f"{service.address}/32", "via", str(way)]
+        way = self._own(service, service.interface)
+        target = f"{service.address}/{service.address.max_prefixlen}"
+        route = ["ip", "route", "replace", target, "via", str(way)]
         self._lab.run(machine="client", command=route)
 
     def _write_setting(self, key: str, value: str) -> None:

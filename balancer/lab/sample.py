@@ -2,28 +2,38 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
-from balancer.domain.types import Document, Family, Service
+from balancer.domain.types import Address, Document, Family, Service
 from balancer.lab.errors import LabError
+from balancer.lab.ipv6 import Ipv6
 from balancer.lab.plan import Balancer
 from balancer.lab.rehearsal import Limits, Omitted
 
+_Block = TypeVar("_Block", IPv4Network, IPv6Network)
 _BLOCKS = tuple(
     block for pool in ("198.18.0.0/15", "100.64.0.0/10") for block in IPv4Network(pool).subnets(new_prefix=16)
 )
 """For benchmarks (RFC 2544) and carriers (RFC 6598): seldom a document's own."""
+_BLOCKS_IPV6 = tuple(
+    block
+    for pool in ("2001:2::/48", "fd6c:6261:646d::/48")
+    for block in IPv6Network(pool).subnets(new_prefix=56)
+)
+"""For benchmarks (RFC 5180), and a part of the unique local addresses (RFC 4193)."""
 _CLIENTS, _LAN, _FIRST_SEGMENT = 0, 1, 2
-"""Which /24 of the block is what."""
+"""Which /24 (IPv6: /64) of the block is what."""
 DELETED, DISABLED = "it is not in the document", "it is disabled"
 """Reasons to leave a service out of which nothing is promised."""
 _NO_LINK = frozenset({"lo", "all", "default"})
 """Names that Linux gives to no new link."""
-_NO_ROUTE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "240.0.0.0/4"))
+_NO_ROUTE = tuple(
+    ip_network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "240.0.0.0/4", "::/8", "fe80::/10", "ff00::/8")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +83,6 @@ def _why_not(service: Service, *, own: Collection[object]) -> str | None:
     addresses = [a for a in (service.address, *(b.address for b in service.backends)) if a is not None]
     if not service.enabled:
         return DISABLED
-    if service.family is not Family.IPV4:
-        return "the lab has IPv4 only"
     if service.interface in _NO_LINK:
         return f"the lab cannot have an interface {service.interface}"
     if any(backend.address in own for backend in service.backends):
@@ -113,17 +121,17 @@ class Fit:
 
 def fit_lab(*, document: Document, services: Collection[Service]) -> Fit:
     """LabError when no block of addresses is free."""
-    networks = list(_free_block(document).subnets(new_prefix=24))
+    networks = list(_free_block(document, _BLOCKS).subnets(new_prefix=24))
     lan = networks[_LAN]
     balancer = Balancer(
         name="balancer",
         lan_address=lan[1],
         interfaces=tuple(sorted({service.interface for service in services})) or ("eth0",),
         lan_interface=_free_interface(document),
-        addresses=tuple(sorted({a: (s.interface, a) for s in services if (a := _v4(s.address))}.values())),
+        addresses=_served(services),
         forwarding=False,  # the sync is to turn it on
     )
-    backends = sorted({a for s in services for b in s.backends if (a := _v4(b.address))})
+    backends = sorted({b.address for s in services for b in s.backends if isinstance(b.address, IPv4Address)})
     return Fit(
         balancer=balancer,
         lab={
@@ -133,6 +141,7 @@ def fit_lab(*, document: Document, services: Collection[Service]) -> Fit:
             "lan": lan,
             "router": lan[2],
             "first_segment": networks[_FIRST_SEGMENT],
+            "ipv6": _fit_ipv6(document=document, services=services),
             "tcp_ports": _backend_ports(services, protocol="tcp"),
             "udp_ports": _backend_ports(services, protocol="udp"),
         },
@@ -141,25 +150,41 @@ def fit_lab(*, document: Document, services: Collection[Service]) -> Fit:
     )
 
 
+def _served(services: Collection[Service]) -> tuple[tuple[str, Address], ...]:
+    """(interface, address): each address once, on one of the interfaces that it is served on."""
+    found = {s.address: s.interface for s in services if s.address is not None}
+    return tuple(sorted(((name, address) for address, name in found.items()), key=str))
+
+
+def _fit_ipv6(*, document: Document, services: Collection[Service]) -> Ipv6 | None:
+    """None where nobody needs it."""
+    if not any(service.family is Family.IPV6 for service in services):
+        return None
+    networks = list(_free_block(document, _BLOCKS_IPV6).subnets(new_prefix=64))
+    backends = {b.address for s in services for b in s.backends if isinstance(b.address, IPv6Address)}
+    return Ipv6(
+        clients=networks[_CLIENTS],
+        lan=networks[_LAN],
+        first_segment=networks[_FIRST_SEGMENT],
+        backends=tuple(IPv6Network(address) for address in sorted(backends)),
+    )
+
+
 def _backend_ports(services: Collection[Service], *, protocol: str) -> tuple[int, ...]:
     return tuple(sorted({b.port for s in services if s.protocol == protocol for b in s.backends}))
 
 
-def _free_block(document: Document) -> IPv4Network:
+def _free_block(document: Document, blocks: Sequence[_Block]) -> _Block:
     addresses = {a for s in document.services for a in (s.address, *(b.address for b in s.backends))}
-    for block in _BLOCKS:
+    for block in blocks:
         if not any(address in block for address in addresses if address is not None):
             return block
     raise LabError(
         "The document has addresses in every network that the lab could use for its own machines"
-        " (198.18.0.0/15 and 100.64.0.0/10), so it cannot be rehearsed."
+        f" ({blocks[0]} to {blocks[-1]}), so it cannot be rehearsed."
     )
 
 
 def _free_interface(document: Document) -> str:
     taken = {service.interface for service in document.services}
     return next(name for number in range(len(taken) + 1) if (name := f"lan{number}") not in taken)
-
-
-def _v4(address: object) -> IPv4Address | None:
-    return address if isinstance(address, IPv4Address) else None

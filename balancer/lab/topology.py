@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from balancer.domain.types import Family
 from balancer.lab import record
 from balancer.lab.errors import LabError
+from balancer.lab.ipv6 import Ipv6
 from balancer.lab.namespaces import create_namespaces, run_ip
 from balancer.lab.plan import (
     ARTICLE_BACKENDS,
@@ -50,6 +52,7 @@ class Lab:
         lan: IPv4Network = LAN,
         first_segment: IPv4Network = SEGMENTS,
         router: IPv4Address | None = None,
+        ipv6: Ipv6 | None = None,
         tcp_ports: Sequence[int] = (80,),
         udp_ports: Sequence[int] = (),
         records: Path = record.RECORDS,
@@ -63,6 +66,7 @@ class Lab:
             lan=lan,
             first_segment=first_segment,
             router=router,
+            ipv6=ipv6,
         )
         self.directory = records / prefix
         """Private to root and removed with the lab: lock files, status files."""
@@ -105,7 +109,11 @@ class Lab:
     def namespace(self, *, machine: str) -> str:
         return self.topology.namespace(machine)
 
-    def address(self, *, balancer: str, interface: str = "eth0") -> IPv4Address:
+    def address(
+        self, *, balancer: str, interface: str = "eth0", family: Family = Family.IPV4
+    ) -> IPv4Address | IPv6Address:
+        if family is Family.IPV6:
+            return self.topology.address_ipv6(balancer, interface)
         return self.topology.address(balancer, interface)
 
     def command(self, *, machine: str, command: Sequence[str]) -> list[str]:
@@ -140,7 +148,8 @@ class Lab:
     def listen(self, *, machine: str, tcp_ports: Sequence[int] = (), udp_ports: Sequence[int] = ()) -> None:
         """Open ports on a machine; they answer as `listeners` says, until the lab ends."""
         ports = [f"--tcp={port}" for port in tcp_ports] + [f"--udp={port}" for port in udp_ports]
-        started = self.start_module(machine=machine, module="listeners", arguments=ports)
+        families = [] if self.topology.ipv6 is None else ["--ipv6"]
+        started = self.start_module(machine=machine, module="listeners", arguments=[*ports, *families])
         self._listeners.append(started)
         _expect_ready(started, what=f"The listeners on {machine}")
 

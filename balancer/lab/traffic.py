@@ -4,12 +4,12 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from balancer.domain.types import Address, Family
 from balancer.lab.client import REFUSED, TIMED_OUT
 from balancer.lab.errors import LabError
 from balancer.lab.topology import Lab
@@ -47,7 +47,7 @@ class Report:
 def open_connections(
     *,
     lab: Lab,
-    address: IPv4Address | str,
+    address: Address | str,
     port: int,
     count: int,
     concurrency: int = 1,
@@ -69,7 +69,7 @@ def open_connections(
 def send_datagrams(
     *,
     lab: Lab,
-    address: IPv4Address | str,
+    address: Address | str,
     port: int,
     count: int,
     concurrency: int = 64,
@@ -94,7 +94,7 @@ class BackgroundTraffic:
         self,
         *,
         lab: Lab,
-        targets: Sequence[tuple[IPv4Address | str, int]],
+        targets: Sequence[tuple[Address | str, int]],
         status_path: Path,
         per_second: float = 20.0,
         timeout: float = 1.0,
@@ -135,16 +135,16 @@ class BackgroundTraffic:
         return status
 
 
-def list_sources(*, lab: Lab, count: int) -> list[str]:
+def list_sources(*, lab: Lab, count: int, family: Family = Family.IPV4) -> list[str]:
     """The first `count` client addresses."""
-    return [str(address) for address in islice(lab.topology.clients.hosts(), count)]
+    return [str(address) for address in islice(lab.topology.clients_of(family).hosts(), count)]
 
 
 def _run_clients(
     *,
     lab: Lab,
     kind: str,
-    address: IPv4Address | str,
+    address: Address | str,
     port: int,
     count: int,
     concurrency: int,
@@ -152,13 +152,14 @@ def _run_clients(
     sources: Sequence[str] | None,
     within: float | None,
 ) -> Report:
+    family = Family.IPV6 if ":" in str(address) else Family.IPV4
     order = {
         "kind": kind,
         "address": str(address),
         "port": port,
         "count": count,
         "first": lab.reserve_flows(count=count),
-        "sources": list(sources) if sources else list_sources(lab=lab, count=DEFAULT_SOURCES),
+        "sources": list(sources) if sources else list_sources(lab=lab, count=DEFAULT_SOURCES, family=family),
         "timeout": timeout,
         "concurrency": concurrency,
     }

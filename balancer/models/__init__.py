@@ -1,7 +1,9 @@
 """Tables. Only `balancer.workflow` writes them."""
 
 from balancer.models.audit import AuditEvent
+from balancer.models.balancing import NodeBalance, WeightMove
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
+from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.emergencies import Emergency
@@ -15,6 +17,7 @@ __all__ = [
     "AuditEvent",
     "Backend",
     "Change",
+    "Clearing",
     "Cluster",
     "Deployment",
     "Draft",
@@ -25,11 +28,13 @@ __all__ = [
     "Job",
     "LateReview",
     "Node",
+    "NodeBalance",
     "Override",
     "Rehearsal",
     "Review",
     "Revision",
     "Service",
     "Vote",
+    "WeightMove",
     "Window",
 ]

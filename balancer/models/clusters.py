@@ -180,6 +180,10 @@ class Node(models.Model):
     """As `Observation.to_data()` gives it, {"error": sentence} where nobody could look; empty until then.
     Megabytes on a busy node, so lists defer it."""
     observed_at = models.DateTimeField(null=True, editable=False)
+    clients = models.JSONField(default=dict, blank=True, editable=False)
+    """{"counts": {set of clients -> how many it remembers}} as the kernel said, {"error": sentence} where it
+    could not; empty until it was asked, which is only where a live service has persistence."""
+    clients_at = models.DateTimeField(null=True, editable=False)
     last_seen = models.DateTimeField(null=True, editable=False)
     carried_revision = models.ForeignKey(
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
@@ -187,6 +191,8 @@ class Node(models.Model):
     """The last revision that was read back from this node's kernel; null where that is not known."""
     carried_overrides = models.CharField(max_length=64, blank=True, editable=False)
     """`digest_overrides` of those that were laid over it then; empty where there were none."""
+    carried_weights = models.CharField(max_length=64, blank=True, editable=False)
+    """`digest_own_weights` of those that the node had moved itself then; empty where all were as declared."""
     in_sync = models.BooleanField(null=True, editable=False)
     """Whether the kernel's own chains equal the carried revision with these; null where nobody has looked."""
     sync_detail = models.TextField(blank=True, editable=False)

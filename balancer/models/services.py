@@ -20,9 +20,17 @@ class Service(models.Model):
     protocol = models.CharField(max_length=8, choices=choices_of(Protocol))
     port = models.PositiveIntegerField()
     port_end = models.PositiveIntegerField(null=True, blank=True)
+    additional_ports = models.TextField(blank=True)
+    """Texts such as `443` and `8000-8099`, with a blank between them; the two below are kept alike."""
+    additional_addresses = models.TextField(blank=True)
+    additional_interfaces = models.TextField(blank=True)
+    from_node = models.BooleanField(default=False)
     scheduler = models.CharField(max_length=32, choices=choices_of(Scheduler))
+    slow_start = models.PositiveIntegerField(default=0)
     source_nat_mode = models.CharField(max_length=16, choices=choices_of(SourceNatMode))
     source_nat_address = models.GenericIPAddressField(null=True, blank=True)
+    source_nat_address_end = models.GenericIPAddressField(null=True, blank=True)
+    source_nat_hairpin = models.BooleanField(default=False)
     persistence = models.JSONField(default=dict)
     access = models.JSONField(default=dict)
     health = models.JSONField(default=dict)
@@ -39,6 +47,20 @@ class Service(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def interfaces(self) -> list[str]:
+        return [self.interface, *self.additional_interfaces.split()]
+
+    @property
+    def addresses(self) -> list[str]:
+        """None: any."""
+        return [self.address, *self.additional_addresses.split()] if self.address else []
+
+    @property
+    def ports(self) -> list[str]:
+        first = str(self.port) if self.port_end is None else f"{self.port}-{self.port_end}"
+        return [first, *self.additional_ports.split()]
 
 
 class Backend(models.Model):

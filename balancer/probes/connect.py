@@ -108,7 +108,8 @@ class _Run:
 
     def _begin(self, attempt: Attempt) -> None:
         self.tallies[attempt.key].tried += 1
-        opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        family = socket.AF_INET6 if ":" in attempt.address else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             if attempt.device:

@@ -5,10 +5,11 @@ import os
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from balancer.domain.types import Address, Family, Network, format_endpoint
 from balancer.probes.base import ProbeError
 
 COMMAND_SECONDS = 3.0
@@ -22,36 +23,38 @@ STRICT = 1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
     up: bool
-    addresses: tuple[IPv4Address, ...]
+    addresses: tuple[Address, ...]
+    """Of both families; none of IPv6 that is for one link only."""
+
+    def addresses_of(self, family: Family) -> tuple[Address, ...]:
+        return tuple(a for a in self.addresses if (a.version == 6) == (family is Family.IPV6))
 
 
 def read_links() -> dict[str, Link]:
     """Interface -> what it is. Raises ProbeError when `ip` fails."""
-    found = json.loads(run(["ip", "-json", "-4", "address", "show"]) or "[]")
-    # `ip -4 address` leaves out links without an IPv4 address.
-    names = json.loads(run(["ip", "-json", "link", "show"]) or "[]")
-    addresses = {entry["ifname"]: _addresses(entry) for entry in found if "ifname" in entry}
+    found = json.loads(run(["ip", "-json", "address", "show"]) or "[]")
     return {
-        entry["ifname"]: Link(up="UP" in entry.get("flags", ()), addresses=addresses.get(entry["ifname"], ()))
-        for entry in names
+        entry["ifname"]: Link(up="UP" in entry.get("flags", ()), addresses=_addresses(entry))
+        for entry in found
         if "ifname" in entry
     }
 
 
 def reverse_path_filter(interface: str) -> int:
-    """0 off, 1 strict, 2 loose: the greater of the two settings counts (ip-sysctl.rst)."""
+    """0 off, 1 strict, 2 loose: the greater of the two settings counts (ip-sysctl.rst). IPv6 has none."""
     return max(int((_SETTINGS / name / "rp_filter").read_text()) for name in ("all", interface))
 
 
 def free_addresses(
-    *, network: IPv4Network, count: int, taken: Collection[IPv4Address]
-) -> tuple[IPv4Address, ...]:
+    *, network: Network, count: int, taken: Collection[Address], setting: str = "LBADMIN_PROBE_NETWORK"
+) -> tuple[Address, ...]:
     """Addresses from the end of `network` that neither a route inside it nor `taken` holds. Or ProbeError."""
     used = _routes_inside(network)
-    found: list[IPv4Address] = []
+    found: list[Address] = []
+    address: Address
     position = int(network.broadcast_address) - 1
     while len(found) < count and position > int(network.network_address):
-        address = IPv4Address(position)
+        address = network[position - int(network.network_address)]
         holder = next((route for route in used if address in route), None)
         if holder is not None:
             position = int(holder.network_address) - 1
@@ -62,16 +65,17 @@ def free_addresses(
     if len(found) < count:
         raise ProbeError(
             f"The network {network}, from which the probe takes its source addresses, is in use on this node."
-            " Set LBADMIN_PROBE_NETWORK to a network that is free."
+            f" Set {setting} to a network that is free."
         )
     return tuple(found)
 
 
-def who_answers(*, source: IPv4Address, source_port: int, address: str, port: int) -> str | None:
+def who_answers(*, source: Address, source_port: int, address: str, port: int) -> str | None:
     """The endpoint to which a TCP connection was sent, by connection tracking; None where that does not know.
 
     An entry is there once the first packet has left the machine or reached a socket of it.
     """
+    # The addresses tell the family; -f is refused together with -G.
     flow = ["-p", "tcp", "-s", str(source), "--sport", str(source_port), "-d", address, "--dport", str(port)]
     try:
         words = run(["conntrack", "-G", *flow]).split()
@@ -79,7 +83,9 @@ def who_answers(*, source: IPv4Address, source_port: int, address: str, port: in
         return None
     sources = [word[4:] for word in words if word.startswith("src=")]
     ports = [word[6:] for word in words if word.startswith("sport=")]
-    return f"{sources[1]}:{ports[1]}" if len(sources) == 2 and len(ports) == 2 else None
+    if len(sources) != 2 or len(ports) != 2:
+        return None
+    return format_endpoint(address=ip_address(sources[1]), port=int(ports[1]))
 
 
 def run(command: Sequence[str], *, lines: Sequence[str] = (), check: bool = True) -> str:
@@ -104,14 +110,15 @@ def run(command: Sequence[str], *, lines: Sequence[str] = (), check: bool = True
     return done.stdout
 
 
-def _addresses(entry: dict[str, Any]) -> tuple[IPv4Address, ...]:
-    found = [IPv4Address(one["local"]) for one in entry.get("addr_info", ()) if one.get("family") == "inet"]
-    return tuple(address for address in found if not address.is_loopback)
+def _addresses(entry: dict[str, Any]) -> tuple[Address, ...]:
+    found = [ip_address(one["local"]) for one in entry.get("addr_info", ()) if "local" in one]
+    return tuple(a for a in found if not a.is_loopback and not (a.version == 6 and a.is_link_local))
 
 
-def _routes_inside(network: IPv4Network) -> tuple[IPv4Network, ...]:
+def _routes_inside(network: Network) -> tuple[Network, ...]:
     """What is routed to somewhere within the network; a wider route is no user of it (the default, say)."""
-    command = ["ip", "-json", "-4", "route", "show", "table", "all", "root", str(network)]
+    family = f"-{network.version}"
+    command = ["ip", "-json", family, "route", "show", "table", "all", "root", str(network)]
     routes = json.loads(run(command) or "[]")
     ways = (route for route in routes if route.get("type") not in _NOT_A_WAY)
-    return tuple(IPv4Network(route["dst"]) for route in ways if route.get("dst", "default") != "default")
+    return tuple(ip_network(route["dst"]) for route in ways if route.get("dst", "default") != "default")

@@ -3,9 +3,17 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
-from balancer.domain.types import Document, Service, SourceNatMode
+from balancer.domain.types import (
+    Address,
+    Document,
+    Family,
+    Network,
+    Service,
+    SourceNatMode,
+    format_endpoint,
+)
 from balancer.probes import words
 from balancer.probes.base import ProbeError, ServiceProbe
 from balancer.probes.connect import Attempt, Tally, connect_all
@@ -18,11 +26,15 @@ from balancer.probes.machine import (
     who_answers,
 )
 from balancer.probes.sample import draw_sample
-from balancer.probes.way import Way
+from balancer.probes.way import Entrance, Way
 from balancer.ruleset.schedulers import promised_shares
 
-DEFAULT_NETWORK = IPv4Network("198.18.0.0/15")
-"""RFC 2544: for benchmarks inside one's own network, so nobody's real address."""
+DEFAULT_NETWORKS: Mapping[Family, Network] = {
+    Family.IPV4: IPv4Network("198.18.0.0/15"),
+    Family.IPV6: IPv6Network("2001:2::/48"),
+}
+"""RFC 2544, RFC 5180: for benchmarks inside one's own network, so nobody's real addresses."""
+SETTINGS = {Family.IPV4: "LBADMIN_PROBE_NETWORK", Family.IPV6: "LBADMIN_PROBE_NETWORK_IPV6"}
 SECONDS_MAX = 10.0
 ATTEMPTS_MAX = 64
 _OWN = "own "
@@ -37,7 +49,8 @@ def probe_services(
     services: Collection[str],
     ensure_allowed: Callable[[], None],
     timeout: float = 5.0,
-    network: IPv4Network = DEFAULT_NETWORK,
+    network: IPv4Network | None = None,
+    network_ipv6: IPv6Network | None = None,
 ) -> tuple[ServiceProbe, ...]:
     """A result for each of `services`, sorted by name; of more than 50, of a sample, and one about the rest.
 
@@ -46,11 +59,15 @@ def probe_services(
     seconds, which is 10 at most, and leaves nothing behind, however it ends.
     """
     ensure_allowed()
+    networks = {
+        Family.IPV4: network or DEFAULT_NETWORKS[Family.IPV4],
+        Family.IPV6: network_ipv6 or DEFAULT_NETWORKS[Family.IPV6],
+    }
     deadline = time.monotonic() + min(timeout, SECONDS_MAX)
     known = {service.name: service for service in document.services}
     results = [_unasked(name, words.why_not_asked(known.get(name))) for name in services]
     sample, left_out = draw_sample(known[r.service] for r in results if not r.text)
-    found = [*(r for r in results if r.text), *_Probe(sample, network=network, deadline=deadline).run()]
+    found = [*(r for r in results if r.text), *_Probe(sample, networks=networks, deadline=deadline).run()]
     if left_out:
         found.append(_unasked("", words.left_out(asked=len(sample), left_out=left_out)))
     return tuple(sorted(found, key=lambda result: result.service))
@@ -63,8 +80,10 @@ def _unasked(name: str, text: str, *, up: int = 0) -> ServiceProbe:
 class _Probe:
     """One round over services that can be asked."""
 
-    def __init__(self, services: Collection[Service], *, network: IPv4Network, deadline: float) -> None:
-        self._services, self._network, self._deadline = services, network, deadline
+    def __init__(
+        self, services: Collection[Service], *, networks: Mapping[Family, Network], deadline: float
+    ) -> None:
+        self._services, self._networks, self._deadline = services, networks, deadline
         self._links: Mapping[str, Link] = {}
         self._direct: dict[str, Tally] = {}
 
@@ -88,7 +107,7 @@ class _Probe:
             for rank, backend in enumerate(service.usable_backends, start=1)
         ]
         ranked += [
-            (0, str(target), service.port, f"{_OWN}{target}:{service.port}")
+            (0, str(target), service.port, f"{_OWN}{format_endpoint(address=target, port=service.port)}")
             for service in self._services
             if (target := self._target(service)) is not None
         ]
@@ -96,12 +115,13 @@ class _Probe:
         attempts = [Attempt(key=k, address=a, port=p) for _, a, p, k in sorted(unique.values())]
         self._direct = connect_all(attempts, seconds=(self._deadline - time.monotonic()) * _DIRECT_PART)
 
-    def _target(self, service: Service) -> IPv4Address | None:
+    def _target(self, service: Service) -> Address | None:
         """The service's address or, without one, an address of the machine, the interface's own first."""
-        if isinstance(service.address, IPv4Address):
+        if service.address is not None:
             return service.address
-        own = self._links[service.interface].addresses if service.interface in self._links else ()
-        return next(iter((*own, *(a for link in self._links.values() for a in link.addresses))), None)
+        links = [self._links[service.interface]] if service.interface in self._links else []
+        links += self._links.values()
+        return next((a for link in links for a in link.addresses_of(service.family)), None)
 
     def _up(self, service: Service) -> tuple[str, ...]:
         return tuple(b.endpoint for b in service.usable_backends if self._accepts(b.endpoint))
@@ -118,7 +138,7 @@ class _Probe:
         why = words.why_unreachable(service, link=link, target=self._target(service))
         if why:
             return ServiceProbe(service=service.name, passed=False, text=why, backends_up=len(up))
-        if reverse_path_filter(service.interface) == STRICT:
+        if service.family is Family.IPV4 and reverse_path_filter(service.interface) == STRICT:
             text = words.not_made(service, why=words.strict_filter(service), up=up)
             return _unasked(service.name, text, up=len(up))
         return None
@@ -131,7 +151,7 @@ class _Probe:
             with Way(sources=sources) as way:
                 seconds = self._deadline - _LAYING_SECONDS - time.monotonic()
                 tallies = way.connect(attempts=self._attempts(services), seconds=max(0.5, seconds))
-                return [self._judge(s, tallies[s.name], source=sources[s.interface]) for s in services]
+                return [self._judge(s, tallies[s.name], source=sources[_entrance(s)]) for s in services]
         except ProbeError as error:
             return [
                 _unasked(s.name, words.not_made(s, why=str(error), up=up), up=len(up))
@@ -139,25 +159,32 @@ class _Probe:
                 for up in [self._up(s)]
             ]
 
-    def _choose_sources(self, services: Collection[Service]) -> dict[str, IPv4Address]:
-        names = sorted({service.interface for service in services})
+    def _choose_sources(self, services: Collection[Service]) -> dict[Entrance, Address]:
         taken = {b.address for s in self._services for b in s.backends}
         taken |= {target for s in self._services if (target := self._target(s)) is not None}
-        kept = {address for address in taken if isinstance(address, IPv4Address)}
-        free = free_addresses(network=self._network, count=len(names), taken=kept)
-        return dict(zip(names, free, strict=True))
+        found: dict[Entrance, Address] = {}
+        for family, network in self._networks.items():
+            entrances = sorted({_entrance(s) for s in services if s.family is family})
+            if entrances:
+                free = free_addresses(
+                    network=network, count=len(entrances), taken=taken, setting=SETTINGS[family]
+                )
+                found |= zip(entrances, free, strict=True)
+        return found
 
-    def _attempts(self, services: Collection[Service]) -> dict[str, list[Attempt]]:
-        """Interface -> attempts; a service that has backends down gets as many as may be needed."""
-        attempts: dict[str, list[Attempt]] = defaultdict(list)
+    def _attempts(self, services: Collection[Service]) -> dict[Entrance, list[Attempt]]:
+        """By the way in; a service that has backends down gets as many as may be needed."""
+        attempts: dict[Entrance, list[Attempt]] = defaultdict(list)
         for service in services:
             one = Attempt(key=service.name, address=str(self._target(service)), port=service.port)
-            attempts[service.interface] += [one] * ATTEMPTS_MAX
+            attempts[_entrance(service)] += [one] * ATTEMPTS_MAX
         return attempts
 
-    def _judge(self, service: Service, tally: Tally, *, source: IPv4Address) -> ServiceProbe:
-        up, target = self._up(service), str(self._target(service))
-        by = who_answers(source=source, source_port=tally.local_port, address=target, port=service.port)
+    def _judge(self, service: Service, tally: Tally, *, source: Address) -> ServiceProbe:
+        up, address = self._up(service), self._target(service)
+        assert address is not None
+        target = format_endpoint(address=address, port=service.port)
+        by = who_answers(source=source, source_port=tally.local_port, address=str(address), port=service.port)
         judge = self._judge_answer if tally.accepted else self._judge_silence
         passed, text = judge(service, tally, target=target, by=by)
         return ServiceProbe(
@@ -171,7 +198,7 @@ class _Probe:
     def _judge_answer(
         self, service: Service, tally: Tally, *, target: str, by: str | None
     ) -> tuple[bool | None, str]:
-        if by is None and self._accepts(f"{_OWN}{target}:{service.port}"):
+        if by is None and self._accepts(f"{_OWN}{target}"):
             return None, words.perhaps_own(service, target=target)
         if by is not None and not _is_of(service, by):
             return False, words.answered_by_other(service, target=target, by=by)
@@ -187,8 +214,13 @@ class _Probe:
         if service.source_nat.mode is SourceNatMode.NONE and by is not None and _is_of(service, by):
             # The entry is confirmed (nf_conntrack_confirm), so the packet went out. A node that is not the
             # way back of its backends, the spare one of two for instance, will never see an answer.
-            return None, words.no_way_back(service, target=target, by=by, network=self._network)
+            network, setting = self._networks[service.family], SETTINGS[service.family]
+            return None, words.no_way_back(service, target=target, by=by, network=network, setting=setting)
         return False, words.silent(service, target=target, tally=tally, up=up)
+
+
+def _entrance(service: Service) -> Entrance:
+    return service.interface, service.family
 
 
 def _is_of(service: Service, endpoint: str) -> bool:

@@ -19,11 +19,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from balancer.domain.types import Address, Family
 from balancer.probes.base import ProbeError
 from balancer.probes.connect import Attempt, Tally
 from balancer.probes.machine import run
@@ -32,17 +32,23 @@ _HERE, _THERE = "02:00:00:00:00:02", "02:00:00:00:00:01"
 """Of the pair's two ends; locally administered, and seen by nobody else."""
 _START_SECONDS = 3.0
 PREFIX = "lbprobe"
+_PROTOCOLS = {Family.IPV4: "ip", Family.IPV6: "ipv6"}
+"""As tc(8) calls them."""
+
+
+Entrance = tuple[str, Family]
+"""An interface, and the family that comes in by it."""
 
 
 class Way:
-    """A context manager: one pair of links for each interface. Raises ProbeError where it cannot be made.
+    """A context manager: one pair of links for each entrance. Raises ProbeError where it cannot be made.
 
     All of it lives as long as the child does, which dies with this process: the end of a pair goes with the
     other one's namespace, and takes its route, its neighbour and its filter along.
     """
 
-    def __init__(self, *, sources: Mapping[str, IPv4Address]) -> None:
-        """Interface -> the address that its clients have; all of them different."""
+    def __init__(self, *, sources: Mapping[Entrance, Address]) -> None:
+        """The address that the clients have who come in there; all of them different."""
         self._sources = dict(sources)
         token = secrets.token_hex(3)
         self._links = {name: f"{PREFIX}{token}{number:02x}" for number, name in enumerate(self._sources)}
@@ -62,8 +68,8 @@ class Way:
     ) -> None:
         self.close()
 
-    def connect(self, *, attempts: Mapping[str, Sequence[Attempt]], seconds: float) -> dict[str, Tally]:
-        """Interface -> attempts to come in by it. What became of each key."""
+    def connect(self, *, attempts: Mapping[Entrance, Sequence[Attempt]], seconds: float) -> dict[str, Tally]:
+        """Attempts to come in by each. What became of each key."""
         child = self._child
         assert child is not None
         devices = {name: f"probe{number}" for number, name in enumerate(self._sources)}
@@ -92,32 +98,34 @@ class Way:
 
     def _lay(self, pid: int) -> None:
         links, filters = [], []
-        for number, (name, link) in enumerate(self._links.items()):
-            source = self._sources[name]
+        for number, (entrance, link) in enumerate(self._links.items()):
+            source = self._sources[entrance]
             links += [
                 f"link add {link} address {_HERE} type veth"
                 f" peer name probe{number} address {_THERE} netns {pid}",
                 f"link set {link} up addrgenmode none",
                 # Both neighbours are told: a question of ARP would be handed over to the interface as well.
                 f"neighbour add {source} lladdr {_THERE} dev {link} nud permanent",
-                f"route add {source}/32 dev {link}",
+                f"route add {source}/{source.max_prefixlen} dev {link}",
             ]
             filters += [
                 f"qdisc add dev {link} clsact",
                 # u32 with an empty mask is every packet; older kernels and small ones lack matchall.
-                f"filter add dev {link} ingress protocol ip u32 match u32 0 0"
-                f" action mirred ingress redirect dev {name}",
+                f"filter add dev {link} ingress protocol {_PROTOCOLS[entrance[1]]} u32 match u32 0 0"
+                f" action mirred ingress redirect dev {entrance[0]}",
             ]
         run(["ip", "-batch", "-"], lines=links)
         run(["tc", "-batch", "-"], lines=filters)
 
-    def _far_end(self, name: str, device: str) -> list[str]:
-        source, metric = self._sources[name], 1 + list(self._sources).index(name)
+    def _far_end(self, entrance: Entrance, device: str) -> list[str]:
+        source, metric = self._sources[entrance], 1 + list(self._sources).index(entrance)
         # Any neighbour but itself will do: it is never asked, and its packets come out of the other end.
         gateway = source - 1
+        # nodad: nobody else is on the link, so that nothing has to wait for who else has the address.
+        nodad = " nodad" if source.version == 6 else ""
         return [
-            f"address add {source}/32 dev {device}",
             f"link set {device} up",
+            f"address add {source}/{source.max_prefixlen} dev {device}{nodad}",
             f"neighbour add {gateway} lladdr {_HERE} dev {device} nud permanent",
             f"route add default via {gateway} dev {device} onlink metric {metric}",
         ]

@@ -1,11 +1,12 @@
 """What a probe says in plain English. Pure."""
 
 from collections.abc import Collection
-from ipaddress import IPv4Network
 
-from balancer.domain.types import Family, Protocol, Service
+from balancer.domain.types import Family, Network, Protocol, Service
 from balancer.probes.connect import Tally
 from balancer.probes.machine import Link
+
+_FAMILIES = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
 def why_not_asked(service: Service | None) -> str:
@@ -19,8 +20,6 @@ def why_not_asked(service: Service | None) -> str:
         return (
             f"{name} was not asked: over {service.protocol.upper()}, no answer says nothing about the rules."
         )
-    if service.family is not Family.IPV4:
-        return f"{name} was not asked: the probe speaks IPv4 only."
     if not service.usable_backends:
         return f"{name} was not asked: it has no enabled backend."
     return ""
@@ -53,7 +52,8 @@ def why_unreachable(service: Service, *, link: Link | None, target: object) -> s
     if not link.up:
         return f"{name} cannot answer: the interface {interface} is down. Bring it up."
     if target is None:
-        return f"{name} cannot answer: this node has no IPv4 address at which clients could reach it."
+        family = _FAMILIES[service.family]
+        return f"{name} cannot answer: this node has no {family} address at which clients could reach it."
     return ""
 
 
@@ -73,45 +73,44 @@ def not_made(service: Service, *, why: str, up: Collection[str]) -> str:
 def answered(service: Service, *, target: str, tally: Tally, by: str | None, up: Collection[str]) -> str:
     which = f"by {by}" if by else "by which backend is not known, as connection tracking could not be asked"
     return (
-        f"{service.name} answered through {service.interface} {target}:{service.port} after"
+        f"{service.name} answered through {service.interface} {target} after"
         f" {tally.milliseconds:g} ms ({which}; {_up_words(service, up)})."
     )
 
 
 def answered_by_other(service: Service, *, target: str, by: str) -> str:
-    who = "the node itself" if by == f"{target}:{service.port}" else by
+    who = "the node itself" if by == target else by
     return (
-        f"{service.name} does not work: a connection through {service.interface} to {target}:{service.port}"
+        f"{service.name} does not work: a connection through {service.interface} to {target}"
         f" was answered by {who}, which is none of its enabled backends."
     )
 
 
 def perhaps_own(service: Service, *, target: str) -> str:
     return (
-        f"{service.name} answered through {service.interface} {target}:{service.port}, but a program of the"
+        f"{service.name} answered through {service.interface} {target}, but a program of the"
         " node listens there too, and who answered is not known. Install conntrack to tell."
     )
 
 
 def silent(service: Service, *, target: str, tally: Tally, up: Collection[str]) -> str:
     return (
-        f"{service.name} did not answer through {service.interface} {target}:{service.port}: {_tries(tally)},"
+        f"{service.name} did not answer through {service.interface} {target}: {_tries(tally)},"
         f" while {_up_words(service, up)}."
     )
 
 
-def no_way_back(service: Service, *, target: str, by: str, network: IPv4Network) -> str:
+def no_way_back(service: Service, *, target: str, by: str, network: Network, setting: str) -> str:
     return (
-        f"{service.name} could not be judged: connections through {service.interface} {target}:{service.port}"
+        f"{service.name} could not be judged: connections through {service.interface} {target}"
         f" went out to {by}, and no answer came back. With source NAT none, backends answer through their own"
-        f" gateway; where that is this node, they have to route {network} through it"
-        " (LBADMIN_PROBE_NETWORK)."
+        f" gateway; where that is this node, they have to route {network} through it ({setting})."
     )
 
 
 def too_few_up(service: Service, *, target: str, tally: Tally, up: Collection[str]) -> str:
     return (
-        f"{service.name} did not answer through {service.interface} {target}:{service.port}: {_tries(tally)}."
+        f"{service.name} did not answer through {service.interface} {target}: {_tries(tally)}."
         f" That may be chance: {_up_words(service, up)}."
     )
 

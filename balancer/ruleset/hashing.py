@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heapreplace
 
 from balancer.domain.types import Backend
 from balancer.domain.validation import HASH_SLOTS
+from balancer.ruleset.address_bpf import mix
 from balancer.ruleset.ir import HASH_FAN_OUT
 
 LEVELS = 5
@@ -22,6 +23,7 @@ LEVELS = 5
 SEEDS = tuple(range(1, LEVELS + 1))
 _SCORES_A_DIGEST = 8
 _U32 = 0xFFFFFFFF
+_IPV6_LENGTH = 16
 _JHASH_INITVAL = 0xDEADBEEF
 
 
@@ -73,11 +75,12 @@ def digits(slot: int) -> tuple[int, ...]:
 
 
 def part_of_address(packed: bytes, seed: int) -> int:
-    """0 to HASH_FAN_OUT - 1: what xt_cluster makes of a source address, on a little-endian machine.
+    """0 to HASH_FAN_OUT - 1: what the kernel makes of a source address.
 
-    Of an IPv6 address it looks at the first 32 bits only, so that all clients of one provider are in one
-    part: xt_cluster_hash_ipv6 divides NF_CT_TUPLE_L3SIZE, which counts words already, by the size of a word.
+    IPv4 is divided by xt_cluster, here as on a little-endian machine; IPv6 by a program of ours.
     """
+    if len(packed) == _IPV6_LENGTH:
+        return mix(packed, seed)
     return _jhash_1word(int.from_bytes(packed[:4], "little"), seed) * HASH_FAN_OUT >> 32
 
 

@@ -75,6 +75,8 @@ class SourceHash:
 
     seed: int
     mask: int
+    ipv6: bool = False
+    """Spelled as `-m bpf` (ruleset/address_bpf.py): xt_cluster does not look at all of an IPv6 address."""
 
 
 HASH_FAN_OUT = 4

@@ -13,6 +13,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from balancer.domain.types import Family, Protocol
+from balancer.ruleset.address_bpf import read_bytecode
+from balancer.ruleset.hashing import SEEDS
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
@@ -228,6 +230,9 @@ class _Reader:
                 clients = self._value("--match-set")
                 self._expect("src")
                 return "clients", clients
+            case "bpf":
+                seed, mask = read_bytecode(self._value("--bytecode"), seeds=SEEDS)
+                return "source_hash", SourceHash(seed, mask, ipv6=True)
             case "cluster":
                 return "source_hash", self._source_hash()
             case "statistic":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from balancer.domain.types import format_endpoint
+from balancer.ruleset.address_bpf import bytecode
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
@@ -71,7 +72,9 @@ def _statistic(statistic: Nth | Chance) -> str:
     return f"-m statistic --mode random --probability {probability:.11f}"
 
 
-def _source_hash(found: SourceHash) -> str:
+def render_source_hash(found: SourceHash) -> str:
+    if found.ipv6:
+        return f'-m bpf --bytecode "{bytecode(seed=found.seed, mask=found.mask)}"'
     return (
         f"-m cluster --cluster-local-nodemask {found.mask:#010x} --cluster-total-nodes {HASH_FAN_OUT}"
         f" --cluster-hash-seed {found.seed:#010x}"
@@ -139,7 +142,7 @@ _CONDITIONS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("connmark", lambda mark: f"-m connmark --mark {_mark(mark)}"),
     ("clients", "-m set --match-set {} src".format),
     ("statistic", _statistic),
-    ("source_hash", _source_hash),
+    ("source_hash", render_source_hash),
     ("comment", lambda text: f"-m comment --comment {_quote(text)}"),
 )
 """Conditions of a rule in the order in which they are written."""

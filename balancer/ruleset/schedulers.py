@@ -132,5 +132,6 @@ def _by_source(parts: tuple[Backend, ...], *, level: int) -> Choice:
         to = inner[0] if one or level == LEVELS - 1 else _by_source(inner, level=level + 1)
         branches[to] = branches.get(to, 0) | 1 << digit
     *first, last = branches.items()
-    conditions = [Branch(SourceHash(SEEDS[level], mask), to) for to, mask in first]
+    ipv6 = parts[0].address.version == 6
+    conditions = [Branch(SourceHash(SEEDS[level], mask, ipv6), to) for to, mask in first]
     return Choice((*conditions, Branch(None, last[0])))

@@ -6,13 +6,16 @@ else.
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from balancer.domain.types import Family
+from balancer.domain.types import Document, Family, PersistenceMode, Service
+from balancer.ruleset import names
 from balancer.ruleset.ir import Remember, Ruleset
+from balancer.ruleset.service import KNOWN_GROUPS, prefix_of
 
 _NAME = re.compile(r"LB-([46])\.(\d{1,3})-[A-Za-z0-9:._-]+")
+_READABLE = re.compile(r"[^:]+:([0-9a-f.:]+)-(\d+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,6 +51,52 @@ def members_of_groups(ruleset: Ruleset) -> Mapping[str, tuple[str, ...]]:
         for group in rest:
             groups[group].append(own)
     return {group: tuple(sorted(members)) for group, members in sorted(groups.items())}
+
+
+def sets_of_backends(service: Service) -> Mapping[str, str]:
+    """Set -> the endpoint of the backend that has its clients there, in order of backends; disabled ones too,
+    whose set is gone once a node carries that."""
+    if service.persistence.mode is PersistenceMode.NONE:
+        return {}
+    prefix = prefix_of(service)
+    return {
+        names.client_set(service.name, prefix, backend.address, backend.port): backend.endpoint
+        for backend in service.backends
+    }
+
+
+def sets_to_forget(service: Service, *, endpoint: str | None = None) -> tuple[str, ...]:
+    """The sets in which the clients of a service are, or those of one of its backends.
+
+    A client that only the set of its group still knows is balanced like any other.
+    """
+    own = sets_of_backends(service)
+    if endpoint is not None:
+        return tuple(name for name, known in own.items() if known == endpoint)
+    prefix, version = prefix_of(service), 6 if service.family is Family.IPV6 else 4
+    groups = (names.client_group_set(service.name, prefix, version, group) for group in range(KNOWN_GROUPS))
+    return (*own, *groups) if own else ()
+
+
+def endpoints_of_sets(found: Iterable[str], document: Document) -> Mapping[str, str]:
+    """Set -> the endpoint of its backend, where its name or the document tells."""
+    known = {
+        name: endpoint
+        for service in document.services
+        for name, endpoint in sets_of_backends(service).items()
+    }
+    told = {}
+    for name in found:
+        readable = _READABLE.fullmatch(name.partition("-")[2].partition("-")[2])
+        if name in known:
+            told[name] = known[name]
+        elif readable is not None:
+            told[name] = _endpoint(readable[1], int(readable[2]))
+    return told
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _remembered(ruleset: Ruleset) -> dict[str, list[str]]:

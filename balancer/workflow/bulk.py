@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from balancer.domain.codec import document_to_data, load_document
+from balancer.domain.codec import document_to_data, load_document, parse_service, service_to_data
 from balancer.domain.merge import endpoint_of
 from balancer.domain.problem import Problem, errors
 from balancer.models import Change, Cluster
@@ -22,15 +22,24 @@ from balancer.workflow.permissions import DRAFT, Actor, require
 FIELDS: Mapping[str, str] = {
     "enabled": "Enabled",
     "critical": "Critical",
-    "interface": "Interface",
+    "interface": "First interface",
+    "additional_interfaces": "Further interfaces",
+    "from_node": "From the node itself",
     "scheduler": "Scheduler",
-    "source_nat.mode": "Source address",
+    "slow_start": "Slow start",
+    "persistence.mode": "Persistence",
+    "persistence.timeout": "Timeout of persistence",
+    "persistence.prefix": "Clients that stay together",
+    "source_nat.mode": "Source address: masquerade or none",
+    "source_nat.address": "Source address: an address or pool",
     "access.drop_invalid": "Drop invalid packets",
     "description": "Description",
     "backends.state": "State of one backend",
     "backends.weight": "Weight of one backend",
+    "backends.priority": "Priority of one backend",
 }
 """Fields that can be set on several services at once, with their names."""
+_MODES = {"source_nat.mode", "persistence.mode"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,7 @@ def plan_edit(
     for name in sorted(set(names)):
         after = _with_value(shown[name], field=field, value=value, backend=backend)
         if after is not None:
-            edited[name] = after
+            edited[name] = _canonical(after)
     if not edited:
         raise Refused("nothing", _nothing(backend=backend, names=names))
     return _plan(desk, edited)
@@ -180,11 +189,24 @@ def _with_value(service: Data | None, *, field: str, value: Any, backend: str) -
         for one in found:
             one[rest] = value
         return edited if found else None
-    if rest:
+    if field == "source_nat.address":
+        first, _, last = str(value).partition("-")
+        pool = {"address_end": last.strip()} if last else {}
+        edited[head] = {"mode": "snat", "address": first.strip(), **pool}
+    elif field in _MODES:
+        # What only the other mode takes goes with it; left there, it would be refused.
+        edited[head] = edited[head] if edited[head]["mode"] == value else {rest: value}
+    elif rest:
         edited[head] = {**edited[head], rest: value}
     else:
         edited[head] = value
     return edited
+
+
+def _canonical(data: Data) -> Data:
+    """As it will be kept, so that what says the same is the same; as it is where it is not valid."""
+    service, _ = parse_service(data)
+    return data if service is None else service_to_data(service)
 
 
 def _nothing(*, backend: str, names: tuple[str, ...]) -> str:

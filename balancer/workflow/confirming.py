@@ -68,13 +68,13 @@ class Bench:
 
 
 def confirmed_state(revision: Revision, effective: Effective) -> Confirmed:
-    """A revision with the overrides laid over it, as a guard keeps it."""
+    """A revision with the overrides laid over it, as a guard keeps it: with the weights as declared."""
     return Confirmed(
         cluster=revision.cluster.name,
         revision=revision.number,
         digest=revision.digest,
-        document=dump_document(effective.document),
-        rulesets=render_node_rulesets(effective.document),
+        document=dump_document(effective.approved),
+        rulesets=render_node_rulesets(effective.approved),
         overrides=effective.digest,
     )
 
@@ -166,7 +166,7 @@ def confirm(*, job: Job, token: str, outcome: Outcome, by: str, bench: Bench) ->
 def make_probes(*, job: Job, bench: Bench) -> tuple[ConfirmProbe, ...]:
     """All checks, kept with the job: that they could be kept is the first of them."""
     touched = frozenset(job.deployment.change.drafts.values_list("service_name", flat=True))
-    document = effective_of_job(job).document
+    document = effective_of_job(job).approved
     probes = (_read_back(job=job, kernel=bench.kernel), *bench.confirm(document, touched))
     reached = ConfirmProbe("database", True, "The database took the record of this.")
     kept = [asdict(probe) for probe in (reached, *probes)]

@@ -10,6 +10,7 @@ import logging
 from dataclasses import asdict
 
 from balancer.domain.lifecycle import JobState
+from balancer.domain.types import Document
 from balancer.kernel.base import KernelError, OutcomeUnknown
 from balancer.kernel.guard import Candidate
 from balancer.kernel.guard_files import GuardError
@@ -44,7 +45,7 @@ def run_drill(*, job: Job, bench: Bench) -> JobState | None:
     try:
         token = _marked_under(job)
         if not token:
-            effective = effective_of(cluster=job.node.cluster, revision=job.revision)
+            effective = effective_of(cluster=job.node.cluster, revision=job.revision, node=job.node)
             token = _find_armed(job, bench)
             if not token:
                 _require_as_it_should(job, effective, bench)
@@ -77,7 +78,7 @@ def _require_as_it_should(job: Job, effective: Effective, bench: Bench) -> None:
     """A drill must not mend drift in passing: people are shown that, and decide. Raises Unproven."""
     if job.node.carried_revision_id is None:
         return  # nothing was ever applied here
-    lines = _differing(effective, bench)
+    lines = _differing(effective.document, bench)
     if lines:
         raise Unproven(
             f"It was not begun: the kernel differs from revision {job.revision.number}: {lines[0]}"
@@ -100,14 +101,14 @@ def _mark(job: Job, effective: Effective, bench: Bench, *, token: str) -> None:
 
     Only to the families of the revision: IPv6 tables that are not used are not to be used for a drill.
     """
-    job.receipt, overrides = {}, [override.to_data() for override in effective.overrides]
+    job.receipt = {}
     permit = permit_of(guard=bench.guard, token=token)
     for family, ruleset in compile_rulesets(effective.document).items():
         marked = with_marker(ruleset, token=job.pk.hex[:TOKEN_LENGTH])
         receipt = bench.kernel.sync(ruleset=marked, document=effective.document, permit=permit)
         if not bench.kernel.compare(ruleset=marked).in_sync:
             raise OutcomeUnknown("Read back, the kernel does not carry the marker.")
-        job.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
+        job.receipt[str(family)] = asdict(receipt) | effective.to_data()
     text = "The marker was read back from the kernel. Nobody confirms; the guard has to take it out."
     job.probes = [{"name": MARKER, "passed": True, "text": text, "token": token}]
     Job.objects.filter(pk=job.pk, claim=job.claim, state=JobState.RUNNING).update(
@@ -139,7 +140,7 @@ def _judge(job: Job, restored: Restored, bench: Bench) -> Outcome:
         raise Unproven(f"Something came in between: {restored.text}")
     if restored.late > GRACE_SECONDS:
         raise Unproven(f"The guard put the rules back only {restored.late:.1f} seconds after the deadline.")
-    lines = _differing(effective_of_job(job), bench)
+    lines = _differing(effective_of_job(job).approved, bench)
     if lines:
         raise Unproven(f"The guard says that it put the rules back, but the kernel differs: {lines[0]}")
     late = f"{restored.late * 1000:.0f} ms after the deadline"
@@ -147,6 +148,6 @@ def _judge(job: Job, restored: Restored, bench: Bench) -> Outcome:
     return Outcome(receipt=job.receipt, steps=[text], proven=restored)
 
 
-def _differing(effective: Effective, bench: Bench) -> list[str]:
-    rulesets = node_rulesets(effective.document).values()
+def _differing(document: Document, bench: Bench) -> list[str]:
+    rulesets = node_rulesets(document).values()
     return [line for ruleset in rulesets for line in bench.kernel.compare(ruleset=ruleset).lines]

@@ -1,52 +1,78 @@
-"""What a node carries: a revision with the overrides in force laid over it.
+"""What a node carries: a revision with the overrides in force laid over it, then the node's own weights.
 
-Overrides are in no document, in no revision and in no digest that is approved (ADR 0013).
+Neither is in a document, in a revision or in a digest that is approved (ADR 0013, ADR 0014). Overrides are
+those of the cluster; weights that a node moves itself are each node's own.
 """
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from django.db.models import QuerySet
 
 from balancer.domain.overrides import Override, digest_overrides, override_from_data, with_overrides
+from balancer.domain.own_weights import OwnWeights, digest_own_weights, own_weights, with_own_weights
 from balancer.domain.types import BackendState, Document
-from balancer.models import Cluster, Job, Revision
+from balancer.models import Cluster, Job, Node, Revision
 from balancer.models import Override as OverrideRecord
+from balancer.workflow.node_weights import memory_of
 from balancer.workflow.revisions import document_of
 
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What a node carries: a revision's document with overrides laid over it, read at one moment."""
+    """What a node carries: a revision's document with all that is laid over it, read at one moment."""
 
-    document: Document
+    approved: Document
+    """With the overrides and the weights as declared: what a guard goes back to."""
     overrides: tuple[Override, ...]
+    weights: OwnWeights
+    """The node's own; none where it is about no node."""
+
+    @property
+    def document(self) -> Document:
+        """With the node's own weights as well: what its kernel is to hold."""
+        return with_own_weights(self.approved, self.weights)
 
     @property
     def digest(self) -> str:
         """Of the overrides; empty where there are none. `Node.carried_overrides` is compared with it."""
         return digest_overrides(self.overrides)
 
+    @property
+    def weights_digest(self) -> str:
+        """Empty where the weights are as declared. `Node.carried_weights` is compared with it."""
+        return digest_own_weights(self.weights)
 
-def effective_of(*, cluster: Cluster, revision: Revision) -> Effective:
-    """With the overrides that are in force now, whatever was in force when the revision was made."""
+    def to_data(self) -> dict[str, Any]:
+        """For receipts: what was laid over the revision."""
+        overrides = [override.to_data() for override in self.overrides]
+        return {"overrides": overrides} | ({"weights": self.weights} if self.weights else {})
+
+
+def effective_of(*, cluster: Cluster, revision: Revision, node: Node | None = None) -> Effective:
+    """With the overrides that are in force now, whatever was in force when the revision was made; for a node
+    also with the weights that it moved itself."""
     overrides = overrides_in_force(cluster)
-    return Effective(with_overrides(document_of(revision), overrides), overrides)
+    approved = with_overrides(document_of(revision), overrides)
+    weights = {} if node is None else own_weights(approved, memory_of(node, approved))
+    return Effective(approved, overrides, weights)
 
 
 def effective_of_job(job: Job) -> Effective:
-    """What the job wrote: its revision with the overrides of its receipt, whatever was set or lifted since.
+    """What the job wrote: its revision with what its receipt names, whatever was set, lifted or moved since.
 
     For whoever compares the kernel with what a job brought, or proves afterwards what it did.
     """
     receipts = list((job.receipt or {}).values())
-    kept = receipts[0].get("overrides", []) if receipts else []
-    overrides = tuple(override_from_data(data) for data in kept)
-    return Effective(with_overrides(document_of(job.revision), overrides), overrides)
+    kept = receipts[0] if receipts else {}
+    overrides = tuple(override_from_data(data) for data in kept.get("overrides", []))
+    approved = with_overrides(document_of(job.revision), overrides)
+    return Effective(approved, overrides, kept.get("weights", {}))
 
 
 def effective_document(cluster: Cluster, revision: Revision) -> Document:
-    """What the cluster's nodes should carry of a revision."""
+    """What the cluster's nodes should carry of a revision, but for the weights that each moves itself."""
     return effective_of(cluster=cluster, revision=revision).document
 
 

@@ -116,11 +116,11 @@ def _probes(job: Job) -> list[Data]:
 
 def _carried(job: Job) -> dict[str, str] | None:
     """Family -> text where the node was brought to something else than the texts of the revision: overrides
-    were laid over it, or rules of a family that it does not have any more were taken out."""
+    or its own weights were laid over it, or rules of a family that it no longer has were taken out."""
     effective = effective_of_job(job)
     texts = render_node_rulesets(effective.document)
     receipt = job.receipt or {}
-    if not effective.overrides and set(receipt) <= set(job.revision.rulesets):
+    if not effective.overrides and not effective.weights and set(receipt) <= set(job.revision.rulesets):
         return None
     return {family: texts[family] for family in sorted({*receipt, *job.revision.rulesets})}
 

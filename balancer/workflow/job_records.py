@@ -14,6 +14,7 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.endings import finalize_deployment
 from balancer.workflow.messages import record_refused_job
+from balancer.workflow.node_weights import remember_carried
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.revisions import live_revision
 
@@ -35,6 +36,8 @@ class Outcome:
     """Beside an error: what the kernel was seen to carry all the same."""
     overrides: str = ""
     """Digest of the overrides that were laid over that."""
+    weights: str = ""
+    """Digest of the node's own weights in it; empty where a guard put back what is declared."""
     restored: Restored | None = None
     """The node's guard put back what was confirmed before."""
     proven: Restored | None = None
@@ -64,7 +67,7 @@ def record(*, job: Job, outcome: Outcome, clock: Clock) -> JobState | None:
             return None
         job.receipt = outcome.receipt if outcome.receipt is not None else job.receipt
         if not outcome.error:
-            outcome.overrides = effective_of_job(job).digest
+            _note_effective(job=job, outcome=outcome, now=clock())
         record_on_node(node=job.node, outcome=outcome, revision=job.revision, now=clock())
         if job.reason == Job.Reason.DRILL:
             _record_drill(job=job, outcome=outcome, now=clock())
@@ -85,12 +88,21 @@ def record_on_node(*, node: Node, outcome: Outcome, revision: Revision | None, n
         row.update(
             carried_revision=carried,
             carried_overrides=outcome.overrides,
+            carried_weights=outcome.weights,
             in_sync=True,
             sync_detail="",
             checked_at=now,
         )
     elif not outcome.known:
         row.update(carried_revision=None, in_sync=None, sync_detail=outcome.error, checked_at=now)
+
+
+def _note_effective(*, job: Job, outcome: Outcome, now: datetime) -> None:
+    effective = effective_of_job(job)
+    outcome.overrides = effective.digest
+    if job.reason != Job.Reason.DRILL:
+        outcome.weights = effective.weights_digest
+        remember_carried(node=job.node, document=effective.approved, now=now)
 
 
 def note(job: Job, *texts: str, clock: Clock) -> None:
@@ -112,6 +124,7 @@ def _record_restored(*, node: Node, restored: Restored, now: datetime) -> None:
     Node.objects.filter(pk=node.pk).update(
         carried_revision=carried,
         carried_overrides=restored.overrides,
+        carried_weights="",
         in_sync=True if carried else None,
         sync_detail="" if carried else restored.text,
         checked_at=now,

@@ -9,13 +9,11 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 
 from django.utils import timezone
 
 from balancer.domain.lifecycle import JOB_ENDED, JobState
-from balancer.domain.types import Family
-from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Permit, Receipt
+from balancer.kernel.base import Kernel, OutcomeUnknown
 from balancer.kernel.guard import Guard
 from balancer.kernel.guard_files import GuardError
 from balancer.models import Job, Node
@@ -32,25 +30,20 @@ from balancer.workflow.confirming import (
     look_after_unconfirmed,
     no_checks,
     permit_of,
-    put_back,
     settle,
 )
 from balancer.workflow.deployments import why_not_deployable
 from balancer.workflow.drilling import run_drill
 from balancer.workflow.drills import why_no_drill
-from balancer.workflow.effective import effective_of, effective_of_job
+from balancer.workflow.effective import effective_of_job
 from balancer.workflow.job_records import Outcome, note, record
 from balancer.workflow.messages import record_refused_job
-from balancer.workflow.revisions import compile_rulesets, live_revision, node_rulesets, why_not_genuine
+from balancer.workflow.revisions import live_revision, node_rulesets, why_not_genuine
 from balancer.workflow.rollout import why_not_yet
+from balancer.workflow.writing import undo, write_rules
 
 ATTEMPTS_MAX = 5
 """Workers that may die over one job."""
-SYNCS_MAX = 3
-"""Tries of one worker while the kernel is busy or cannot say what it holds."""
-
-Receipts = dict[Family, Receipt]
-_LABELS = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 logger = logging.getLogger(__name__)
 
@@ -182,10 +175,10 @@ def _deploy(*, job: Job, bench: Bench) -> JobState | None:
         return record(job=job, outcome=Outcome(error=str(error)), clock=bench.clock)
     left = bench.guard.remaining()
     note(job, f"The guard stands ready: it goes back in {left:.0f} seconds unless told.", clock=bench.clock)
-    outcome = _act(job=job, bench=bench, permit=permit_of(guard=bench.guard, token=token))
+    outcome = write_rules(job=job, bench=bench, permit=permit_of(guard=bench.guard, token=token))
     if outcome.error:
         if outcome.partly:
-            _undo(job=job, token=token, outcome=outcome, bench=bench)
+            undo(token=token, outcome=outcome, bench=bench)
         elif outcome.known:
             with suppress(GuardError):  # it would put back what is there
                 bench.guard.disarm(token=token)
@@ -195,7 +188,7 @@ def _deploy(*, job: Job, bench: Bench) -> JobState | None:
 
 def _converge(*, job: Job, bench: Bench) -> JobState | None:
     """What is live needs no confirm; the guard is told what it goes back to from now on."""
-    outcome = _act(job=job, bench=bench, afterwards=_tell_guard)
+    outcome = write_rules(job=job, bench=bench, afterwards=_tell_guard)
     if not outcome.error:
         outcome.steps.append("Read back and verified.")
     return record(job=job, outcome=outcome, clock=bench.clock)
@@ -212,86 +205,6 @@ def _tell_guard(job: Job, bench: Bench) -> list[str]:
         if not bench.kernel.compare(ruleset=ruleset).in_sync:
             raise OutcomeUnknown("Looked at once more, the kernel carries something else.")
     return []
-
-
-def _undo(*, job: Job, token: str, outcome: Outcome, bench: Bench) -> None:
-    """One family was written and the other was not: go back at once, without waiting for the guard."""
-    before = bench.guard.confirmed()
-    if before is None:
-        return
-    try:
-        put_back(before=before, token=token, bench=bench)
-    except (KernelError, GuardError) as error:
-        outcome.error += f" Putting the earlier rules back failed too, and is left to the guard: {error}"
-    else:
-        outcome.known = True
-        outcome.error += " What was written was put back."
-
-
-def _no_more(job: Job, bench: Bench) -> list[str]:
-    return []
-
-
-def _act(
-    *,
-    job: Job,
-    bench: Bench,
-    permit: Permit | None = None,
-    afterwards: Callable[[Job, Bench], list[str]] = _no_more,
-) -> Outcome:
-    """Make the kernel carry the revision; again where that can help."""
-    note(job, "Writing the rules into the kernel.", clock=bench.clock)
-    done: Receipts = {}
-    for left in reversed(range(SYNCS_MAX)):
-        try:
-            outcome = _sync(job=job, kernel=bench.kernel, permit=permit, done=done)
-            job.receipt = outcome.receipt
-            outcome.steps += afterwards(job, bench)
-            return outcome
-        except (Busy, OutcomeUnknown) as error:
-            if not left:
-                return _failure(job, error, done)
-            note(job, f"{error} Trying once more.", clock=bench.clock)
-        except Exception as error:  # noqa: BLE001 - whatever a driver does wrong, the job must not stay running
-            return _failure(job, error, done)
-    raise AssertionError("SYNCS_MAX is at least 1")
-
-
-def _failure(job: Job, error: Exception, done: Receipts) -> Outcome:
-    written = [family for family, receipt in done.items() if receipt.changed]
-    if written and len(done) < len(Family):
-        return Outcome(
-            error=f"The {_LABELS[written[0]]} rules were written, the others were not. {error}",
-            known=False,
-            partly=True,
-        )
-    if isinstance(error, GuardError):
-        return Outcome(error=f"Nothing was written. {error}")
-    if isinstance(error, KernelError):
-        return Outcome(error=str(error), known=not isinstance(error, OutcomeUnknown))
-    logger.error("Job %s failed unexpectedly.", job.pk, exc_info=error)
-    return Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
-
-
-def _sync(*, job: Job, kernel: Kernel, permit: Permit | None, done: Receipts) -> Outcome:
-    """Both families, one after the other. `done` keeps the receipts of those that are in, for another try."""
-    effective = effective_of(cluster=job.node.cluster, revision=job.revision)
-    outcome = Outcome(receipt={})
-    overrides = [override.to_data() for override in effective.overrides]
-    kept = compile_rulesets(effective.document)
-    for family, ruleset in node_rulesets(effective.document).items():
-        receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit)
-        if receipt.changed or family not in done:
-            done[family] = receipt
-        receipt = done[family]
-        if family not in kept and not receipt.changed:
-            continue  # neither asked for nor there
-        assert outcome.receipt is not None
-        outcome.receipt[str(family)] = asdict(receipt) | {"overrides": overrides}
-        outcome.steps += [*receipt.steps, *(f"Warning: {warning}" for warning in receipt.warnings)]
-        if not receipt.changed:
-            outcome.steps.append("The kernel carried these rules already; nothing was written.")
-    return outcome
 
 
 def _requeue(job: Job) -> None:

@@ -1,11 +1,20 @@
 """The live rows: the live revision's document, spread over tables for lists and searches."""
 
+from dataclasses import fields
 from typing import Any
 
-from balancer.domain.codec import service_to_data
-from balancer.domain.types import Document
+from balancer.domain.codec import parse_service, spell_out_service
+from balancer.domain.types import Backend as BackendValue
+from balancer.domain.types import Document, SourceNat
 from balancer.domain.types import Service as ServiceValue
 from balancer.models import Backend, Cluster, Service
+
+_LISTS = ("additional_ports", "additional_addresses", "additional_interfaces")
+_PLAIN = tuple(
+    field.name for field in fields(ServiceValue) if field.name not in {"source_nat", "backends", *_LISTS}
+)
+_SOURCE_NAT = tuple(field.name for field in fields(SourceNat))
+_BACKEND = tuple(field.name for field in fields(BackendValue))
 
 
 def write_live_rows(*, cluster: Cluster, before: Document, after: Document) -> None:
@@ -18,9 +27,18 @@ def write_live_rows(*, cluster: Cluster, before: Document, after: Document) -> N
             _write_service(cluster=cluster, service=service)
 
 
+def value_of_row(row: Service) -> ServiceValue | None:
+    """The service that a live row stands for; None where this version cannot read it."""
+    data: dict[str, Any] = {name: getattr(row, name) for name in _PLAIN}
+    data |= {name: getattr(row, name).split() for name in _LISTS}
+    data["source_nat"] = {key: getattr(row, f"source_nat_{key}") for key in _SOURCE_NAT}
+    data["backends"] = [{key: getattr(b, key) for key in _BACKEND} for b in row.backends.all()]
+    return parse_service(data)[0]
+
+
 def _write_service(*, cluster: Cluster, service: ServiceValue) -> None:
     row, _ = Service.objects.update_or_create(
-        cluster=cluster, name=service.name, defaults=_columns(service_to_data(service))
+        cluster=cluster, name=service.name, defaults=_columns(spell_out_service(service))
     )
     Backend.objects.filter(service=row).delete()
     Backend.objects.bulk_create(
@@ -37,7 +55,7 @@ def _write_service(*, cluster: Cluster, service: ServiceValue) -> None:
 
 
 def _columns(data: dict[str, Any]) -> dict[str, Any]:
-    columns = {key: value for key, value in data.items() if key not in {"name", "backends", "source_nat"}}
-    nat = data["source_nat"]
-    columns["critical"] = data.get("critical", False)
-    return columns | {"source_nat_mode": nat["mode"], "source_nat_address": nat["address"]}
+    """Every column, so that none keeps what the service had before."""
+    columns = {name: data[name] for name in _PLAIN if name != "name"}
+    columns |= {name: " ".join(data[name]) for name in _LISTS}
+    return columns | {f"source_nat_{key}": data["source_nat"][key] for key in _SOURCE_NAT}

@@ -20,6 +20,7 @@ from balancer.models import Deployment, Job, Node, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
+from balancer.workflow.balancing import BalancingMemory, balance_node
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
@@ -30,6 +31,7 @@ from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
+from balancer.workflow.persistence import ClientsMemory, carry_out_clearings, refresh_clients
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
 from balancer.workflow.revisions import live_revision, node_rulesets
@@ -54,11 +56,13 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
-    compiled: tuple[tuple[int, str], tuple[Ruleset, ...]] | None = None
-    """The rulesets of a revision's key and a digest of overrides: compiling big ones takes seconds."""
+    compiled: tuple[tuple[int, str, str], tuple[Ruleset, ...]] | None = None
+    """The rulesets of a revision's key and of what is laid over it: compiling big ones takes seconds."""
     handed_over: tuple[int, str] | None = None
-    """The same of what the node's guard was seen to know."""
+    """Revision's key and digest of overrides of what the node's guard was seen to know."""
+    balancing: BalancingMemory = field(default_factory=BalancingMemory)
     observing: ObservationMemory = field(default_factory=ObservationMemory)
+    clients: ClientsMemory = field(default_factory=ClientsMemory)
 
 
 def reconcile_node(
@@ -73,13 +77,15 @@ def reconcile_node(
     clock: Clock = timezone.now,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Record what the node's guard did, refresh what is known of the node, then do the first of these:
+    """Record what the node's guard did, refresh what is known of the node, forget the clients that it was
+    asked to forget, then do the first of these:
 
     leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
     back to the live revision (where the node carries another one, or where the kernel differs when the worker
     starts). A kernel that differs later on is reported as drift and left as it is. With no job at hand, make
-    a rollback drill that is due, or a rehearsal that waits, and look at what the node does.
+    a rollback drill that is due, or a rehearsal that waits, move weights that the node moves itself, and look
+    at what the node does.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
     waits for a node that is down, and windows.
@@ -94,6 +100,8 @@ def reconcile_node(
         return
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
+    carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
@@ -112,6 +120,12 @@ def reconcile_node(
         else:
             _hand_over(node=node, guard=guard, memory=memory)
             _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
+    balance_node(
+        node=node,
+        bench=bench,
+        memory=memory.balancing,
+        compiled=lambda revision, effective: _compiled(revision, effective, memory=memory),
+    )
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
@@ -130,7 +144,7 @@ def _use_leisure(
 
 
 def _greet(*, node_name: str, memory: NodeMemory, identity: str, clock: Clock) -> Node | None:
-    found = Node.objects.select_related("cluster", "carried_revision").defer("observation")
+    found = Node.objects.select_related("cluster", "carried_revision").defer("observation", "clients")
     node = found.filter(name=node_name).first()
     if node is not None:
         Node.objects.filter(pk=node.pk).update(last_seen=clock())
@@ -169,8 +183,10 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
             return ""
         carried = f"revision {node.carried_revision.number}" if node.carried_revision else "nothing known"
         cause = f"The node carries {carried} and should carry revision {live.number}."
-    elif node.carried_overrides != (effective := effective_of(cluster=node.cluster, revision=live)).digest:
+    elif node.carried_overrides != (effective := _effective(node, live)).digest:
         cause = "The node carries other operational overrides than those in force."
+    elif node.carried_weights != effective.weights_digest:
+        cause = "The node carries other weights than those to which it had moved itself."
     else:
         settled = memory.settled
         in_sync = _is_in_sync(
@@ -180,6 +196,10 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
             return ""
         cause = f"The kernel did not carry revision {live.number} when the worker started."
     return cause if _may_retry(node=node, revision=live, now=now) else ""
+
+
+def _effective(node: Node, revision: Revision) -> Effective:
+    return effective_of(cluster=node.cluster, revision=revision, node=node)
 
 
 def _has_had_job(node: Node) -> bool:
@@ -220,7 +240,7 @@ def _is_in_sync(
 
 
 def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
-    key = revision.pk, effective.digest
+    key = revision.pk, effective.digest, effective.weights_digest
     if memory.compiled is None or memory.compiled[0] != key:
         memory.compiled = key, tuple(node_rulesets(effective.document).values())
     return memory.compiled[1]

@@ -26,17 +26,23 @@ def publish_confirm_on_commit(job: Job) -> None:
     _publish(job, task=CONFIRM_JOB)
 
 
+def publish_tick_on_commit(node: Node) -> None:
+    """Have the node look at its rows at once, which it does at its next tick anyway."""
+    queue = node.queue
+    transaction.on_commit(lambda: _send(task=NODE_TICK, args=[], queue=queue), robust=True)
+
+
 def _publish(row: Job | Rehearsal, *, task: str) -> None:
     row_id, queue = str(row.pk), row.node.queue
-    transaction.on_commit(lambda: _send(task=task, row_id=row_id, queue=queue), robust=True)
+    transaction.on_commit(lambda: _send(task=task, args=[row_id], queue=queue), robust=True)
 
 
-def _send(*, task: str, row_id: str, queue: str) -> None:
+def _send(*, task: str, args: list[str], queue: str) -> None:
     try:
-        current_app.send_task(task, args=[row_id], queue=queue, retry=False, ignore_result=True)
+        current_app.send_task(task, args=args, queue=queue, retry=False, ignore_result=True)
     except OperationalError as error:
         logger.warning(
-            "%s %s waits, but the broker cannot be reached (%s); its node will find it.", task, row_id, error
+            "%s %s waits, but the broker cannot be reached (%s); its node will find it.", task, args, error
         )
 
 

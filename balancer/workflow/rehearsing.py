@@ -7,7 +7,7 @@ is under way gives way within seconds and is begun again afterwards.
 
 import logging
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,6 +16,7 @@ from django.db import Error
 from django.utils import timezone
 
 from balancer.domain.codec import digest_text
+from balancer.domain.digests import join_digests
 from balancer.domain.lifecycle import (
     CHANGE_REHEARSABLE,
     DEPLOYMENT_ACTIVE,
@@ -23,7 +24,7 @@ from balancer.domain.lifecycle import (
     REHEARSAL_ENDED,
     RehearsalState,
 )
-from balancer.domain.types import Document, Family
+from balancer.domain.types import Document
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.rehearsal import Rehearsal as Result
 from balancer.models import Change, Deployment, Draft, Job, Node, Rehearsal
@@ -54,7 +55,7 @@ class Rehearse(Protocol):
         self,
         *,
         document: Document,
-        ruleset: Ruleset,
+        rulesets: Sequence[Ruleset],
         touched: Collection[str],
         meanwhile: Callable[[], None] | None = None,
     ) -> Result:
@@ -64,10 +65,10 @@ class Rehearse(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
     document: Document
-    ruleset: Ruleset
+    rulesets: tuple[Ruleset, ...]
     touched: frozenset[str]
     digest: str
-    """Of the ruleset's text."""
+    """Of the rulesets' texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,12 +205,12 @@ def _prepare(rehearsal: Rehearsal) -> _Task:
     if digest_change(change) != rehearsal.digest:
         raise Refused("conflict", f"{change} proposes something else by now.")
     document = candidate_document(change)
-    ruleset = compile_rulesets(document)[Family.IPV4]
+    rulesets = tuple(compile_rulesets(document).values())
     return _Task(
         document=document,
-        ruleset=ruleset,
+        rulesets=rulesets,
         touched=frozenset(Draft.objects.filter(change=change).values_list("service_name", flat=True)),
-        digest=digest_text(render_ruleset(ruleset)),
+        digest=join_digests([digest_text(render_ruleset(ruleset)) for ruleset in rulesets]),
     )
 
 
@@ -225,7 +226,7 @@ def _act(*, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, clock: Clock)
 
     try:
         result = rehearse(
-            document=task.document, ruleset=task.ruleset, touched=task.touched, meanwhile=stay_seen
+            document=task.document, rulesets=task.rulesets, touched=task.touched, meanwhile=stay_seen
         )
     except GaveWay:
         raise

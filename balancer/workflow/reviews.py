@@ -14,7 +14,7 @@ from balancer.workflow.changes import approvals_required, rules_of
 from balancer.workflow.documents import candidate_of
 from balancer.workflow.rehearsed import show_rehearsals
 from balancer.workflow.stakes import Stake, advice_for, stakes_of
-from balancer.workflow.traffic import service_value, share_rows, shares_alone
+from balancer.workflow.traffic import service_value, share_rows
 
 NO_BACKEND = "no-backend"
 """The code of a Problem, and of an Advice that says more."""
@@ -110,7 +110,7 @@ def _stake_data(stake: Stake) -> dict[str, Any]:
 
 def _service_data(draft: Draft) -> dict[str, Any]:
     before, after = service_value(draft.before), service_value(draft.after)
-    rows = share_rows(before=shares_alone(before), after=shares_alone(after))
+    rows = share_rows(before=before, after=after)
     return {
         "name": draft.service_name,
         "action": draft.action,

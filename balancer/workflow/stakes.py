@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from django.conf import settings
 from django.db.models import Q
@@ -12,7 +12,7 @@ from django.utils import timezone
 from balancer.domain.advice import Advice, Machine, ServiceChange, advise
 from balancer.domain.lifecycle import JobState
 from balancer.domain.observation import Observation
-from balancer.domain.types import Address, Family, Protocol
+from balancer.domain.types import Family, Protocol
 from balancer.kernel.fates import Fate, Services, count_fates
 from balancer.models import Cluster, Job, Node
 from balancer.workflow.documents import live_document
@@ -65,7 +65,7 @@ def stakes_of(*, cluster: Cluster, before: Services, after: Services) -> tuple[S
             after=after,
             others=others,
             seen=seen,
-            local_addresses=frozenset(address for _, address in _addresses(node)),
+            local_addresses=frozenset(found.ip for _, found in _interfaces(node)),
         )
         found += [
             Stake(
@@ -118,16 +118,17 @@ def _machine(node: Node, *, commits: int) -> Machine:
     return Machine(
         name=node.name,
         flavour=node.facts.get("flavour", ""),
-        addresses=tuple(_addresses(node)),
+        addresses=tuple((name, found.ip) for name, found in _interfaces(node)),
+        networks=tuple((name, found.network) for name, found in _interfaces(node)),
         listeners=seen.listeners,
         inputs=seen.inputs,
         recent_commits=commits,
     )
 
 
-def _addresses(node: Node) -> list[tuple[str, Address]]:
+def _interfaces(node: Node) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
     return [
-        (interface["name"], ip_interface(text).ip)
+        (interface["name"], ip_interface(text))
         for interface in node.facts.get("interfaces", ())
         for text in interface["addresses"]
     ]

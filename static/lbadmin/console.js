@@ -1,5 +1,5 @@
-// The rows of backends in the form of a service, ticks in the list of services, and the one control that fits the
-// field of an edit of several. Without it the last two work too, only less comfortably.
+// The rows of backends in the form of a service, ticks in the list of services, and the controls that fit what is
+// chosen in another one. Without it the last two work too, only less comfortably.
 "use strict";
 
 document.addEventListener("click", (event) => {
@@ -14,6 +14,7 @@ function addRow(section) {
   const html = section.querySelector("[data-empty-row]").innerHTML.replaceAll("__prefix__", total.value);
   section.querySelector("[data-rows]").insertAdjacentHTML("beforeend", html);
   total.value = Number(total.value) + 1;
+  section.closest("form").querySelectorAll("[data-chooses]").forEach(showFittingControls);
   section.querySelector("[data-row]:last-child input").focus();
 }
 
@@ -30,6 +31,9 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-several]").forEach(prepareTicks);
   document.querySelectorAll("[data-chooses]").forEach(showFittingControls);
 });
+
+// A browser that goes back to a page fills in what was chosen there without a word.
+window.addEventListener("pageshow", () => document.querySelectorAll("[data-chooses]").forEach(showFittingControls));
 
 document.addEventListener("change", (event) => {
   const several = event.target.form?.closest("[data-several]");
@@ -55,9 +59,12 @@ function countTicks(several, changed) {
   several.querySelector("[data-chosen]").textContent = chosen ? `(${chosen})` : "";
 }
 
+// What does not apply is hidden and not sent, so that it takes its default; what is marked as wrong stays in sight.
 function showFittingControls(select) {
-  select.closest("[data-values]").querySelectorAll("[data-value-of]").forEach((control) => {
-    control.hidden = !control.dataset.valueOf.split(" ").includes(select.value);
+  select.form.querySelectorAll(`[data-chosen-by="${select.dataset.chooses}"]`).forEach((control) => {
+    const wrong = control.matches(".lb-errors-in") || control.querySelector(".lb-errors-in, .lb-field__errors");
+    control.hidden = !wrong && !control.dataset.valueOf.split(" ").includes(select.value);
+    control.querySelectorAll("input, select, textarea").forEach((input) => { input.disabled = control.hidden; });
   });
 }
 

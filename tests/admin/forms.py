@@ -42,7 +42,13 @@ def new_service(**changed: str) -> Fields:
         "protocol": "tcp",
         "port": "25",
         "scheduler": "round-robin",
+        "slow_start": "0",
+        "persistence": "none",
+        "persistence_timeout": "300",
+        "persistence_prefix": "",
         "source_nat": "masquerade",
+        "source_nat_address": "",
+        "source_nat_address_end": "",
         "drop_invalid": "on",
         "seen": "",
         "change": "",
@@ -53,6 +59,7 @@ def new_service(**changed: str) -> Fields:
         "backends-0-port": "",
         "backends-0-weight": "1",
         "backends-0-state": "enabled",
+        "backends-0-priority": "",
     }
     return fields | {name.replace("__", "-"): value for name, value in changed.items()}
 

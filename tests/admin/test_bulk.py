@@ -243,7 +243,7 @@ BAD = [
     ("names", "web <b>", "There is no service named &lt;b&gt;"),
     ("cluster", "999", "Choose at least one service"),
     ("cluster", "x", "Choose at least one service"),
-    ("field", "backends.priority", "There is no such field"),
+    ("field", "backends.port", "There is no such field"),
     ("field", "", "This field is required"),
     ("value_scheduler", "fastest", "Select a valid choice"),
     ("value_scheduler", "", "Scheduler must be one of"),

@@ -27,6 +27,7 @@ from tests.matrix import (
     Rows,
     bring_change,
     cells,
+    cells_at_a_door,
     make_case,
     taken_back,
     times_ahead,
@@ -41,7 +42,7 @@ ACTIONS = cycle(("approve", "apply", "delete_selected", "submit", "discard"))
 def test_the_console_offers_and_does_exactly_what_is_allowed_and_refuses_records_and_keeps_the_rest(
     site: Site, login: Login, state: str
 ) -> None:
-    """Every role and deed, with the parts of AT_A_DOOR."""
+    """Every role and button, with the parts of AT_A_DOOR; of the posts those of `cells_at_a_door`."""
     change, wrong = bring_change(site, state=state), []
     for role in ROLES:
         with taken_back():
@@ -51,7 +52,8 @@ def test_the_console_offers_and_does_exactly_what_is_allowed_and_refuses_records
                 with taken_back():
                     case.take(part)
                     expected = dict(cells(state=state, role=role, part=part))
-                    found = (*at_the_form(client, case, expected), *by_hand(client, case, expected))
+                    posts = dict(cells_at_a_door(state=state, role=role, part=part))
+                    found = (*at_the_form(client, case, expected), *by_hand(client, case, posts))
                     wrong += [f"{role} as {part}: {what}" for what in (*found, *on_list(client, case))]
 
     assert wrong == []

@@ -7,10 +7,12 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from balancer.domain.observation import ConnectionCount, InputPath, InputRule, Listener, Observation
-from balancer.domain.types import Protocol
+from balancer.domain.types import Family, Protocol
+from balancer.kernel.fake import FakeKernel
 from balancer.models import Node
 from tests.admin.conftest import Login
 from tests.cast import Site
+from tests.documents import backend_data, service_data
 
 
 @pytest.fixture
@@ -34,6 +36,20 @@ def seen(backend: str, number: int) -> ConnectionCount:
     )
 
 
+def facts(**fields: object) -> dict[str, object]:
+    return {**FakeKernel().facts().to_data(), **fields}
+
+
+def test_ipv6_forwarding_is_shown_where_it_is_on_or_asked_for(
+    login: Login, viewer: User, node: Node, site: Site
+) -> None:
+    assert "IPv6 forwarding" not in show(login, viewer, node, facts=facts(forwarding_ipv6=False))
+    assert "IPv6 forwarding" in show(login, viewer, node, facts=facts(forwarding_ipv6=True))
+    site.deploy(service_data("web", backends=[backend_data("2001:db8::3")]))
+    page = show(login, viewer, node, facts=facts(forwarding_ipv6=False))
+    assert "connections over IPv6 cannot be passed on" in page
+
+
 def test_it_shows_what_is_balanced_where_the_node_listens_and_what_input_drops(
     login: Login, viewer: User, node: Node
 ) -> None:
@@ -47,7 +63,10 @@ def test_it_shows_what_is_balanced_where_the_node_listens_and_what_input_drops(
             Listener(protocol=Protocol.TCP, address="*", port=22),
             Listener(protocol=Protocol.UDP, address="::", port=67, interface="eth1"),
         ),
-        inputs=(InputPath(flavour="legacy", policy="DROP", rules=rules, left_out=12),),
+        inputs=(
+            InputPath(flavour="legacy", policy="DROP", rules=rules, left_out=12),
+            InputPath(flavour="legacy", family=Family.IPV6),
+        ),
         duration_ms=34,
     )
     page = show(login, viewer, node, observation=observation.to_data())
@@ -56,6 +75,7 @@ def test_it_shows_what_is_balanced_where_the_node_listens_and_what_input_drops(
     assert "udp [::]:67 on eth1" in page
     assert "DROP <span" in page
     assert "(iptables-legacy)" in page
+    assert "(ip6tables-legacy)" in page
     assert "by 1 rule, and 12 more were not kept" in page
     assert "-A INPUT -m comment --comment &quot;&lt;b&gt;&quot; -j DROP" in page
     assert "-j ACCEPT" not in page

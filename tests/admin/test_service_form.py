@@ -150,10 +150,9 @@ BAD_FIELDS = [
     ("name", ""),
     ("name", "we\x00b"),
     ("description", "a" * 1001),
-    ("protocol", "sctp"),
     ("protocol", "igmp"),
-    ("scheduler", "failover"),
-    ("source_nat", "snat"),
+    ("scheduler", "fastest"),
+    ("source_nat", "auto"),
 ]
 
 

@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState
 
 TREE = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
@@ -51,6 +51,8 @@ class Console:
     address: str
     passwords: dict[str, str]
     prefix: str
+    logins: dict[str, StorageState] = field(default_factory=dict)
+    """Name -> the cookies of somebody who has logged in by hand."""
 
     def connect(self, *, balancer: str, port: int, count: int) -> dict[str, int]:
         """Real connections from the client's namespace, one after the other: backend -> answers."""
@@ -103,13 +105,19 @@ def person(browser: Browser, console: Console) -> Iterator[Person]:
 
 @contextmanager
 def seats(browser: Browser, console: Console) -> Iterator[Person]:
-    """A browser of its own for each person, logged in by hand; its page, which fails the test on an error."""
+    """A browser of its own for each person; its page, which fails the test on an error.
+
+    Everybody logs in by hand once and is let in by the same session afterwards. Who is `new` logs in again,
+    as somebody who has not typed a password for a deed yet.
+    """
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
-    def sit_down(name: str = "", *, width: int = 1440, theme: str = "light") -> Page:
+    def sit_down(name: str = "", *, width: int = 1440, theme: str = "light", new: bool = False) -> Page:
+        known = None if new else console.logins.get(name)
         context = browser.new_context(
             base_url=console.address,
+            storage_state=known,
             viewport={"width": width, "height": 900},
             color_scheme="dark" if theme == "dark" else "light",
             reduced_motion="reduce",
@@ -119,8 +127,11 @@ def seats(browser: Browser, console: Console) -> Iterator[Person]:
         page.on("pageerror", lambda error: errors.append(f"{name}: {error}"))
         page.on("console", lambda m: errors.append(f"{name}: {m.text}") if m.type == "error" else None)
         page.on("request", lambda r: _note_foreign(r.url, console.address, errors))
-        if name:
+        if known:
+            page.goto("/")
+        elif name:
             _log_in(page, name, console.passwords[name])
+            console.logins.setdefault(name, context.storage_state())
         return page
 
     try:

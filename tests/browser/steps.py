@@ -3,14 +3,28 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Page, expect
 
 from tests.browser.conftest import Console
 
 
+def go(page: Page, address: str) -> None:
+    """Go there, also where the page loads itself anew in the same moment because its deployment has ended.
+
+    Playwright then calls the way interrupted, but the browser goes on to where it was sent last.
+    """
+    try:
+        page.goto(address)
+    except Error as error:
+        if "interrupted by another navigation" not in error.message:
+            raise
+        page.wait_for_url(address)
+        page.wait_for_load_state("networkidle")
+
+
 def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = (3, 1)) -> None:
     """A draft of a service on eth0 with backends 10.0.0.3, 10.0.0.4 …; ends on the page of the change."""
-    page.goto("/balancer/service/add/")
+    go(page, "/balancer/service/add/")
     page.get_by_label("Name").fill(name)
     page.get_by_label("Interface").fill("eth0")
     page.locator("#id_port").fill(str(port))
@@ -26,7 +40,7 @@ def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = 
 
 def open_form(page: Page, service: str) -> None:
     """The form of a live service."""
-    page.goto(f"/balancer/service/?q={service}")
+    go(page, f"/balancer/service/?q={service}")
     page.get_by_role("link", name=service, exact=True).click()
 
 
@@ -54,7 +68,7 @@ def submit(page: Page) -> str:
 
 
 def approve(page: Page, console: Console, address: str, *, by: str) -> None:
-    page.goto(address)
+    go(page, address)
     wait_for_rehearsal(page)
     password = page.get_by_label("Your password, to approve")
     if password.count():
@@ -69,7 +83,7 @@ def wait_for_rehearsal(page: Page) -> None:
 
 
 def apply(page: Page, address: str) -> None:
-    page.goto(address)
+    go(page, address)
     page.get_by_role("button", name="Apply now", exact=True).click()
     expect(page.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
 
@@ -82,7 +96,7 @@ def bring_live(console: Console, *, author: Page, approver: Page, operator: Page
 
 
 def live_revision(page: Page) -> int:
-    page.goto("/")
+    go(page, "/")
     found = re.search(r"Revision (\d+)", page.locator(".lb-tile").first.inner_text())
     assert found is not None
     return int(found[1])
@@ -100,9 +114,16 @@ def operate(page: Page, service: str, button: str, *, reason: str) -> None:
 
 def set_operation(page: Page, *, confirm: str, seconds: int) -> None:
     """The operation policy of the demo's cluster: who confirms, and within which time."""
-    page.goto("/balancer/cluster/1/operation/")
+    go(page, "/balancer/cluster/1/operation/")
     page.get_by_label("Confirmed by").select_option(label=confirm)
     page.get_by_label("Seconds to confirm").fill(str(seconds))
+    page.get_by_role("button", name="Save policy").click()
+    expect(page.get_by_text("The operation policy of demo was saved.")).to_be_visible()
+
+
+def set_rehearsals(page: Page, rehearsal: str) -> None:
+    go(page, "/balancer/cluster/1/operation/")
+    page.get_by_label("Rehearsal", exact=True).select_option(label=rehearsal)
     page.get_by_role("button", name="Save policy").click()
     expect(page.get_by_text("The operation policy of demo was saved.")).to_be_visible()
 
@@ -110,7 +131,7 @@ def set_operation(page: Page, *, confirm: str, seconds: int) -> None:
 def declare_freeze(page: Page, *, reason: str, hours: int = 1) -> None:
     """From a minute ago on."""
     now = datetime.now(UTC)
-    page.goto("/balancer/cluster/1/freeze/")
+    go(page, "/balancer/cluster/1/freeze/")
     page.get_by_label("From (UTC)").fill(f"{now - timedelta(minutes=1):%Y-%m-%dT%H:%M}")
     page.get_by_label("Until (UTC)").fill(f"{now + timedelta(hours=hours):%Y-%m-%dT%H:%M}")
     page.get_by_label("Reason").fill(reason)
@@ -119,14 +140,14 @@ def declare_freeze(page: Page, *, reason: str, hours: int = 1) -> None:
 
 
 def lift_freeze(page: Page) -> None:
-    page.goto("/balancer/cluster/1/change/")
+    go(page, "/balancer/cluster/1/change/")
     page.get_by_role("button", name="Lift", exact=True).click()
     expect(page.get_by_text("The freeze is lifted.")).to_be_visible()
 
 
 def schedule(page: Page, address: str, *, begin: datetime, minutes: int = 10) -> None:
     """Of an approved change, with so many minutes to begin in."""
-    page.goto(address)
+    go(page, address)
     page.get_by_label("Begin from (UTC)").fill(f"{begin:%Y-%m-%dT%H:%M:%S}")
     end = begin + timedelta(minutes=minutes)
     page.get_by_label("Begin no later than (UTC)").fill(f"{end:%Y-%m-%dT%H:%M}")
@@ -135,7 +156,7 @@ def schedule(page: Page, address: str, *, begin: datetime, minutes: int = 10) ->
 
 def declare_emergency(console: Console, page: Page, address: str, *, reason: str) -> None:
     """By the administrator."""
-    page.goto(address)
+    go(page, address)
     page.get_by_text("Apply without an approval…").click()
     page.get_by_label("What is the emergency?").fill(reason)
     password = page.locator("#emergency-password")

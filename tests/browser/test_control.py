@@ -12,6 +12,7 @@ from tests.browser.steps import (
     approve,
     declare_emergency,
     declare_freeze,
+    go,
     lift_freeze,
     live_revision,
     name_it,
@@ -44,7 +45,7 @@ def test_a_scheduled_change_begins_by_itself_and_traffic_follows(console: Consol
 
     expect(operator.get_by_text("Scheduled by operator to begin between")).to_be_visible()
     assert look_around(operator, "to-begin") == []
-    author.goto("/")
+    go(author, "/")
     expect(author.get_by_text("Open the night desk is scheduled to begin between")).to_be_visible()
     reload_until(operator, operator.locator(".lb-head").get_by_text("Applied"))
     expect(operator.get_by_text("2 of 2 nodes carry revision")).to_be_visible()
@@ -62,7 +63,7 @@ def test_what_nobody_confirms_goes_back_by_itself_and_everybody_is_told(
     approve(approver, console, address, by="approver")
     set_operation(administrator, confirm="A person", seconds=CONFIRM_SECONDS)
     try:
-        operator.goto(address)
+        go(operator, address)
         operator.get_by_role("button", name="Apply now", exact=True).click()
         expect(operator.get_by_role("button", name="Confirm revision")).to_be_visible(timeout=30_000)
         assert backends_of(console, CANARY) == {"10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80"}
@@ -70,9 +71,9 @@ def test_what_nobody_confirms_goes_back_by_itself_and_everybody_is_told(
             assert look_around(operator, "unconfirmed") == []
 
         expect(operator.locator(".lb-head").get_by_text("Failed")).to_be_visible(timeout=TICKS * 1000)
-        operator.goto(address)
+        go(operator, address)
         for page, where in ((operator, address), (author, "/"), (approver, "/balancer/node/1/change/")):
-            page.goto(where)
+            go(page, where)
             expect(page.get_by_role("alert").filter(has_text="lb1 went back by itself.")).to_be_visible()
         assert look_around(operator, "went-back") == []
         assert look_around(author, "went-back-dashboard") == []
@@ -88,27 +89,27 @@ def test_what_nobody_confirms_goes_back_by_itself_and_everybody_is_told(
             assert "10.0.0.6:80" not in backends_of(console, balancer), balancer
     finally:
         set_operation(administrator, confirm="The worker, when its checks hold", seconds=120)
-    author.goto("/")
+    go(author, "/")
     expect(author.get_by_role("alert")).to_have_count(0)
 
 
 def test_an_emergency_passes_a_freeze_and_is_on_every_dashboard_until_it_is_signed(
     console: Console, person: Person
 ) -> None:
-    author, operator = person("editor"), person("operator")
+    author, operator = person("editor"), person("operator", new=True)
     administrator = person("administrator")
     declare_freeze(administrator, reason="Nobody touches anything during the sale.")
     try:
         new_service(author, "hotline", 8091, weights=(1, 1))
         name_it(author, "Open the hotline")
         address = submit(author)
-        operator.goto(address)
+        go(operator, address)
         expect(operator.get_by_text("Nobody touches anything during the sale.")).to_be_visible()
 
         declare_emergency(console, administrator, address, reason="Nobody can call us.")
 
         expect(administrator.locator(".lb-head").get_by_text("Applied")).to_be_visible(timeout=30_000)
-        administrator.goto(address)
+        go(administrator, address)
         told = administrator.get_by_role("alert").filter(has_text="applied this as an emergency")
         expect(told).to_contain_text("Nobody can call us.")
         assert look_around(administrator, "emergency") == []
@@ -135,11 +136,11 @@ def test_an_operator_drains_a_backend_and_lifts_it_again(console: Console, perso
 
 def test_a_node_proves_that_it_goes_back_while_traffic_goes_on(console: Console, person: Person) -> None:
     operator = person("operator")
-    operator.goto("/balancer/node/2/change/")
+    go(operator, "/balancer/node/2/change/")
     expect(operator.get_by_text("This node has not proven yet that it goes back by itself.")).to_be_visible()
     live = live_revision(operator)
 
-    operator.goto("/balancer/node/2/change/")
+    go(operator, "/balancer/node/2/change/")
     operator.get_by_role("button", name="Start a drill").click()
 
     expect(operator.get_by_text("A drill is under way.")).to_be_visible()
@@ -177,7 +178,7 @@ def backends_of(console: Console, balancer: str) -> set[str]:
 
 def sign_what_everybody_sees(console: Console, *, owed_by: str, signer: Page, others: list[Page]) -> None:
     for page in (signer, *others):
-        page.goto("/")
+        go(page, "/")
         expect(owed(page, owed_by)).to_be_visible()
     assert look_around(signer, "owed") == []
     owed(signer, owed_by).get_by_role("link", name="Sign:").click()
@@ -187,7 +188,7 @@ def sign_what_everybody_sees(console: Console, *, owed_by: str, signer: Page, ot
     expect(signer.get_by_text("I called; it works.")).to_be_visible()
     assert look_around(signer, "signed") == []
     for page in (signer, *others):
-        page.goto("/")
+        go(page, "/")
         expect(page.get_by_role("heading", name="Latest events")).to_be_visible()
         expect(owed(page, owed_by)).to_have_count(0)
 

@@ -1,22 +1,25 @@
 """Several people at once over the same services: sent back, rejected, overtaken, out of date. Nobody loses
 anything, and nobody brings anything live alone."""
 
-import pytest
-from playwright.sync_api import Page, expect
+from collections.abc import Iterator
 
-from tests.browser.conftest import Console, Person
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Console, Person, seats
 from tests.browser.pictures import look_at
 from tests.browser.steps import (
     apply,
     approve,
     bring_live,
+    go,
     name_it,
     new_service,
     open_form,
     save,
+    set_rehearsals,
     set_weight,
     submit,
-    wait_for_rehearsal,
 )
 
 PORT = 8085
@@ -36,9 +39,19 @@ class Desks(dict[str, Page]):
 
 
 @pytest.fixture
-def people(console: Console, person: Person) -> Desks:
+def people(console: Console, person: Person, without_rehearsals: None) -> Desks:
     """The administrator writes changes here, as a second author."""
     return Desks(person)
+
+
+@pytest.fixture(scope="module")
+def without_rehearsals(browser: Browser, console: Console) -> Iterator[None]:
+    """They take seconds of both nodes, and the other files wait for theirs."""
+    with seats(browser, console) as person:
+        set_rehearsals(person("administrator"), "Not needed")
+    yield
+    with seats(browser, console) as person:
+        set_rehearsals(person("administrator"), "Required before an approval")
 
 
 def test_a_change_that_was_sent_back_is_edited_and_comes_through(console: Console, people: Desks) -> None:
@@ -47,20 +60,19 @@ def test_a_change_that_was_sent_back_is_edited_and_comes_through(console: Consol
     name_it(author, "A desk")
     address = submit(author)
 
-    stranger.goto(address)
+    go(stranger, address)
     expect(stranger.get_by_role("button", name="Approve")).to_have_count(0)
     stranger.get_by_label("Comment").fill("Who asked for this?")
     stranger.get_by_role("button", name="Comment").click()
     expect(stranger.locator(".lb-quote")).to_have_text("Who asked for this?")
 
-    approver.goto(address)
-    wait_for_rehearsal(approver)
+    go(approver, address)
     expect(approver.locator(".lb-quote")).to_have_text("Who asked for this?")
     approver.get_by_label("Comment").first.fill("Both machines are alike: same weight, please.")
     approver.get_by_role("button", name="Request changes").click()
     expect(approver.get_by_text("Sent back.")).to_be_visible()
 
-    author.goto(address)
+    go(author, address)
     expect(author.locator(".lb-head").get_by_text("Changes requested")).to_be_visible()
     expect(author.get_by_text("same weight, please").first).to_be_visible()
     assert look_at(author, "sent-back-1440-light") == []
@@ -76,14 +88,13 @@ def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(console: Console, p
     new_service(author, "rejected", 8081)
     address = submit(author)
 
-    approver.goto(address)
-    wait_for_rehearsal(approver)
+    go(approver, address)
     approver.get_by_role("button", name="Reject").click()
     expect(approver.get_by_text("Say why you reject the change").first).to_be_visible()
     approver.get_by_label("Comment").first.fill("We have one of these.")
     approver.get_by_role("button", name="Reject").click()
 
-    author.goto(address)
+    go(author, address)
     expect(author.locator(".lb-head").get_by_text("Rejected")).to_be_visible()
     expect(author.get_by_text("We have one of these.").first).to_be_visible()
     author.get_by_role("button", name="Withdraw").click()
@@ -91,13 +102,14 @@ def test_a_rejection_wants_a_reason_and_keeps_what_was_typed(console: Console, p
     expect(author.locator(".lb-head").get_by_text("Discarded")).to_be_visible()
 
 
-def test_a_wrong_password_approves_nothing_and_keeps_the_comment(console: Console, people: Desks) -> None:
-    author, approver = people["editor"], people["approver"]
+def test_a_wrong_password_approves_nothing_and_keeps_the_comment(
+    console: Console, person: Person, people: Desks
+) -> None:
+    author, approver = people["editor"], person("approver", new=True)
     new_service(author, "guarded", 8082)
     address = submit(author)
 
-    approver.goto(address)
-    wait_for_rehearsal(approver)
+    go(approver, address)
     approver.get_by_label("Comment").first.fill("Fine with me.")
     approver.get_by_label("Your password, to approve").fill("not this one")
     approver.get_by_role("button", name="Approve").click()
@@ -108,7 +120,7 @@ def test_a_wrong_password_approves_nothing_and_keeps_the_comment(console: Consol
     approver.get_by_label("Your password, to approve").fill(console.passwords["approver"])
     approver.get_by_role("button", name="Approve").click()
     expect(approver.get_by_text("Your approval is recorded.")).to_be_visible()
-    author.goto(address)
+    go(author, address)
     author.get_by_role("button", name="Withdraw").click()
     author.get_by_role("button", name="Discard").click()
 
@@ -132,11 +144,11 @@ def test_a_change_that_became_stale_is_brought_up_to_date_and_nothing_is_lost(
     save(other)
     bring_live(console, author=other, approver=approver, operator=operator)
 
-    operator.goto(address)
+    go(operator, address)
     expect(operator.get_by_text("The service shelf was modified since.")).to_be_visible()
     operator.get_by_role("button", name="Apply now", exact=True).click()
     expect(operator.get_by_text("bring it up to date").first).to_be_visible()
-    author.goto(address)
+    go(author, address)
     author.get_by_role("button", name="Withdraw").click()
     stale = author.locator("section", has=author.get_by_role("heading", name="What moved since"))
     expect(stale.get_by_text("Both changed")).to_be_visible()
@@ -158,14 +170,14 @@ def test_who_is_overtaken_in_one_draft_is_told_by_whom_and_loses_nothing(
     author, helper = people["editor"], people["administrator"]
     new_service(author, "shared", 8084, weights=(1, 1))
     address = author.url
-    helper.goto(address)
+    go(helper, address)
     expect(helper.get_by_role("link", name="Edit", exact=True)).to_have_count(0)
     author.get_by_text("Invite others to edit").click()
     author.get_by_label("Username").fill("administrator")
     author.get_by_role("button", name="Invite", exact=True).click()
     expect(author.get_by_text("Invited. What they edit")).to_be_visible()
 
-    helper.goto(address)
+    go(helper, address)
     for page in (author, helper):
         page.get_by_role("link", name="Edit", exact=True).click()
     set_weight(helper, 7)
@@ -184,7 +196,7 @@ def test_who_is_overtaken_in_one_draft_is_told_by_whom_and_loses_nothing(
     save(author)
 
     submit(author)
-    helper.goto(address)
+    go(helper, address)
     expect(
         helper.get_by_text("You edited a draft in this change, so someone else must approve it.")
     ).to_be_visible()

@@ -4,7 +4,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Console, Person
 from tests.browser.pictures import held_still, look_at
-from tests.browser.steps import approve, live_revision, name_it, open_form, save, set_weight, submit
+from tests.browser.steps import approve, go, live_revision, name_it, open_form, save, set_weight, submit
 
 PORT = 8080
 """Of a service of our own: the demo's background traffic takes turns of its service."""
@@ -26,7 +26,7 @@ def test_three_people_bring_a_service_live_change_it_and_take_the_change_back(
     assert_traffic(console, {"10.0.0.3:80": 20, "10.0.0.4:80": 20})
     assert live_revision(operator) == first + 1
 
-    operator.goto("/balancer/revision/")
+    go(operator, "/balancer/revision/")
     operator.get_by_role("link", name=f"demo {first}", exact=True).click()
     operator.get_by_role("button", name="Roll back to this").click()
     expect(operator.get_by_text("was prepared")).to_be_visible()
@@ -39,7 +39,7 @@ def test_three_people_bring_a_service_live_change_it_and_take_the_change_back(
 
 def test_an_author_is_told_that_somebody_else_must_approve(console: Console, person: Person) -> None:
     page = person("administrator")
-    page.goto("/balancer/service/")
+    go(page, "/balancer/service/")
     page.get_by_role("link", name="web", exact=True).click()
     page.get_by_label("Description").fill("The administrator's own idea")
     page.get_by_role("button", name="Save as draft").click()
@@ -53,7 +53,7 @@ def test_an_author_is_told_that_somebody_else_must_approve(console: Console, per
 
 def test_a_mistake_is_marked_in_the_form_and_nothing_is_lost(console: Console, person: Person) -> None:
     page = person("editor")
-    page.goto("/balancer/service/add/")
+    go(page, "/balancer/service/add/")
     page.get_by_label("Name").fill("oops")
     page.get_by_label("Interface").fill("eth0")
     page.locator("#id_port").fill("99999")
@@ -68,7 +68,7 @@ def test_a_mistake_is_marked_in_the_form_and_nothing_is_lost(console: Console, p
 
 
 def draft_a_new_service(page: Page) -> None:
-    page.goto("/balancer/service/add/")
+    go(page, "/balancer/service/add/")
     page.get_by_label("Name").fill("shop")
     page.get_by_label("Interface").fill("eth0")
     page.locator("#id_port").fill(str(PORT))
@@ -103,7 +103,7 @@ def review_and_apply(
         author.get_by_text("someone else must approve it").or_(author.get_by_text("waits for an approver"))
     ).to_be_visible()
     approve(approver, console, address, by="approver")
-    operator.goto(address)
+    go(operator, address)
     with held_still(operator):
         operator.get_by_role("button", name="Apply now", exact=True).click()
         expect(operator.get_by_role("heading", name="Applying revision")).to_be_visible()

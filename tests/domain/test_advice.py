@@ -159,18 +159,76 @@ def test_what_one_flavour_opens_the_other_may_still_close() -> None:
     ("fields", "machine", "expected"),
     [
         ({}, {}, True),
+        ({"scheduler": "failover"}, {}, True),
+        (
+            {"scheduler": "failover", "backends": [backend_data(), backend_data("10.0.0.4", priority=1)]},
+            {},
+            False,
+        ),
         ({"scheduler": "random"}, {}, False),
+        ({"scheduler": "source-hash"}, {}, False),
         ({"backends": [backend_data()]}, {}, False),
         ({}, {"flavour": "nft"}, False),
         ({}, {"flavour": ""}, False),
         ({}, {"recent_commits": COMMITS_MANY}, False),
     ],
 )
-def test_round_robin_is_called_unfair_only_where_commits_keep_restarting_it(
+def test_round_robin_is_said_to_lose_its_order_only_where_commits_keep_restarting_it(
     fields: dict, machine: dict, expected: bool
 ) -> None:
     busy = lb1(**({"flavour": "legacy", "recent_commits": COMMITS_MANY + 1} | machine))
     assert codes(web(**fields), busy) == (["nth-restarts"] if expected else [])
+
+
+def test_the_advice_on_restarts_says_what_stays_right_and_what_does_not() -> None:
+    (advice,) = told(web(), lb1(flavour="legacy", recent_commits=COMMITS_MANY + 1))
+    assert "keep their shares on average" in advice.message
+    assert "strictly in turn" in advice.message
+    assert "more than their share" not in advice.message
+
+
+NONE = {"source_nat": {"mode": "none"}}
+
+
+def routed(*networks: tuple[str, str]) -> Machine:
+    return lb1(networks=tuple((name, ip_network(network)) for name, network in networks))
+
+
+def test_backends_that_see_clients_are_told_to_answer_through_each_node() -> None:
+    advices = told(web(**NONE), lb1(), lb1(name="lb2"))
+    assert [(a.code, a.node) for a in advices] == [("backends-see-clients", name) for name in ("lb1", "lb2")]
+    assert "Backends of web see the client's own address, so their answers must go back through lb1" in (
+        advices[0].message
+    )
+    assert "on no network" not in advices[0].message, "nothing is known of the networks"
+
+
+def test_backends_behind_a_router_are_named() -> None:
+    backends = [backend_data(f"10.9.0.{n}") for n in range(1, 6)]
+    (advice,) = told(
+        web(**NONE, backends=[backend_data("10.0.0.3"), *backends]), routed(("eth1", "10.0.0.0/24"))
+    )
+    assert "10.9.0.1, 10.9.0.2, 10.9.0.3 and 2 more are on no network of lb1" in advice.message
+    assert "10.0.0.3" not in advice.message
+
+
+@pytest.mark.parametrize("fields", [{}, {"interface": "eth9", "additional_interfaces": ["eth0"]}])
+def test_clients_on_the_network_of_the_backends_are_told_that_they_get_no_answer(fields: dict) -> None:
+    (advice,) = told(web(**NONE, **fields), routed(("eth0", "10.0.0.0/24"), ("eth1", "192.0.2.0/24")))
+    assert "Clients in the network 10.0.0.0/24 on eth0" in advice.message
+    assert "past lb1" in advice.message
+
+
+def test_backends_on_a_network_of_their_own_need_only_the_plain_words() -> None:
+    (advice,) = told(web(**NONE), routed(("eth0", "203.0.113.0/24"), ("eth1", "10.0.0.0/24")))
+    assert advice.message.endswith("or route the clients' networks to it.")
+
+
+@pytest.mark.parametrize(
+    "nat", [{"mode": "masquerade"}, {"mode": "snat", "address": "198.51.100.1"}], ids=lambda nat: nat["mode"]
+)
+def test_backends_that_see_another_source_need_no_route_of_their_own(nat: dict) -> None:
+    assert codes(web(source_nat=nat), routed(("eth0", "10.0.0.0/24"))) == []
 
 
 def test_nothing_is_said_about_nodes_of_which_nothing_is_known() -> None:

@@ -38,3 +38,38 @@ def test_lines_far_from_a_change_are_left_out_and_counted() -> None:
         ("added", "line X"),
         ("gap", "6 unchanged lines"),
     ]
+
+
+def test_a_service_of_older_keys_alone_gives_the_fields_that_it_always_gave() -> None:
+    """Evidence files hold them, and are verified by making them again."""
+    service = document(service_data(backends=[backend_data()])).services[0]
+
+    fields = {change.path: change.after for change in diff_services(None, service)}
+
+    nat = {"source_nat.mode": "masquerade", "source_nat.address": "(none)"}
+    health = {"kind": "none", "interval": "5", "timeout": "2", "rise": "2", "fall": "3", "port": "(none)"}
+    access = ("allow", "deny", "new_per_second_per_source", "connections_per_source")
+    assert fields == {
+        **{"name": "web", "interface": "eth0", "protocol": "tcp", "port": "80", "description": "(none)"},
+        **{"enabled": "yes", "critical": "no", "address": "(none)", "port_end": "(none)"},
+        **{"scheduler": "round-robin", "persistence.mode": "none", "persistence.timeout": "300", **nat},
+        **{f"access.{key}": "(none)" for key in access},
+        "access.drop_invalid": "yes",
+        **{f"health.{key}": value for key, value in health.items()},
+        **{"health.path": "/", "health.expect_status": "200-399", "all_down": "keep"},
+        "backends[10.0.0.3:80].weight": "1",
+        "backends[10.0.0.3:80].state": "enabled",
+        "backends[10.0.0.3:80].priority": "0",
+    }
+    assert [c.before for c in diff_services(service, None)] == list(fields.values())
+
+
+def test_a_later_key_is_shown_where_it_says_something() -> None:
+    plain = document(service_data()).services[0]
+    ports = document(service_data(additional_ports=["443", "8000-8099"], from_node=True)).services[0]
+
+    assert diff_services(plain, ports) == (
+        FieldChange("additional_ports", "(none)", "443, 8000-8099"),
+        FieldChange("from_node", "no", "yes"),
+    )
+    assert FieldChange("additional_ports", None, "443, 8000-8099") in diff_services(None, ports)

@@ -21,7 +21,11 @@ FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
     "description": st.sampled_from(["", "shop", "mail"]),
     "interface": st.sampled_from(["eth0", "eth1"]),
     "port": st.sampled_from([80, 81, 443]),
-    "scheduler": st.sampled_from(["round-robin", "random"]),
+    "additional_ports": st.sampled_from([[], ["8000-8099"], ["8000-8099", "9000"]]),
+    "additional_interfaces": st.sampled_from([[], ["eth7"]]),
+    "from_node": st.booleans(),
+    "scheduler": st.sampled_from(["round-robin", "random", "source-hash"]),
+    "persistence.mode": st.sampled_from(["none", "source"]),
     "source_nat.mode": st.sampled_from(["masquerade", "none"]),
     "access.drop_invalid": st.booleans(),
 }
@@ -233,3 +237,28 @@ def test_a_mark_that_is_left_out_at_its_default_can_be_taken_away_by_either_side
     result = merge_service(base=critical, theirs=theirs, mine=mine)
 
     assert result == Merge(plain, ())
+
+
+def test_new_keys_of_both_sides_come_together_in_the_order_of_the_document() -> None:
+    none = BASE | {"source_nat": {"mode": "none", "address": None}}
+    theirs, mine = deepcopy(none), deepcopy(none)
+    theirs["persistence"] |= {"mode": "source", "prefix": 24}
+    theirs["additional_ports"] = ["443"]
+    mine["source_nat"] |= {"hairpin": True}
+    mine["from_node"] = True
+
+    merged = merge_service(base=none, theirs=theirs, mine=mine)
+
+    assert merged.clashes == ()
+    assert merged.data is not None
+    assert json.dumps(merged.data) == json.dumps(canonical(merged.data))
+    assert merged.data["persistence"]["prefix"] == 24
+    assert merged.data["source_nat"]["hairpin"] is True
+
+
+def test_a_list_of_ports_that_both_changed_is_for_a_person_to_decide() -> None:
+    theirs, mine = edited({"additional_ports": ["443"]}), edited({"additional_ports": ["8000-8099"]})
+
+    merged = merge_service(base=BASE, theirs=theirs, mine=mine)
+
+    assert merged.clashes == (Clash("additional_ports", None, ["443"], ["8000-8099"]),)

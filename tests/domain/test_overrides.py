@@ -24,7 +24,7 @@ from balancer.domain.overrides import (
 )
 from balancer.domain.problem import errors
 from balancer.domain.types import BackendState, Document
-from balancer.domain.validation import validate_document
+from balancer.domain.validation import scheduled, validate_document, validate_parsed
 from tests.documents import backend_data, document, documents, service_data
 
 
@@ -203,5 +203,29 @@ def test_weights_that_round_robin_cannot_count_are_refused_and_dropped_when_a_ch
     (web,) = with_overrides(big, [asked, drained(4)]).services
     assert [b.weight for b in web.backends] == [200] * 7, "the weight is dropped"
     assert len(web.usable_backends) == 6, "the drain is not"
-    assert "round robin could not" in (why_without_effect(big, [asked, drained(4)], asked) or "")
+    assert "the scheduler cannot share like that" in (
+        why_without_effect(big, [asked, drained(4)], asked) or ""
+    )
     assert service_with_overrides(big.services[0], [drained(4)]) == web
+
+
+def test_draining_the_first_of_a_failover_leaves_a_valid_service_in_which_the_next_takes_over() -> None:
+    data = [backend_data("10.0.0.3"), *(backend_data(f"10.0.0.{n}", priority=n) for n in (4, 5))]
+    web = document(service_data(scheduler="failover", backends=data)).services[0]
+
+    drained_first = service_with_overrides(web, [drained(3)])
+
+    assert validate_parsed({"": drained_first}) == ()
+    assert [backend.endpoint for backend in scheduled(web)] == ["10.0.0.3:80"]
+    assert [backend.endpoint for backend in scheduled(drained_first)] == ["10.0.0.4:80"]
+
+
+def test_a_weight_of_which_source_hash_could_not_make_a_whole_part_is_refused() -> None:
+    wide = OperationPolicy(override_weight_percent=300)
+    weights = {3: 1, 4: 256, 5: 256, 6: 256, 7: 255}
+    data = [backend_data(f"10.0.0.{last}", weight=weight) for last, weight in weights.items()]
+    service = document(service_data(scheduler="source-hash", backends=data))
+
+    why_not = why_not_override(service, (), override(7, weight=256), wide)
+
+    assert "would get less than one" in (why_not or "")

@@ -90,6 +90,31 @@ def test_a_key_whose_behaviour_comes_later_is_refused_and_never_ignored(
     assert [(p.path, p.code) for p in problems] == [(f"services[0].{path}", "not-yet")]
 
 
+def test_an_ipv6_service_is_valid_with_and_without_an_address() -> None:
+    backends = [backend_data("2001:db8::3"), backend_data("fd00::4")]
+    assert problems_of(service_data(address="2001:db8::1", backends=backends)) == ()
+    assert problems_of(service_data(backends=backends)) == ()
+    assert problems_of(service_data(address="::1", backends=backends)) == ()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("fe80::1", "is link-local"),
+        ("ff02::1", "multicast"),
+        ("::ffff:10.0.0.3", "write ::ffff:a00:3 as IPv4 address"),
+        ("::10.0.0.3", "IPv4 address in IPv6 spelling"),
+    ],
+)
+def test_ipv6_addresses_that_no_network_routes_are_refused(address: str, words: str) -> None:
+    of_service = problems_of(service_data(address=address, backends=[]))
+    of_backend = problems_of(service_data(backends=[backend_data(address)]))
+    assert [p.path for p in of_service] == ["services[0].address"]
+    assert [p.path for p in of_backend] == ["services[0].backends[0].address"]
+    assert words in of_service[0].message
+    assert words in of_backend[0].message
+
+
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
@@ -123,3 +148,11 @@ def test_a_document_can_be_asked_again_later() -> None:
 def test_ten_thousand_services_are_checked_without_comparing_all_with_all() -> None:
     found, _ = parse_document(document_data(*(service_data(f"s{i}", port=i + 1) for i in range(10_000))))
     assert found is not None
+
+
+def test_services_of_both_families_may_have_one_port_at_any_address() -> None:
+    ipv4 = service_data("web", backends=[backend_data("10.0.0.3")])
+    ipv6 = service_data("web6", backends=[backend_data("2001:db8::3")])
+    assert problems_of(ipv4, ipv6) == ()
+    twice = service_data("web7", backends=[backend_data("2001:db8::4")])
+    assert [p.code for p in problems_of(ipv4, ipv6, twice)] == ["overlap"]

@@ -18,7 +18,12 @@ TOOLS = (
     "iptables-legacy-save",
     "iptables-nft-restore",
     "iptables-nft-save",
+    "ip6tables-legacy-restore",
+    "ip6tables-legacy-save",
+    "ip6tables-nft-restore",
+    "ip6tables-nft-save",
     "conntrack",
+    "ipset",
     "ip",
     "ss",
 )

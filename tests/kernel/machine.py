@@ -82,10 +82,10 @@ class Wires:
         with self.backend.entered():
             return {address: self._bound((address, port)) for address in BACKENDS}
 
-    def udp_client(self, *, port: int) -> socket.socket:
+    def udp_client(self, *, port: int, source: str = "198.51.100.2") -> socket.socket:
         """A client with a source port of its own that speaks to the service on `port`."""
         with self.client.entered():
-            client = self._bound(("198.51.100.2", 0))
+            client = self._bound((source, 0))
         client.connect((self.service_address, port))
         return client
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from balancer.domain.types import Family
 from balancer.kernel.base import DriverName, Flavour
+from tests.kernel.ipv6 import service6
 from tests.kernel.machine import Namespace, save, service
 
 SOURCE = Path(__file__).parents[2]
@@ -43,6 +45,22 @@ def test_it_brings_a_document_in_and_out_and_says_what_it_did(
     removed = kernel_sync("--remove", *how)
     assert removed.returncode == 0
     assert "LB-" not in save(kind[0])
+
+
+def test_a_document_of_both_families_comes_and_goes_whole(
+    namespace: Namespace, file: Path, kind: tuple[Flavour, DriverName]
+) -> None:
+    how = ("--flavour", kind[0], "--driver", kind[1])
+    file.write_text(json.dumps({"schema": 1, "services": [service(), service6()]}))
+    done = kernel_sync("--document", file, *how)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Table ipv6 nat: wrote" in done.stdout
+    assert "-A LB-S-web6" in save(kind[0], family=Family.IPV6)
+    file.write_text(json.dumps({"schema": 1, "services": [service()]}))
+    assert "Table ipv6 nat: " in kernel_sync("--document", file, *how).stdout
+    assert "LB-S-web6" not in save(kind[0], family=Family.IPV6)
+    assert kernel_sync("--remove", *how).returncode == 0
+    assert "LB-" not in save(kind[0]) + save(kind[0], family=Family.IPV6)
 
 
 def test_without_options_it_follows_the_machine(namespace: Namespace, file: Path) -> None:

@@ -19,7 +19,7 @@ from balancer.ruleset.ir import Jump, Masquerade, Rule, Ruleset, TableName
 from balancer.ruleset.parse import Snapshot, parse_save
 from balancer.ruleset.render import render_ruleset
 from tests.kernel.conftest import KINDS
-from tests.kernel.machine import document, load, ruleset, service
+from tests.kernel.machine import BACKENDS, document, load, ruleset, service
 
 FOREIGN = """\
 *filter
@@ -264,6 +264,17 @@ def test_facts_say_flavour_driver_and_reason_and_are_plain_data(subject: Subject
     assert facts["driver_reason"]
 
 
+def test_a_service_that_nobody_uses_has_no_load(subject: Subject) -> None:
+    subject.sync(service(), service("dns", protocol="udp", port=53))
+    services = document(service(), service("dns", protocol="udp", port=53)).services
+
+    assert {name: dict(found) for name, found in subject.kernel.count_loads(services=services).items()} == {
+        "web": {},
+        "dns": {},
+    }
+    assert subject.kernel.count_loads(services=()) == {}
+
+
 def test_an_observation_tells_what_input_drops_and_leaves_everything_as_it_was(subject: Subject) -> None:
     subject.meddle(FOREIGN)
     subject.sync(service(backends=[]))
@@ -277,6 +288,54 @@ def test_an_observation_tells_what_input_drops_and_leaves_everything_as_it_was(s
     assert found.connections == found.listeners == ()
     assert Observation.from_data(json.loads(json.dumps(found.to_data()))) == found
     assert subject.look() == before
+
+
+STICKY = service(persistence={"mode": "source"})
+SETS = {f"LB-4.32-web:{address}-80" for address in BACKENDS}
+
+
+def test_the_sets_that_rules_name_are_there_after_a_sync_and_no_others(subject: Subject) -> None:
+    assert subject.kernel.count_clients() == {}
+    first = subject.sync(STICKY)
+    assert subject.kernel.count_clients() == dict.fromkeys(SETS, 0)
+    assert "Made 4 sets of clients." in first.steps
+
+    backends = [{"address": BACKENDS[0]}, {"address": BACKENDS[1], "state": "disabled"}]
+    second = subject.sync(STICKY | {"backends": backends})
+
+    assert set(subject.kernel.count_clients()) == {f"LB-4.32-web:{BACKENDS[0]}-80"}
+    assert f"Let the clients of {', '.join(f'{a}:80' for a in BACKENDS[1:])} go." in second.steps
+    assert not any("sets of clients" in step for step in second.steps)
+    assert second.warnings == ()
+
+
+def test_persistence_that_is_turned_off_and_removal_leave_no_sets(subject: Subject) -> None:
+    for end in (lambda: subject.sync(service()), subject.kernel.remove):
+        subject.sync(STICKY)
+        receipt = end()
+        assert subject.kernel.count_clients() == {}
+        assert "Let the clients of 4 backends go." in receipt.steps
+
+
+def test_a_write_that_fails_leaves_the_sets_as_they_were(subject: Subject) -> None:
+    subject.sync(STICKY)
+    other = STICKY | {"backends": [{"address": "10.0.0.9"}]}
+    impossible = _with(ruleset(other), TableName.NAT, "LB-S-web", Rule(target=Jump("LB-NOWHERE")))
+
+    with pytest.raises(Rejected):
+        subject.kernel.sync(ruleset=impossible, document=document(other))
+
+    assert set(subject.kernel.count_clients()) == SETS
+    assert subject.kernel.compare(ruleset=ruleset(STICKY)).in_sync
+
+
+def test_nobody_is_forgotten_where_no_client_is_kept(subject: Subject) -> None:
+    subject.sync(STICKY)
+    (web,) = document(STICKY).services
+    assert subject.kernel.forget_clients(service=web) == 0
+    assert subject.kernel.forget_clients(service=web, endpoint="10.0.0.99:80") == 0
+    assert subject.kernel.forget_clients(service=document(service("api")).services[0]) == 0
+    assert set(subject.kernel.count_clients()) == SETS
 
 
 def test_the_fake_sees_what_it_is_given_to_see() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from balancer.domain.types import Document, Family
 from balancer.kernel.base import DriverName, Flavour, Rejected
+from balancer.kernel.fates import Fate, count_fates
+from balancer.kernel.network import local_addresses
 from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
@@ -161,6 +163,39 @@ def test_udp_clients_leave_a_backend_that_was_removed(kernel: NodeKernel, wires:
     receipt = kernel.sync(ruleset=compile_document(found, family=IPV6), document=found)
     assert receipt.connections_removed == 1
     assert ask_udp(client, listeners) == BACKENDS6[1]
+
+
+def test_what_reviewers_are_told_of_connections_is_what_a_sync_does(
+    kernel: NodeKernel, wires: Wires6
+) -> None:
+    tcp, udp = wires.listen6(port=81), wires.listen6(port=53, kind=socket.SOCK_DGRAM)
+    kept, cut = ([{"address": a, "state": state} for a in BACKENDS6[:2]] for state in ("enabled", "disabled"))
+    before = (service6(backends=kept), service6("dns", protocol="udp", port=53, backends=kept))
+    after = (
+        service6(backends=[kept[0], cut[1]]),
+        service6("dns", protocol="udp", port=53, backends=kept[:1]),
+    )
+    carry(kernel, *before)
+    wires.connect6(port=81, count=4)
+    accepted(tcp, wires)
+    for _ in range(2):
+        ask_udp(wires.udp_client6(port=53), udp)
+    found = document(*after)
+    told = count_fates(
+        before={one.name: one for one in document(*before).services},
+        after={one.name: one for one in found.services},
+        others=(),
+        seen=kernel.observe(),
+        local_addresses=local_addresses(family=IPV6),
+    )
+    assert {(group.service, group.backend, group.fate): count for group, count in told.items()} == {
+        ("web6", f"[{BACKENDS6[0]}]:81", Fate.STAY): 2,
+        ("web6", f"[{BACKENDS6[1]}]:81", Fate.CUT): 2,
+        ("dns", f"[{BACKENDS6[0]}]:53", Fate.STAY): 1,
+        ("dns", f"[{BACKENDS6[1]}]:53", Fate.FLUSHED): 1,
+    }
+    receipt = kernel.sync(ruleset=compile_document(found, family=IPV6), document=found)
+    assert receipt.connections_removed == 3
 
 
 def test_an_observation_counts_connections_of_both_families(kernel: NodeKernel, wires: Wires6) -> None:

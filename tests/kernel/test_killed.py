@@ -14,7 +14,7 @@ from balancer.kernel.lock import default_lock_directory, hold_writer_lock, xtabl
 from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import Namespace, document, held, own_part, ruleset, save, service, wait_for_waiter
 
-MOMENTS = 50 * int(os.environ.get("LBADMIN_CAMPAIGN", "1"))
+MOMENTS = 50 * int(os.environ["LBADMIN_CAMPAIGN"]) if "LBADMIN_CAMPAIGN" in os.environ else 20
 VERSIONS = (
     tuple(service(f"old{i}", port=100 + i) for i in range(6)),
     tuple(service(f"new{i}", port=200 + i, scheduler="random") for i in range(6)),

@@ -46,11 +46,12 @@ EVERYTHING = document(
     service_data("full", port=83, backends=[]),
     service_data("silent", protocol="udp", port=83, backends=[]),
     service_data("off", port=84, enabled=False),
+    service_data("sticky", port=85, persistence={"mode": "source", "prefix": 24}, backends=PAIR),
 )
 
 
 def run_rehearsal(one: Document, flavour: str, *, ruleset: Ruleset | None = None) -> Rehearsal:
-    return rehearse(document=one, load=rehearsal_loader(flavour=flavour), ruleset=ruleset)
+    return rehearse(document=one, load=rehearsal_loader(flavour=flavour), rulesets=ruleset and [ruleset])
 
 
 def list_names() -> set[str]:
@@ -114,7 +115,7 @@ def test_the_rehearsal_in_memory_says_what_the_real_one_says(
     ruleset = compile_document(one)
     ruleset = ruleset if spoil is None else spoil_rules(ruleset, spoil)
     found = [
-        rehearse(document=one, ruleset=ruleset, touched={"web"})
+        rehearse(document=one, rulesets=[ruleset], touched={"web"})
         for rehearse in (make_rehearse(flavour="nft", driver="auto"), FakeRehearsals())
     ]
     real, fake = [
@@ -135,7 +136,7 @@ def test_a_spoilt_untouched_service_is_found_by_its_probes(flavour: str) -> None
     one = document(service_data("calm"), service_data("new", port=81))
     spoilt = spoil_rules(compile_document(one), forgotten_masquerade)
     result = rehearse(
-        document=one, load=rehearsal_loader(flavour=flavour), ruleset=spoilt, touched={"new", "deleted"}
+        document=one, load=rehearsal_loader(flavour=flavour), rulesets=[spoilt], touched={"new", "deleted"}
     )
     assert [(s.name, s.touched, s.sent, s.passed) for s in result.services] == [
         ("new", True, 400, False),
@@ -191,7 +192,7 @@ def test_a_balancer_of_another_lab_rehearses_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XTABLES_LOCKFILE", str(lock))
     rehearse_here = make_rehearse(flavour="legacy", driver="auto")
     one = document(service_data(backends=[]))
-    assert rehearse_here(document=one, ruleset=compile_document(one), touched=()).passed
+    assert rehearse_here(document=one, rulesets=[compile_document(one)], touched=()).passed
     assert not lock.parent.exists()
 
 
@@ -322,7 +323,8 @@ def test_the_command_ends_with_1_when_the_rehearsal_fails(
 ) -> None:
     right = compile_document
     monkeypatch.setattr(
-        "balancer.lab.rehearse.compile_document", lambda one: spoil_rules(right(one), wrong_share)
+        "balancer.lab.rehearse.compile_document",
+        lambda one, **options: spoil_rules(right(one, **options), wrong_share),
     )
     out = StringIO()
     file = write(tmp_path, service_data())

@@ -15,6 +15,6 @@ def make_spoilt(*, flavour: str, driver: str) -> Any:
     right = make_rehearse(flavour=flavour, driver=driver)
 
     def rehearse(**options: Any) -> Rehearsal:
-        return right(**options | {"ruleset": spoil_rules(options["ruleset"], wrong_share)})
+        return right(**options | {"rulesets": [spoil_rules(one, wrong_share) for one in options["rulesets"]]})
 
     return rehearse

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection
 from django.test import Client
 
@@ -135,13 +137,15 @@ def test_a_history_that_is_tampered_with_is_refused_by_the_database_and_found_pa
     with pytest.raises(IntegrityError, match="append-only"):
         run_sql(statement)
     assert list(AuditEvent.objects.order_by("pk").values_list()) == before
-    assert audit_verify(stack, log) == (0, f"{LENGTH} events, chain intact, head {LENGTH}:{before[-1][-1]}")
+    assert audit_verify(log) == (0, f"{LENGTH} events, chain intact, head {LENGTH}:{before[-1][-1]}")
 
     history.uninstall(connection=connection)
     run_sql(statement)
-    status, said = audit_verify(stack, log)
+    status, said = audit_verify(log)
     assert status == 1
     assert told in said
+    if name == "edited":
+        assert audit_verify_from_a_shell(stack, log) == (status, said)
 
 
 def write_history(stack: Stack) -> Path:
@@ -158,11 +162,21 @@ def write_history(stack: Stack) -> Path:
     return log
 
 
-def audit_verify(stack: Stack, log: Path) -> tuple[int, str]:
-    """What it exits with, and the first line that it prints."""
+def audit_verify(log: Path) -> tuple[int, str]:
+    """What it would exit with, and the first line that it prints."""
+    out = StringIO()
+    try:
+        call_command("audit_verify", "--syslog", str(log), stdout=out)
+    except CommandError as error:
+        return error.returncode, str(error).splitlines()[0]
+    return 0, out.getvalue().splitlines()[0]
+
+
+def audit_verify_from_a_shell(stack: Stack, log: Path) -> tuple[int, str]:
+    """The same from a process of its own."""
     command = [sys.executable, "manage.py", "audit_verify", "--syslog", str(log)]
     done = subprocess.run(command, cwd=ROOT, env=stack.env, capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout or done.stderr).splitlines()[0]
+    return done.returncode, (done.stdout or done.stderr).splitlines()[0].removeprefix("CommandError: ")
 
 
 def run_sql(statement: str) -> None:

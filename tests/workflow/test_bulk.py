@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from balancer.domain.codec import dump_document
+from balancer.domain.codec import dump_document, parse_service
+from balancer.domain.types import Persistence, Service, SourceNat, SourceNatMode
 from balancer.models import AuditEvent, Change, Draft
 from balancer.workflow.bulk import FIELDS, Proposed, edit_services, import_document
 from balancer.workflow.documents import candidate_document, live_document
@@ -58,12 +59,29 @@ VALUES = {
     "description": "Until Friday",
     "backends.state": "draining",
     "backends.weight": 7,
+    "backends.priority": 7,
+    "additional_interfaces": ["eth1", "eth2"],
+    "from_node": True,
+    "slow_start": 30,
+    "persistence.mode": "source",
+    "persistence.timeout": 60,
+    "persistence.prefix": 24,
+    "source_nat.address": "198.51.100.1",
 }
+FIRST = {
+    "backends.priority": ("scheduler", "failover"),
+    "slow_start": ("scheduler", "random"),
+    "persistence.timeout": ("persistence.mode", "source"),
+    "persistence.prefix": ("persistence.mode", "source"),
+}
+"""What has to be chosen before the field can be set."""
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_one_field_of_several_services_becomes_a_draft_of_each(three: Site, field: str) -> None:
     backend = "10.0.0.3:80"
+    if field in FIRST:
+        set_on(three, "web", field=FIRST[field][0], value=FIRST[field][1])
     done = set_on(three, "web", field=field, value=VALUES[field], backend=backend)
 
     after = Draft.objects.get(change=done.change).after
@@ -73,6 +91,31 @@ def test_one_field_of_several_services_becomes_a_draft_of_each(three: Site, fiel
         assert all(one[rest] != VALUES[field] for one in after["backends"] if one["address"] != "10.0.0.3")
     else:
         assert (after[head][rest] if rest else after[head]) == VALUES[field]
+
+
+def test_a_mode_takes_with_it_what_only_the_other_mode_has(three: Site) -> None:
+    set_on(three, "web", field="source_nat.address", value="198.51.100.1-198.51.100.4")
+    pool = service_of_draft("web").source_nat
+    set_on(three, "web", field="source_nat.mode", value="none")
+    set_on(three, "web", field="persistence.mode", value="source")
+    set_on(three, "web", field="persistence.prefix", value=24)
+    done = set_on(three, "web", field="persistence.mode", value="none")
+
+    assert (str(pool.address), str(pool.address_end)) == ("198.51.100.1", "198.51.100.4")
+    assert done.saved
+    web = service_of_draft("web")
+    assert (web.source_nat, web.persistence) == (SourceNat(mode=SourceNatMode.NONE), Persistence())
+
+
+@pytest.mark.parametrize(("field", "value"), [("from_node", False), ("critical", False), ("slow_start", 0)])
+def test_a_value_that_is_the_default_already_proposes_nothing(three: Site, field: str, value: object) -> None:
+    assert refusal_of(lambda: set_on(three, "web", field=field, value=value)).code == "nothing"
+
+
+def service_of_draft(name: str) -> Service:
+    service, problems = parse_service(Draft.objects.get(service_name=name, change__state="draft").after)
+    assert service is not None, problems
+    return service
 
 
 def test_nothing_else_of_the_services_changes_and_the_rest_stay_as_they_are(three: Site) -> None:

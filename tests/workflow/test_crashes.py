@@ -24,7 +24,7 @@ from balancer.kernel.guard import FileGuard
 from balancer.kernel.guard_state import GuardDirectory
 from balancer.models import Job, Node
 from balancer.ruleset.parse import parse_ruleset
-from balancer.workflow import confirming, jobs
+from balancer.workflow import confirming, jobs, writing
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site
@@ -33,6 +33,7 @@ from tests.kernel.guards import Machine
 
 STEPS: tuple[tuple[Any, str], ...] = (
     (jobs, "note"),
+    (writing, "note"),
     (jobs, "arm_guard"),
     (jobs, "settle"),
     (confirming, "note"),

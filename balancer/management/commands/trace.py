@@ -31,9 +31,18 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_document_argument(parser)
-        parser.add_argument("--interface", required=True, type=_argument(scalars.interface))
-        parser.add_argument("--protocol", required=True, type=Protocol, choices=[Protocol.TCP, Protocol.UDP])
-        parser.add_argument("--source", required=True, type=_argument(scalars.address), metavar="ADDRESS")
+        place = parser.add_mutually_exclusive_group(required=True)
+        place.add_argument("--interface", type=_argument(scalars.interface), help="where it comes in")
+        place.add_argument(
+            "--from-node", action="store_true", help="a program on the node itself makes the connection"
+        )
+        parser.add_argument("--protocol", required=True, type=Protocol, choices=list(Protocol))
+        parser.add_argument(
+            "--source",
+            type=_argument(scalars.address),
+            metavar="ADDRESS",
+            help="the client; without it any client, so that source-hash gives shares instead of one backend",
+        )
         parser.add_argument(
             "--destination", required=True, type=_argument(scalars.address), metavar="ADDRESS"
         )
@@ -55,7 +64,7 @@ class Command(BaseCommand):
             port=options["port"],
             destination_local=not options["transit"],
         )
-        if packet.source.version != packet.destination.version:
+        if packet.source is not None and packet.source.version != packet.destination.version:
             raise CommandError("Source and destination must both be IPv4 or both be IPv6 addresses.")
         family = Family.IPV6 if packet.destination.version == 6 else Family.IPV4
         trace = trace_packet(compile_document(document, family=family), packet)
@@ -73,7 +82,8 @@ def _as_data(trace: Trace) -> dict[str, object]:
         "shares": {endpoint: str(share) for endpoint, share in trace.shares.items()},
         "unmatched": str(trace.unmatched),
     }
-    return data | ({"refused": str(trace.refused)} if trace.refused else {})
+    pool = {"rewritten_to": trace.rewritten_to} if trace.rewritten_to else {}
+    return data | pool | ({"refused": str(trace.refused)} if trace.refused else {})
 
 
 def _as_lines(trace: Trace) -> list[str]:
@@ -82,14 +92,22 @@ def _as_lines(trace: Trace) -> list[str]:
     elif trace.refused:
         lines = [f"Service {trace.service} has no backend for new connections; this one is refused at once."]
     else:
-        source = "the balancer's address" if trace.masqueraded else "the client's own address"
-        lines = [f"Service {trace.service}. Backends see {source}."]
+        lines = [f"Service {trace.service}. Backends see {_source(trace)}."]
         lines += [
             f"  {endpoint:<24} {share!s:>10}  {_percent(share)}" for endpoint, share in trace.shares.items()
         ]
     lines += ["", f"Rules walked ({len(trace.steps)}):"]
     lines += [f"  {'*' if step.matched else ' '} {step}" for step in trace.steps]
     return lines
+
+
+def _source(trace: Trace) -> str:
+    if trace.masqueraded:
+        return "the balancer's address"
+    if trace.rewritten_to is None:
+        return "the client's own address"
+    pool = "-" in trace.rewritten_to
+    return f"an address of the pool {trace.rewritten_to}" if pool else f"the address {trace.rewritten_to}"
 
 
 def _percent(share: Fraction) -> str:

@@ -11,6 +11,13 @@ from balancer.workflow.queries.changes import (
     actions_for,
     view_change,
 )
+from balancer.workflow.queries.clients import (
+    BackendClients,
+    ServiceClients,
+    recent_clearings,
+    view_clients,
+    view_node_clients,
+)
 from balancer.workflow.queries.cluster import (
     Dashboard,
     NodeView,
@@ -59,11 +66,13 @@ from balancer.workflow.queries.revisions import (
 )
 from balancer.workflow.queries.rollbacks import WayBack, differing_services, judge_way_back, revision_at_once
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
+from balancer.workflow.queries.weights import NodeShare, moves_of_node, moves_of_service, shares_on_nodes
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
     "ApprovalDeed",
     "ApprovalsView",
+    "BackendClients",
     "BackendNow",
     "CancelView",
     "ChangeActions",
@@ -77,6 +86,7 @@ __all__ = [
     "JobView",
     "LateReviewRow",
     "Move",
+    "NodeShare",
     "NodeView",
     "Operation",
     "Origin",
@@ -87,6 +97,7 @@ __all__ = [
     "RevisionDiff",
     "RevisionView",
     "RulesetDiff",
+    "ServiceClients",
     "ServiceDiff",
     "ServiceForm",
     "ServiceRow",
@@ -109,19 +120,25 @@ __all__ = [
     "list_late_reviews",
     "list_restored",
     "list_services",
+    "moves_of_node",
+    "moves_of_service",
     "owners_in",
     "preview_service",
+    "recent_clearings",
     "revision_at_once",
     "service_form",
     "service_names",
     "services_left_empty",
+    "shares_on_nodes",
     "stopped_windows",
     "view_change",
+    "view_clients",
     "view_dashboard",
     "view_deployment",
     "view_drill",
     "view_freezes",
     "view_node",
+    "view_node_clients",
     "view_operation",
     "view_overrides",
     "view_rehearsals",

@@ -39,7 +39,7 @@ from balancer.workflow.rehearsed import wanted_nodes, why_not_rehearsed
 from balancer.workflow.reviews import Shown, show_now
 from balancer.workflow.schedules import find_window
 from balancer.workflow.submissions import merge_drafts
-from balancer.workflow.traffic import ShareRow, service_value, share_rows, shares_alone
+from balancer.workflow.traffic import ShareRow, service_value, share_rows
 
 Person = AbstractBaseUser | AnonymousUser
 
@@ -268,7 +268,7 @@ def _view_draft(draft: Draft) -> DraftView:
         service_name=draft.service_name,
         action=draft.action,
         fields=diff_services(before, after),
-        shares=share_rows(before=shares_alone(before), after=shares_alone(after)),
+        shares=share_rows(before=before, after=after),
         updated_by=draft.updated_by.get_username(),
         updated_at=draft.updated_at,
     )

@@ -9,7 +9,7 @@ from balancer.models import Change, Cluster, Draft
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow.documents import Data, drafts_of, live_document, live_services, overlay
-from balancer.workflow.traffic import ShareRow, share_rows, shares_alone
+from balancer.workflow.traffic import ShareRow, share_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def preview_service(
     return Preview(
         problems=(*problems, *around),
         ruleset=render_ruleset(compile_document(Document(services=(service,)), family=service.family)),
-        shares=share_rows(before=shares_alone(before), after=shares_alone(service)),
+        shares=share_rows(before=before, after=service),
     )
 
 

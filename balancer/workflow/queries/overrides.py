@@ -19,7 +19,7 @@ from balancer.workflow.documents import candidate_of, live_document, service_nam
 from balancer.workflow.effective import active_overrides, overrides_in_force, value_of
 from balancer.workflow.late_reviews import open_late_reviews
 from balancer.workflow.revisions import document_of
-from balancer.workflow.traffic import shares_alone
+from balancer.workflow.traffic import parts_of, shares_alone, standby_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class BackendNow:
     now: Backend
     share: Fraction
     """Of new connections, now."""
+    standby: bool
+    parts: int
+    """Both as in `ShareRow`."""
     weights: tuple[int, int]
     """The lowest and the highest that an operator may set."""
 
@@ -79,12 +82,14 @@ def view_operation(*, cluster: Cluster, name: str) -> Operation:
     if service is None:
         return Operation(backends=(), overrides=views)
     effective = service_with_overrides(service, overrides_in_force(cluster))
-    shares, policy = shares_alone(effective), cluster.operation
+    shares, waiting, policy = shares_alone(effective), standby_of(effective), cluster.operation
     backends = tuple(
         BackendNow(
             approved=approved,
             now=now,
             share=shares[now.endpoint],
+            standby=effective.enabled and now.endpoint in waiting,
+            parts=parts_of(effective),
             weights=weight_range(approved=approved.weight, policy=policy),
         )
         for approved, now in zip(service.backends, effective.backends, strict=True)

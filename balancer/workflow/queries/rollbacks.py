@@ -94,5 +94,5 @@ def _on_nodes(revision: Revision) -> tuple[str, ...]:
 def _missing(*, node: Node, document: Document) -> list[str]:
     """Interfaces of the document that the node does not have; none where nobody knows."""
     there = {interface["name"] for interface in node.facts.get("interfaces", ())}
-    wanted = {service.interface for service in document.services if service.enabled}
+    wanted = {name for service in document.services if service.enabled for name in service.interfaces}
     return sorted(wanted - there) if there else []

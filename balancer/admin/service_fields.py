@@ -1,0 +1,146 @@
+"""The fields of a service and of a backend. They check nothing: what is wrong is said by the domain."""
+
+from typing import Any
+
+from django import forms
+from unfold.widgets import (
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
+
+from balancer.admin.choices import (
+    BACKEND_STATES,
+    PERSISTENCE_HELP,
+    PERSISTENCES,
+    PROTOCOLS,
+    SCHEDULER_HELP,
+    SCHEDULERS,
+    SOURCE_NAT_HELP,
+    SOURCE_NATS,
+    Choice,
+    chooser,
+)
+
+NUMBER = {"inputmode": "numeric", "autocomplete": "off"}
+
+
+class Line(forms.CharField):
+    """One line of text; blanks around it go, anything else stays for the domain to judge."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        attrs = kwargs.pop("attrs", {})
+        widget = UnfoldAdminTextInputWidget(attrs={"spellcheck": "false", **attrs})
+        super().__init__(required=False, strip=False, widget=widget, **kwargs)
+
+    def to_python(self, value: Any) -> str:
+        return str(super().to_python(value)).strip(" \t")
+
+
+def check(label: str, help_text: str, **kwargs: Any) -> forms.BooleanField:
+    return forms.BooleanField(
+        label=label, help_text=help_text, required=False, widget=UnfoldBooleanWidget, **kwargs
+    )
+
+
+class ServiceForm(forms.Form):
+    name = Line(
+        label="Name",
+        help_text="Letters, digits, dots, underscores and hyphens.",
+        attrs={"autocomplete": "off"},
+    )
+    description = forms.CharField(
+        label="Description",
+        required=False,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="What it is for and who to ask.",
+    )
+    enabled = check(
+        "Enabled",
+        "A disabled service has no rules; its connections go on as if there were no balancer.",
+        initial=True,
+    )
+    critical = check(
+        "Critical", "Changes to it need as many approvals as the cluster asks for critical services."
+    )
+    interface = Line(
+        label="Interfaces",
+        help_text="Where connections arrive, such as eth0; several with commas between them.",
+        attrs={"list": "interfaces", "autocomplete": "off"},
+    )
+    address = Line(
+        label="Addresses",
+        help_text="Leave it empty for any address of the node; several with commas between them.",
+        attrs={"placeholder": "any", "autocomplete": "off"},
+    )
+    protocol = Choice(choices=PROTOCOLS, label="Protocol")
+    port = Line(
+        label="Ports",
+        help_text="Such as 443, or 80, 443, 8000-8099. A backend's port answers for the first of them; the"
+        " others keep their distance from it.",
+        attrs={"autocomplete": "off"},
+    )
+    from_node = check(
+        "From the node itself", "Connections that programs on the nodes make to this place are balanced, too."
+    )
+    scheduler = chooser("scheduler", choices=SCHEDULERS, helps=SCHEDULER_HELP, label="Scheduler")
+    slow_start = Line(
+        label="Slow start",
+        help_text="Seconds in which a backend that comes back rises to its whole weight; 0: at once.",
+        attrs=NUMBER,
+        initial="0",
+    )
+    persistence = chooser(
+        "persistence", choices=PERSISTENCES, helps=PERSISTENCE_HELP, label="Persistence", required=False
+    )
+    persistence_timeout = Line(
+        label="Timeout of persistence",
+        help_text="Seconds after a client's last new connection; 1 to 604800.",
+        attrs=NUMBER,
+        initial="300",
+    )
+    persistence_prefix = Line(
+        label="Clients that stay together",
+        help_text="Those whose addresses begin with so many equal bits, such as 24. Empty: each address for"
+        " itself.",
+        attrs={**NUMBER, "placeholder": "each for itself"},
+    )
+    source_nat = chooser("source_nat", choices=SOURCE_NATS, helps=SOURCE_NAT_HELP, label="Source address")
+    source_nat_address = Line(
+        label="New source address",
+        help_text="The address that backends see, or the first of a pool.",
+        attrs={"autocomplete": "off", "placeholder": "198.51.100.1"},
+    )
+    source_nat_address_end = Line(
+        label="Last address of the pool",
+        help_text="Leave it empty for a single address.",
+        attrs={"autocomplete": "off"},
+    )
+    hairpin = check(
+        "Hairpin",
+        "A backend that uses the service itself is masqueraded; otherwise its own answers would pass the"
+        " node by.",
+    )
+    drop_invalid = check(
+        "Drop invalid packets", "Packets of no known connection go no further.", initial=True
+    )
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
+    """The service as the form showed it, as JSON."""
+
+
+class BackendForm(forms.Form):
+    address = Line(label="Address", attrs={"aria-label": "Address of the backend", "placeholder": "10.0.0.3"})
+    port = Line(label="Port", attrs={**NUMBER, "aria-label": "Port", "placeholder": "same"})
+    weight = Line(label="Weight", attrs={**NUMBER, "aria-label": "Weight", "placeholder": "1"})
+    state = forms.ChoiceField(
+        label="State",
+        choices=BACKEND_STATES,
+        widget=UnfoldAdminSelectWidget(attrs={"aria-label": "State"}),
+    )
+    priority = Line(label="Priority", attrs={**NUMBER, "aria-label": "Priority", "placeholder": "0"})
+
+    @property
+    def is_blank(self) -> bool:
+        """A row that nobody filled in; it is left out."""
+        return not any(self.cleaned_data.get(name) for name in ("address", "port", "weight"))

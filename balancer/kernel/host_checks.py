@@ -1,0 +1,167 @@
+"""What on this machine may keep balanced connections from arriving, and what to do about it.
+
+Each check has an id that never changes, so that a guide, a monitor or a colleague can refer to it. Nothing is
+said about what works: a FORWARD policy of DROP, say, is no finding while lbadmin's jump comes first.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from balancer.domain.types import Family
+from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
+from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.tools import run_tool
+from balancer.ruleset import names
+from balancer.ruleset.parse import SavedTable
+
+STRICT = 1
+NEARLY_FULL = 0.9
+_DROPS = ("-j DROP", "-j REJECT")
+_PROC = Path("/proc/sys/net/ipv4/conf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceState:
+    """How the kernel treats what comes in on an interface."""
+
+    name: str
+    rp_filter: int
+    """0 off, 1 strict, 2 loose; the stricter word of the interface and of all (net.ipv4.conf.*.rp_filter)."""
+    route_localnet: bool
+    has_default_route: bool
+
+
+def check_host(*, flavour: Flavour, families: Iterable[Family], use: ConntrackUse) -> tuple[HostCheck, ...]:
+    """All there is to say of the namespace of the calling thread. Raises Rejected where it cannot be read."""
+    found: list[HostCheck] = []
+    for family in families:
+        table = read_snapshot(flavour=flavour, family=family).table("filter")
+        found += check_forward(table, flavour=flavour, family=family)
+    interfaces = read_interfaces()
+    return *found, *check_rp_filter(interfaces), *check_route_localnet(interfaces), *check_use(use)
+
+
+def check_forward(filter_table: SavedTable, *, flavour: Flavour, family: Family) -> Iterator[HostCheck]:
+    """forward-behind-others: Docker and firewalld put their own jumps first whenever they start."""
+    rules = filter_table.chains.get("FORWARD", ())
+    ours = f"-j {names.FORWARD}"
+    if ours not in rules:
+        return
+    before = [rule for rule in rules[: rules.index(ours)] if _may_drop(rule, filter_table)]
+    if not before:
+        return
+    tool = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{flavour}"
+    yield HostCheck(
+        id="forward-behind-others",
+        message=(
+            f"In FORWARD ({tool}), {_count(before, 'rule')} of others may drop balanced connections before"
+            f" lbadmin accepts them: {_quote(before)}. Run '{tool} -D FORWARD {ours}' and restart the node's"
+            " worker: it puts its jump first again."
+        ),
+    )
+
+
+def check_rp_filter(interfaces: tuple[InterfaceState, ...]) -> Iterator[HostCheck]:
+    """rp-filter-strict: the kernel drops what its own answer would not leave by, before any rule sees it."""
+    elsewhere = [i.name for i in interfaces if i.has_default_route]
+    for interface in interfaces:
+        if interface.rp_filter != STRICT or interface.has_default_route:
+            continue
+        way = f"leave by {elsewhere[0]}" if elsewhere else "not leave at all"
+        yield HostCheck(
+            id="rp-filter-strict",
+            message=(
+                f"{interface.name} checks strictly where packets come from (rp_filter 1), and answers to"
+                f" clients beyond its own networks would {way}: the kernel drops those clients before lbadmin"
+                f" sees them. If a service on {interface.name} has such clients, set"
+                f" net.ipv4.conf.{interface.name}.rp_filter=2 (and net.ipv4.conf.all.rp_filter to 0 or 2),"
+                " or give it the route to them."
+            ),
+        )
+
+
+def check_route_localnet(interfaces: tuple[InterfaceState, ...]) -> Iterator[HostCheck]:
+    """route-localnet: packets to 127.0.0.0/8 from outside are taken for the machine's own."""
+    for interface in interfaces:
+        if interface.route_localnet:
+            yield HostCheck(
+                id="route-localnet",
+                message=(
+                    f"{interface.name} takes packets from outside to 127.0.0.0/8 (route_localnet 1), and so"
+                    f" does every service on {interface.name} that has no address of its own. Unless another"
+                    f" program needs it, set net.ipv4.conf.{interface.name}.route_localnet=0; or give the"
+                    " services their addresses."
+                ),
+            )
+
+
+def check_use(use: ConntrackUse) -> Iterator[HostCheck]:
+    """conntrack-full, ports-exhausted: new connections are dropped when either runs out."""
+    if use.limit and use.entries >= use.limit * NEARLY_FULL:
+        yield HostCheck(
+            id="conntrack-full",
+            message=(
+                f"The kernel remembers {use.entries:,} of at most {use.limit:,} connections; when that is"
+                " full it drops new ones. Raise net.netfilter.nf_conntrack_max (and nf_conntrack_buckets to"
+                " a quarter of it)."
+            ),
+        )
+    for ports in use.busiest:
+        if ports.used >= ports.available * NEARLY_FULL:
+            yield HostCheck(
+                id="ports-exhausted",
+                message=(
+                    f"{ports.used:,} of {ports.available:,} source ports from {ports.source} to"
+                    f" {ports.backend} ({ports.protocol}) are in use; when none is left, new connections"
+                    " to that backend are dropped. Give the service a pool of source addresses (source NAT"
+                    " mode snat), more backends, or source NAT none."
+                ),
+            )
+
+
+def read_interfaces() -> tuple[InterfaceState, ...]:
+    """Of the namespace of the calling thread, loopback left out; sorted by name. Raises Rejected."""
+    done = run_tool(["ip", "-json", "-4", "route", "show", "default"])
+    if done.code != 0:
+        raise Rejected(f"Reading the node's routes failed: {done.errors.strip()}")
+    ways = {str(route["dev"]) for route in json.loads(done.output or "[]") if "dev" in route}
+    names_here = sorted(path.name for path in _PROC.iterdir())
+    return tuple(
+        InterfaceState(
+            name=name,
+            rp_filter=max(_setting(name, "rp_filter"), _setting("all", "rp_filter")),
+            route_localnet=bool(_setting(name, "route_localnet") or _setting("all", "route_localnet")),
+            has_default_route=name in ways,
+        )
+        for name in names_here
+        if name not in {"all", "default", "lo"}
+    )
+
+
+def _setting(interface: str, key: str) -> int:
+    try:
+        return int((_PROC / interface / key).read_text())
+    except (OSError, ValueError):  # an interface may go between two reads
+        return 0
+
+
+def _may_drop(rule: str, table: SavedTable, seen: frozenset[str] = frozenset()) -> bool:
+    if rule.endswith(_DROPS) or any(f"{drop} " in rule for drop in _DROPS):
+        return True
+    words = rule.split()
+    place = next((i for i in range(len(words) - 1, 0, -1) if words[i - 1] in {"-j", "-g"}), 0)
+    chain = words[place] if place else ""
+    if chain in seen:
+        return False
+    return any(_may_drop(inner, table, seen | {chain}) for inner in table.chains.get(chain, ()))
+
+
+def _quote(rules: list[str]) -> str:
+    shown = "; ".join(f"“{rule}”" for rule in rules[:3])
+    return shown if len(rules) <= 3 else f"{shown}, and {len(rules) - 3} more"
+
+
+def _count(rules: list[str], noun: str) -> str:
+    return f"{len(rules)} {noun}" if len(rules) == 1 else f"{len(rules)} {noun}s"

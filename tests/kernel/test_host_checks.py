@@ -1,0 +1,150 @@
+"""What may keep balanced connections away is either no hindrance, or named with an id and a way out."""
+
+import select
+import socket
+from pathlib import Path
+
+import pytest
+
+from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, PortUse
+from balancer.kernel.conntrack_use import AVAILABLE, count_ports, read_use
+from balancer.kernel.host_checks import InterfaceState, check_rp_filter, check_use
+from balancer.kernel.node import NodeKernel
+from tests.kernel.machine import Wires, ask_udp, document, ruleset, run, service
+
+FLAVOURS = tuple(Flavour)
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    found: Flavour = request.param
+    return found
+
+
+def carry_web(flavour: Flavour) -> NodeKernel:
+    kernel = NodeKernel(flavour=flavour)
+    web = service(port=5300, protocol="udp")
+    kernel.sync(ruleset=ruleset(web), document=document(web))
+    return kernel
+
+
+def iptables(flavour: Flavour, *arguments: str) -> None:
+    run(f"iptables-{flavour}", "-w", *arguments)
+
+
+def checks_of(kernel: NodeKernel) -> dict[str, HostCheck]:
+    return {check.id: check for check in kernel.facts().checks}
+
+
+def docker(flavour: Flavour) -> None:
+    """The chains of Docker Engine 28, its jumps first in FORWARD as after a restart of dockerd."""
+    for chain in ("DOCKER", "DOCKER-FORWARD", "DOCKER-USER"):
+        iptables(flavour, "-N", chain)
+    iptables(flavour, "-A", "DOCKER", "!", "-i", "docker0", "-o", "docker0", "-j", "DROP")
+    iptables(flavour, "-A", "DOCKER-FORWARD", "-j", "DOCKER")
+    iptables(flavour, "-I", "FORWARD", "-j", "DOCKER-FORWARD")
+    iptables(flavour, "-I", "FORWARD", "-j", "DOCKER-USER")
+    iptables(flavour, "-P", "FORWARD", "DROP")
+
+
+def test_a_forward_policy_of_drop_and_dockers_chains_behind_ours_hinder_nobody(
+    wires: Wires, flavour: Flavour
+) -> None:
+    docker(flavour)
+    kernel = carry_web(flavour)
+    backends = wires.listen_udp(port=5300)
+    assert {ask_udp(wires.udp_client(port=5300), backends) for _ in range(8)} == set(backends)
+    assert "forward-behind-others" not in checks_of(kernel)
+
+
+def test_rules_that_may_drop_before_ours_are_named_with_the_command_that_helps(
+    wires: Wires, flavour: Flavour
+) -> None:
+    kernel = carry_web(flavour)
+    docker(flavour)
+    found = checks_of(kernel)["forward-behind-others"]
+    assert "“-j DOCKER-FORWARD”" in found.message
+    assert "DOCKER-USER" not in found.message, "an empty chain drops nothing"
+    command = f"iptables-{flavour} -D FORWARD -j LB-FORWARD"
+    assert command in found.message
+    run(*command.split())
+    carry_web(flavour)
+    assert "forward-behind-others" not in checks_of(kernel)
+
+
+def test_a_strict_rp_filter_drops_far_clients_and_is_explained(wires: Wires, flavour: Flavour) -> None:
+    """The clients' network is behind eth0, and the way back to them leads through eth1."""
+    kernel = carry_web(flavour)
+    with wires.client.entered():
+        run("ip", "address", "add", "203.0.113.9/32", "dev", "eth0")
+        run("ip", "route", "replace", "198.51.100.0/24", "dev", "eth0", "src", "203.0.113.9")
+    run("ip", "route", "add", "default", "via", "10.0.0.3")
+    backends = wires.listen_udp(port=5300)
+    for strict in (False, True):
+        for name in ("all", "eth0"):
+            write(f"net.ipv4.conf.{name}.rp_filter", 1 if strict else 0)
+        client = wires.udp_client(port=5300, source="203.0.113.9")
+        client.settimeout(0.3)
+        client.send(b"ask")
+        assert got_something(backends) is not strict
+        assert ("rp-filter-strict" in checks_of(kernel)) is strict
+    assert "net.ipv4.conf.eth0.rp_filter=2" in message_of("eth0", default="eth1")
+
+
+def test_an_interface_with_the_default_route_may_be_strict() -> None:
+    assert message_of("eth0", default="eth0") == ""
+    assert "not leave at all" in message_of("eth0", default="")
+
+
+def test_route_localnet_is_named_for_what_it_lets_in(wires: Wires, flavour: Flavour) -> None:
+    kernel = carry_web(flavour)
+    assert "route-localnet" not in checks_of(kernel)
+    write("net.ipv4.conf.eth0.route_localnet", 1)
+    assert "net.ipv4.conf.eth0.route_localnet=0" in checks_of(kernel)["route-localnet"].message
+
+
+def test_the_ports_towards_each_backend_are_counted(wires: Wires, flavour: Flavour) -> None:
+    carry_web(flavour)
+    backends = wires.listen_udp(port=5300)
+    for _ in range(8):
+        ask_udp(wires.udp_client(port=5300), backends)
+    found = count_ports()
+    assert {(use.protocol, use.source, use.used, use.available) for use in found} == {
+        ("udp", "10.0.0.1", 2, AVAILABLE)
+    }
+    use = read_use(worth_counting=1)
+    assert use.entries >= 8
+    assert use.limit > use.entries
+    assert use.busiest == found
+    assert read_use().busiest == (), "with so few entries nothing is listed"
+
+
+def test_what_runs_out_is_said_before_it_has() -> None:
+    ports = PortUse(protocol="tcp", source="10.0.0.1", backend="10.0.0.3:80", used=60000, available=AVAILABLE)
+    ids = [check.id for check in check_use(ConntrackUse(entries=95, limit=100, busiest=(ports,)))]
+    assert ids == ["conntrack-full", "ports-exhausted"]
+    assert not list(check_use(ConntrackUse(entries=50, limit=100)))
+
+
+def write(name: str, value: int) -> None:
+    Path("/proc/sys", name.replace(".", "/")).write_text(f"{value}\n")
+
+
+def got_something(backends: dict[str, socket.socket]) -> bool:
+    ready, _, _ = select.select(list(backends.values()), [], [], 0.3)
+    for one in ready:
+        one.recv(100)
+    return bool(ready)
+
+
+def message_of(strict: str, *, default: str) -> str:
+    interfaces = tuple(
+        InterfaceState(
+            name=name,
+            rp_filter=1 if name == strict else 0,
+            route_localnet=False,
+            has_default_route=name == default,
+        )
+        for name in ("eth0", "eth1")
+    )
+    return "".join(check.message for check in check_rp_filter(interfaces))
