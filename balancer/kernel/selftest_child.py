@@ -4,9 +4,10 @@ import json
 import sys
 from dataclasses import replace
 
+from balancer.domain.types import Document
 from balancer.kernel.base import Flavour, KernelError
 from balancer.kernel.capabilities import Missing, need_of_rule, try_all
-from balancer.kernel.client_sets import prepare_sets
+from balancer.kernel.client_sets import client_sets_for
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.plan import describe_difference, make_plan, want_ruleset
 from balancer.kernel.pyiptables import PythonIptablesDriver
@@ -46,9 +47,9 @@ def _try_every_form(forms: Ruleset) -> str | None:
     wanted = want_ruleset(forms)
     # Never the restore path: it is python-iptables that is on trial.
     driver = PythonIptablesDriver(family=family, wait_seconds=WAIT_SECONDS, bulk_rules=sys.maxsize)
-    prepare_sets(forms)
     before = read_snapshot(flavour=Flavour.LEGACY, family=family)
-    driver.write(make_plan(snapshot=before, wanted=wanted, family=family))
+    with client_sets_for(forms, document=Document()):
+        driver.write(make_plan(snapshot=before, wanted=wanted, family=family))
     after = read_snapshot(flavour=Flavour.LEGACY, family=family)
     lines = describe_difference(snapshot=after, wanted=wanted, family=family) or _strictly(after, forms)
     return f"it wrote other rules than it was told: {'; '.join(lines[:4])}" if lines else None

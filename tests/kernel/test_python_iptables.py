@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from balancer.domain.types import Family
+from balancer.domain.types import Document, Family
 from balancer.kernel.base import Busy, DriverName, Flavour, Receipt, Rejected
-from balancer.kernel.client_sets import prepare_sets
+from balancer.kernel.client_sets import client_sets_for
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.lock import xtables_lock_path
 from balancer.kernel.node import NodeKernel
@@ -117,8 +117,8 @@ def test_every_form_of_rule_comes_out_as_iptables_restore_writes_it(
         fresh = Namespace()
         with fresh.entered():
             before = read_snapshot(flavour=LEGACY, family=IPV4)
-            prepare_sets(EVERY_FORM)
-            chosen.write(make_plan(snapshot=before, wanted=want_ruleset(EVERY_FORM), family=IPV4))
+            with client_sets_for(EVERY_FORM, document=Document()):
+                chosen.write(make_plan(snapshot=before, wanted=want_ruleset(EVERY_FORM), family=IPV4))
             text = save(LEGACY)
         fresh.close()
         return text

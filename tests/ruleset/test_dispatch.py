@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balancer.domain.types import Document, Protocol, Service
@@ -47,7 +47,7 @@ def expected_service(one: Document, packet: Packet) -> Service | None:
     return next(iter(exact + anywhere), None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     documents(max_services=40),
     st.sampled_from(["eth0", "eth1", "bond0.100", "eth", "eth00"]),

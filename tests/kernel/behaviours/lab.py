@@ -224,7 +224,7 @@ class Lab:
         packet = make_packet(
             protocol=flow.protocol,
             source=flow.source,
-            source_port=_source_port(number, from_node=flow.interface is None),
+            source_port=1024 + number % 60000,
             destination=flow.destination,
             port=flow.port,
             number=number,
@@ -401,11 +401,6 @@ def _on_one_cpu() -> Iterator[None]:
 def _hardware(interface: str, family: Family) -> str:
     with open_wire(interface, family=family) as wire:
         return str(wire.getsockname()[4].hex(":"))
-
-
-def _source_port(number: int, *, from_node: bool) -> int:
-    """What the node sends itself has low ports, so that it never has the port of a masqueraded client."""
-    return 1 + number % 1023 if from_node else 1024 + number % 60000
 
 
 def _write(key: str, value: str) -> None:

@@ -80,12 +80,13 @@ def strays(lab: Lab) -> st.SearchStrategy[Packet]:
 
 def agree_on(lab: Lab, one: Document, packet: Packet) -> None:
     """Whole rounds of flows to one place, and what becomes of the same clients afterwards."""
-    inside = ip_address(lab.places.inside)
-    clients = [inside] if packet.interface is None else lab.strangers(1)
+    # Not the address of masquerade, where a client's port could be taken: docs/behaviours.md, shifted ranges.
+    node = ip_address(lab.own())
+    clients = [node] if packet.interface is None else lab.strangers(1)
     traced = trace_packet(lab.ruleset, replace(packet, source=clients[0]))
     service = next((s for s in one.services if s.name == traced.service), None)
     count = flows_for(service, traced)
-    clients = [inside] * count if packet.interface is None else clients + lab.strangers(count - 1)
+    clients = [node] * count if packet.interface is None else clients + lab.strangers(count - 1)
     seen = send(lab, packet, clients)
     traces = [trace_packet(lab.ruleset, replace(packet, source=client)) for client in clients]
     for trace, client, was in zip(traces, clients, seen, strict=True):

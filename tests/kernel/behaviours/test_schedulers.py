@@ -69,6 +69,12 @@ def test_source_hash_gives_the_backend_that_the_tracer_computes(lab: Lab) -> Non
     assert_likely(lab, dict(by_backend(seen)))
 
 
+def test_source_hash_spreads_the_clients_of_one_network(lab: Lab) -> None:
+    sources = [lab.source(number, network=5000) for number in range(200)]
+    seen = lab.open(Protocol.UDP, SCHEDULED[Scheduler.SOURCE_HASH], sources)
+    assert set(by_backend(seen)) == set(expected(lab))
+
+
 def test_source_hash_gives_a_client_the_same_backend_over_every_protocol_and_again(lab: Lab) -> None:
     rounds = [
         [one and one.destination for one in lab.open(protocol, SCHEDULED[Scheduler.SOURCE_HASH], sources)]
