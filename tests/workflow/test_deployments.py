@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from balancer.domain.codec import document_to_data, dump_document
+from balancer.domain.codec import dump_document, spell_out_service
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import KernelError, OutcomeUnknown, Rejected
 from balancer.models import AuditEvent, Backend, Change, Deployment, Job, Node, Revision, Service
@@ -97,13 +97,14 @@ def test_the_live_rows_say_what_the_live_document_says(site: Site) -> None:
         )
     )
 
-    data = {service["name"]: service for service in document_to_data(live_document(site.cluster))["services"]}
+    data = {s.name: spell_out_service(s) for s in live_document(site.cluster).services}
     assert set(Service.objects.values_list("name", flat=True)) == set(data)
     for row in Service.objects.all():
         expected = data[row.name]
         for field in set(expected) - {"name", "backends", "source_nat"}:
             assert getattr(row, field) == expected[field], field
-        assert [row.source_nat_mode, row.source_nat_address] == list(expected["source_nat"].values())
+        nat = expected["source_nat"]
+        assert [row.source_nat_mode, row.source_nat_address] == [nat["mode"], nat["address"]]
         rows = list(row.backends.values("address", "port", "weight", "state", "priority"))
         assert rows == expected["backends"]
 
