@@ -26,7 +26,6 @@ FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
     "from_node": st.booleans(),
     "scheduler": st.sampled_from(["round-robin", "random", "source-hash"]),
     "persistence.mode": st.sampled_from(["none", "source"]),
-    "source_nat.mode": st.sampled_from(["masquerade", "none"]),
     "access.drop_invalid": st.booleans(),
 }
 BACKENDS = [f"10.0.0.{last}" for last in (3, 4, 5, 20, 100)]

@@ -156,3 +156,15 @@ def test_services_of_both_families_may_have_one_port_at_any_address() -> None:
     assert problems_of(ipv4, ipv6) == ()
     twice = service_data("web7", backends=[backend_data("2001:db8::4")])
     assert [p.code for p in problems_of(ipv4, ipv6, twice)] == ["overlap"]
+
+
+def test_ports_are_moved_only_where_the_node_chooses_the_source_port() -> None:
+    backends = [backend_data("10.0.0.3", port=5000)]
+    (problem,) = problems_of(
+        service_data(port=8000, port_end=8009, source_nat={"mode": "none"}, backends=backends)
+    )
+    assert (problem.path, problem.code) == ("services[0].backends[0].port", "moved-unseen")
+    assert "masquerade" in problem.message
+    for allowed in ({"source_nat": {"mode": "masquerade"}}, {"port_end": None}):
+        fields = {"port": 8000, "port_end": 8009, "source_nat": {"mode": "none"}, "backends": backends}
+        assert problems_of(service_data(**fields | allowed)) == ()
