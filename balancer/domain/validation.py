@@ -86,11 +86,11 @@ def _check_ports(service: Service) -> Iterator[Problem]:
             and service.span.first != service.span.last
             and service.source_nat.mode is SourceNatMode.NONE
         ):
-            # nf_nat_l4proto_unique_tuple: with an offset it takes the next port where the client's source port
-            # is in use towards the backend already, as it can be where backends see their clients.
+            # nf_nat_l4proto_unique_tuple: with an offset it takes the next port where the client's source
+            # port is in use towards the backend already, as it can be where backends see their clients.
             message = (
-                f"With source NAT none the ports {service.span} must be the backend's too: moved to others, the"
-                " kernel may deliver a client that uses one source port twice to a wrong port. Choose"
+                f"With source NAT none the ports {service.span} must be the backend's too: moved to others,"
+                " the kernel may deliver a client that uses one source port twice to a wrong port. Choose"
                 f" {service.port} for the backend, or source NAT masquerade or snat."
             )
             yield Problem(f"backends[{index}].port", "moved-unseen", message)
