@@ -22,6 +22,16 @@ def go(page: Page, address: str) -> None:
         page.wait_for_load_state("networkidle")
 
 
+def load_anew(page: Page) -> None:
+    """Reload, also where the page does so itself in the same moment: the browser then ends one of the two."""
+    try:
+        page.reload()
+    except Error as error:
+        if "ERR_ABORTED" not in error.message and "interrupted by another navigation" not in error.message:
+            raise
+        page.wait_for_load_state("networkidle")
+
+
 def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = (3, 1)) -> None:
     """A draft of a service on eth0 with backends 10.0.0.3, 10.0.0.4 …; ends on the page of the change."""
     go(page, "/balancer/service/add/")

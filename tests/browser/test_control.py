@@ -15,6 +15,7 @@ from tests.browser.steps import (
     go,
     lift_freeze,
     live_revision,
+    load_anew,
     name_it,
     new_service,
     open_form,
@@ -158,7 +159,7 @@ def reload_until(page: Page, shown: Locator) -> None:
     deadline = datetime.now(UTC) + timedelta(seconds=TICKS)
     while not shown.count() and datetime.now(UTC) < deadline:
         page.wait_for_timeout(500)
-        page.reload()
+        load_anew(page)
     expect(shown).to_be_visible()
 
 

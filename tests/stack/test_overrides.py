@@ -8,6 +8,7 @@ from django.test import Client
 from balancer.domain.lifecycle import JOB_ACTIVE
 from balancer.kernel.base import Flavour
 from balancer.models import Job, LateReview, Node, Override
+from balancer.ruleset.turns import without_phase
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.late_reviews import open_late_reviews
 from balancer.workflow.rollback import roll_back_to
@@ -24,10 +25,11 @@ SECONDS = 5.0
 
 
 def chosen(place: tuple[Namespace, Flavour]) -> str:
-    """The rules of a real kernel that choose a backend, as iptables-save prints them."""
+    """The rules of a real kernel that choose a backend, as iptables-save prints them but for their turn."""
     inside, flavour = place
     with inside.entered():
-        return "\n".join(line for line in save(flavour).splitlines() if "--to-destination" in line)
+        rules = (line for line in save(flavour).splitlines() if "--to-destination" in line)
+        return "\n".join(map(without_phase, rules))
 
 
 def reaches_all(places: Places, *, drained: bool) -> None:
