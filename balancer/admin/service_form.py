@@ -20,8 +20,8 @@ from balancer.admin.places import (
     whole_number,
 )
 from balancer.admin.service_fields import BackendForm, ServiceForm
+from balancer.domain.limits import MAX_BACKENDS
 from balancer.domain.problem import Problem
-from balancer.domain.validation import MAX_BACKENDS
 
 READ_ROWS = 3000
 """Rows that are read so that they can be shown again with their errors, more than may be saved."""

@@ -6,10 +6,10 @@ Each warning has one function of a service before and after and of one node; `ad
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from balancer.domain.limits import scheduled
 from balancer.domain.observation import InputPath, InputRule, Listener
 from balancer.domain.problem import Severity
 from balancer.domain.types import Address, Network, Protocol, Scheduler, Service, SourceNatMode
-from balancer.domain.validation import scheduled
 
 COMMITS_MANY = 10
 """Commits in 24 hours from which on a round robin that each of them restarts is not much of one."""

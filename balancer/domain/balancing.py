@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
 
-from balancer.domain.validation import SLOW_START_STEPS
+from balancer.domain.limits import SLOW_START_STEPS
 
 WHOLE = 256
 """Parts of one unit of declared weight."""

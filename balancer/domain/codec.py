@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from balancer.domain import scalars
+from balancer.domain.limits import MAX_BACKENDS
 from balancer.domain.problem import Problem, errors
 from balancer.domain.scalars import Invalid, Scalar, optional
 from balancer.domain.types import (
@@ -30,7 +31,7 @@ from balancer.domain.types import (
     SourceNat,
     SourceNatMode,
 )
-from balancer.domain.validation import MAX_BACKENDS, validate_parsed
+from balancer.domain.validation import validate_parsed
 
 _T = TypeVar("_T")
 _MISSING = object()

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from balancer.domain.balancing import Load, aim_weights, fair_counts, is_worth_a_commit
+from balancer.domain.limits import SLOW_START_STEPS
 from balancer.domain.own_weights import Memory, Moved, whole_weights
 from balancer.domain.types import Backend, Service
-from balancer.domain.validation import SLOW_START_STEPS
 
 Reasons = dict[tuple[str, str], str]
 """(service, endpoint) -> sentence, of those for whose sake weights move."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from balancer.domain.balancing import WHOLE, declared_weights, fit_weights, ramp_step
 from balancer.domain.codec import digest_text
+from balancer.domain.limits import SLOW_START_STEPS, SLOW_STARTERS
 from balancer.domain.types import Backend, Document, Scheduler, Service
-from balancer.domain.validation import SLOW_START_STEPS, SLOW_STARTERS
 
 OwnWeights = Mapping[str, Mapping[str, int]]
 """Service -> endpoint -> weight, of the services whose shares differ from what is declared."""

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from balancer.domain.limits import BITS
 from balancer.domain.types import Document, Family
-from balancer.domain.validation import BITS
 from balancer.kernel.base import KernelError, Rejected
 from balancer.kernel.set_sizes import CROWDED, buckets_for, buckets_of
 from balancer.kernel.tools import find_tool, read_lines, run_tool

@@ -8,8 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, 
 from itertools import chain, islice
 from typing import Any
 
+from balancer.domain.limits import BITS, HASH_SLOTS
 from balancer.domain.types import Address, Family, Network
-from balancer.domain.validation import BITS, HASH_SLOTS
 from balancer.ruleset.parts import part_of
 
 Range = tuple[int, int]

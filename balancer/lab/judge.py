@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from math import ceil, exp, lgamma, log, log1p, sqrt
 from statistics import NormalDist
 
+from balancer.domain.limits import HASH_SLOTS, round_robin_slots, scheduled
 from balancer.domain.types import Address, Protocol, Scheduler, Service, SourceNatMode
-from balancer.domain.validation import HASH_SLOTS, round_robin_slots, scheduled
 from balancer.lab.places import is_in_pool
 from balancer.lab.rehearsal import EndpointResult, Limits
 from balancer.lab.visit import Counts, Visit, list_places_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from balancer.domain.limits import HASH_SLOTS, scheduled
 from balancer.domain.types import Document, Family, PersistenceMode, Scheduler, Service, SourceNatMode
-from balancer.domain.validation import HASH_SLOTS, scheduled
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.judge import (
     BY_CHANCE,

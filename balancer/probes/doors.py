@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from balancer.domain.limits import scheduled
 from balancer.domain.types import (
     Address,
     Backend,
@@ -13,7 +14,6 @@ from balancer.domain.types import (
     Service,
     format_endpoint,
 )
-from balancer.domain.validation import scheduled
 from balancer.probes.base import ServiceProbe
 from balancer.probes.way import Entrance
 from balancer.ruleset.parts import backend_of

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
+from balancer.domain.limits import scheduled
 from balancer.domain.types import (
     Address,
     Backend,
@@ -15,7 +16,6 @@ from balancer.domain.types import (
     SourceNatMode,
     format_endpoint,
 )
-from balancer.domain.validation import scheduled
 from balancer.probes import words
 from balancer.probes.base import ProbeError, ServiceProbe
 from balancer.probes.connect import Attempt, Tally, connect_all

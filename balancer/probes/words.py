@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
+from balancer.domain.limits import scheduled
 from balancer.domain.types import Address, Backend, Family, Network, Protocol, Scheduler, Service
-from balancer.domain.validation import scheduled
 from balancer.probes.connect import Tally
 from balancer.probes.machine import Link
 

@@ -13,8 +13,8 @@ from collections.abc import Container, Iterator
 from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
 
+from balancer.domain.limits import HASH_SLOTS
 from balancer.domain.types import Backend
-from balancer.domain.validation import HASH_SLOTS
 from balancer.ruleset.address_bpf import mix
 from balancer.ruleset.ir import HASH_FAN_OUT
 

@@ -12,8 +12,8 @@ from fractions import Fraction
 from functools import reduce
 from math import gcd
 
+from balancer.domain.limits import HASH_SLOTS, scheduled
 from balancer.domain.types import Backend, Scheduler, Service
-from balancer.domain.validation import HASH_SLOTS, scheduled
 from balancer.ruleset.hashing import LEVELS, SEEDS, assign, quotas
 from balancer.ruleset.ir import HASH_FAN_OUT, Chance, Nth, SourceHash
 

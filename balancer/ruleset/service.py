@@ -4,8 +4,8 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from balancer.domain.limits import BITS
 from balancer.domain.types import Backend, BackendState, Family, PersistenceMode, Service
-from balancer.domain.validation import BITS
 from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch_sources
 from balancer.ruleset.ir import (

@@ -6,8 +6,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from balancer.domain.codec import parse_service
+from balancer.domain.limits import HASH_SLOTS, scheduled
 from balancer.domain.types import Document, Scheduler, Service
-from balancer.domain.validation import HASH_SLOTS, scheduled
 from balancer.ruleset.trace import trace_service
 from balancer.workflow.documents import Data
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.domain.codec import dump_document
+from balancer.domain.limits import scheduled
 from balancer.domain.operation import OperationPolicy
 from balancer.domain.overrides import (
     Override,
@@ -24,7 +25,7 @@ from balancer.domain.overrides import (
 )
 from balancer.domain.problem import errors
 from balancer.domain.types import BackendState, Document
-from balancer.domain.validation import scheduled, validate_document, validate_parsed
+from balancer.domain.validation import validate_document, validate_parsed
 from tests.documents import backend_data, document, documents, service_data
 
 

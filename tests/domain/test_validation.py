@@ -3,8 +3,9 @@
 import pytest
 
 from balancer.domain.codec import parse_document
+from balancer.domain.limits import round_robin_slots
 from balancer.domain.problem import warnings
-from balancer.domain.validation import round_robin_slots, validate_document
+from balancer.domain.validation import validate_document
 from tests.documents import backend_data, document, document_data, problems_of, service_data
 
 

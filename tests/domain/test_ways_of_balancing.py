@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from balancer.domain.validation import MAX_POOLS
+from balancer.domain.limits import MAX_POOLS
 from tests.documents import backend_data, document, problems_of, service_data
 
 HOSTILE = ["$(x)", "80\n-j ACCEPT", "x" * 400, "\N{GRINNING FACE}", "", None, 5, {}, [[]]]

@@ -6,8 +6,8 @@ from itertools import islice
 import pytest
 from hypothesis import given, settings
 
+from balancer.domain.limits import HASH_SLOTS
 from balancer.domain.types import Document, Family
-from balancer.domain.validation import HASH_SLOTS
 from balancer.lab.crowd import Crowd, routes_to
 from balancer.lab.fake import FakeRehearsals
 from balancer.lab.judge import Expectation, judge_again

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from balancer.domain.limits import HASH_SLOTS
 from balancer.domain.types import Backend, Protocol
-from balancer.domain.validation import HASH_SLOTS
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.hashing import LEVELS, _scores, assign, digits, part_of_address, quotas
 from balancer.ruleset.trace import Packet, trace_packet

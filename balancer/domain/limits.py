@@ -1,0 +1,32 @@
+"""Limits of a document that more than its checks must know, and what follows from a service's weights."""
+
+from functools import reduce
+from math import gcd
+
+from balancer.domain.types import Backend, Family, Scheduler, Service
+
+MAX_BACKENDS = 1024
+MAX_ROUND_ROBIN_SLOTS = 1024
+HASH_SLOTS = 1024
+"""Parts into which source-hash divides all clients."""
+SLOW_START_STEPS = 8
+"""Steps in which a backend rises to its whole weight."""
+MAX_POOLS = 255
+"""Different source addresses or pools of one family, as many as the connection mark can tell apart."""
+BITS = {Family.IPV4: 32, Family.IPV6: 128}
+SLOW_STARTERS = frozenset({Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
+"""Their shares can be anything, so that a weight can rise in small steps."""
+
+
+def round_robin_slots(weights: tuple[int, ...]) -> int:
+    """Connections in one whole cycle: the weights divided by their greatest common divisor, added up."""
+    return sum(weights) // reduce(gcd, weights) if weights else 0
+
+
+def scheduled(service: Service) -> tuple[Backend, ...]:
+    """The backends among which new clients are spread: of failover, those of the lowest priority number."""
+    usable = service.usable_backends
+    if service.scheduler is not Scheduler.FAILOVER or not usable:
+        return usable
+    first = min(backend.priority for backend in usable)
+    return tuple(backend for backend in usable if backend.priority == first)
