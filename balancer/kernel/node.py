@@ -1,6 +1,5 @@
 """The real kernel of the network namespace in which the calling thread stands."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
-    HostCheck,
     KernelError,
     Loads,
     NodeFacts,
@@ -27,14 +25,11 @@ from balancer.kernel.base import (
 )
 from balancer.kernel.capabilities import (
     FindMissing,
-    describe_missing,
     find_missing,
-    recall_missing,
     refuse_what_is_missing,
 )
 from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
-from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.flavour import (
     read_if_any,
     read_other_flavour,
@@ -42,11 +37,10 @@ from balancer.kernel.flavour import (
     refuse_own_chains,
     warn_about_other,
 )
-from balancer.kernel.host_checks import check_host
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.loads import count_loads
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
-from balancer.kernel.network import list_interfaces, local_addresses
+from balancer.kernel.network import local_addresses
 from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
     TablePlan,
@@ -58,7 +52,6 @@ from balancer.kernel.plan import (
 from balancer.kernel.receipt import join_receipts, make_receipt
 from balancer.kernel.restore import RestoreDriver
 from balancer.kernel.selection import Selection, select
-from balancer.kernel.tools import find_tool
 from balancer.kernel.transaction import Transaction
 from balancer.kernel.turning import go_on_elsewhere
 from balancer.ruleset.ir import Ruleset
@@ -148,30 +141,11 @@ class NodeKernel:
 
     def facts(self) -> NodeFacts:
         """See `Kernel.facts`."""
-        selection = self._select()
-        path, use = self._sysctl_path(), read_use()
-        persisted = {
-            family: path is not None and sysctl.is_persisted(path=path, family=family) for family in Family
-        }
-        return NodeFacts(
-            flavour=selection.flavour,
-            driver=selection.driver,
-            driver_reason=selection.reason,
-            kernel=os.uname().release,
-            iptables_version=selection.version,
-            interfaces=list_interfaces(),
-            forwarding=sysctl.is_forwarding(family=Family.IPV4) is True,
-            forwarding_persisted=persisted[Family.IPV4],
-            forwarding_ipv6=sysctl.is_forwarding(family=Family.IPV6),
-            forwarding_ipv6_persisted=persisted[Family.IPV6],
-            cannot=describe_missing(
-                recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour
-            ),
-            checks=(
-                *self._check_tools(),
-                *check_host(flavour=selection.flavour, families=self._used_families(), use=use),
-            ),
-            conntrack=use,
+        return read_facts(
+            selection=self._select(),
+            sysctl_path=self._sysctl_path(),
+            families=self._used_families(),
+            look_at_other_flavour=self._look_at_other_flavour,
         )
 
     def observe(self) -> Observation:
@@ -242,22 +216,6 @@ class NodeKernel:
             other = read_other_flavour(flavour=flavour, family=family)
         refuse_own_chains(other=other, flavour=flavour, family=family)
         return warn_about_other(other=other, flavour=flavour, family=family)
-
-    def _check_tools(self) -> tuple[HostCheck, ...]:
-        found: list[HostCheck] = []
-        for family in self._used_families():
-            try:
-                warnings = self._look_at_other_flavour(family)
-            except KernelError as error:
-                warnings = (str(error),)
-            found += [HostCheck(id="other-flavour", message=warning) for warning in warnings]
-        if find_tool("conntrack") is None:
-            message = (
-                "The program conntrack is not installed: UDP clients stay on backends that were removed."
-            )
-            found.append(HostCheck(id="conntrack-missing", message=message))
-        advertised = warn_about_advertisements()
-        return *found, *(HostCheck(id="router-advertisements", message=text) for text in advertised)
 
     def _used_families(self) -> tuple[Family, ...]:
         held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)
