@@ -41,6 +41,7 @@ from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.loads import count_loads
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import local_addresses
+from balancer.kernel.node_facts import read_facts
 from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
     TablePlan,
