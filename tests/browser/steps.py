@@ -1,6 +1,7 @@
 """What people do in the console, step by step, each in a browser of their own."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import Error, Page, expect
@@ -32,8 +33,18 @@ def load_anew(page: Page) -> None:
         page.wait_for_load_state("networkidle")
 
 
-def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = (3, 1)) -> None:
-    """A draft of a service on eth0 with backends 10.0.0.3, 10.0.0.4 …; ends on the page of the change."""
+def new_service(
+    page: Page,
+    name: str,
+    port: int,
+    *,
+    weights: tuple[int, ...] = (3, 1),
+    also: Callable[[Page], None] | None = None,
+) -> None:
+    """A draft of a service on eth0 with backends 10.0.0.3, 10.0.0.4 …; ends on the page of the change.
+
+    `also` fills in more of the form.
+    """
     go(page, "/balancer/service/add/")
     page.get_by_label("Name").fill(name)
     page.get_by_label("Interface").fill("eth0")
@@ -45,6 +56,8 @@ def new_service(page: Page, name: str, port: int, *, weights: tuple[int, ...] = 
         row.get_by_label("Address").fill(f"10.0.0.{3 + number}")
         row.get_by_label("Port").fill("80")
         row.get_by_label("Weight").fill(str(weight))
+    if also is not None:
+        also(page)
     save(page)
 
 
