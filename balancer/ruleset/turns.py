@@ -1,4 +1,4 @@
-"""Where a round robin goes on: the same cycle, begun at another backend.
+"""Where a round robin goes on: the same turns, begun elsewhere.
 
 iptables-legacy starts every nth counter anew at each commit to a table, so that frequent commits would favour
 whoever is first. The shares of a rule do not depend on its phase (`--packet`): that alone is changed here.
@@ -8,17 +8,17 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from balancer.ruleset.ir import Goto, Nth, Rule, Ruleset, Table, TableName
-
-Chains = dict[str, tuple[Rule, ...]]
+from balancer.ruleset.ir import Nth, Rule, Ruleset, Table, TableName
 
 _PHASE = re.compile(r"(--mode nth --every \d+ --packet )\d+")
 
 
 def turned(ruleset: Ruleset, *, offset: Callable[[str], int]) -> Ruleset:
-    """The ruleset whose cycles begin later: that of chain c as if it had served `offset(c)` connections.
+    """The ruleset in which each chain c that counts goes on as if it had served `offset(c)` connections.
 
-    `offset` is asked once for each chain where a cycle begins. Rules as the compiler made them (phase 0).
+    Every chain for itself: then backends that are near each other in the cycle of a big service do not get
+    their connections together, and what they get between two commits is as independent as can be. Rules as
+    the compiler made them (phase 0).
     """
     return replace(
         ruleset,
@@ -32,34 +32,20 @@ def without_phase(rule: str) -> str:
 
 
 def _turned(table: Table, offset: Callable[[str], int]) -> Table:
-    chains = dict(table.chains)
-    inner = {
-        rule.target.chain
-        for rules in table.chains.values()
-        if _counts(rules)
-        for rule in rules
-        if isinstance(rule.target, Goto)
+    chains = {
+        name: _turn(rules, offset(name)) if any(isinstance(rule.statistic, Nth) for rule in rules) else rules
+        for name, rules in table.chains.items()
     }
-    for name, rules in table.chains.items():
-        if _counts(rules) and name not in inner:
-            _turn(chains, name, offset(name))
     return replace(table, chains=chains)
 
 
-def _counts(rules: tuple[Rule, ...]) -> bool:
-    return any(isinstance(rule.statistic, Nth) for rule in rules)
-
-
-def _turn(chains: Chains, name: str, done: int) -> None:
-    """Make the chain go on as if `done` connections had gone through it."""
-    rules = []
-    for rule in chains[name]:
-        every = rule.statistic.every if isinstance(rule.statistic, Nth) else 1
-        taken = -(-done // every)
+def _turn(rules: tuple[Rule, ...], done: int) -> tuple[Rule, ...]:
+    """The rules of a chain through which `done` connections have gone."""
+    turned_rules = []
+    for rule in rules:
         if isinstance(rule.statistic, Nth):
+            every = rule.statistic.every
             rule = replace(rule, statistic=Nth(every, -done % every))
-        if isinstance(rule.target, Goto) and _counts(chains[rule.target.chain]):
-            _turn(chains, rule.target.chain, taken)
-        rules.append(rule)
-        done -= taken if isinstance(rule.statistic, Nth) else 0
-    chains[name] = tuple(rules)
+            done -= -(-done // every)  # what the rules behind have not seen
+        turned_rules.append(rule)
+    return tuple(turned_rules)
