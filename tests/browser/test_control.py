@@ -1,5 +1,6 @@
 """Changes under control, with four people: one that begins by itself, one that nobody confirmed, one
-in an emergency, and an operator's own hand. What the pages say is held against real connections."""
+in an emergency, an operator's own hand, and clients that are forgotten. What the pages say is held against
+real connections."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ from tests.browser.pictures import held_still, look_around
 from tests.browser.steps import (
     apply,
     approve,
+    bring_live,
     declare_emergency,
     declare_freeze,
     go,
@@ -31,6 +33,8 @@ BALANCERS = (CANARY, SECOND)
 EVENLY = {"10.0.0.3:80": 10, "10.0.0.4:80": 10}
 CONFIRM_SECONDS = 8
 """Enough to see in it what the node carries; the guard ends it."""
+TICK = 15_000
+"""Milliseconds: nodes count their clients at a tick, every ten seconds at most."""
 TICKS = 45.0
 """Seconds: a worker looks at its windows, and at what its guard did, every five; a rehearsal comes first."""
 
@@ -154,6 +158,29 @@ def test_a_node_proves_that_it_goes_back_while_traffic_goes_on(console: Console,
     assert live_revision(operator) == live
 
 
+def test_clients_are_remembered_counted_and_forgotten_again(console: Console, person: Person) -> None:
+    author, approver, operator = person("editor"), person("approver"), person("operator")
+    new_service(author, "sticky", 8088, weights=(1, 1), also=keep_clients)
+
+    bring_live(console, author=author, approver=approver, operator=operator)
+
+    found = console.connect(balancer="10.0.0.1", port=8088, count=20)
+    assert sorted(found.values()) == [20], "one client stays with one backend"
+
+    open_form(operator, "sticky")
+    shown = operator.locator("#clients")
+    wait_for_count(operator, "1")
+    assert look_around(operator, "clients") == []
+    shown.get_by_role("link", name="Clear persistence").click()
+    assert look_around(operator, "clear") == []
+    operator.get_by_role("button", name="Clear persistence").click()
+    expect(operator.locator("#clients").get_by_text("asked by operator").first).to_be_visible()
+    wait_for_count(operator, "0")
+    go(operator, "/balancer/node/")
+    operator.get_by_role("link", name="lb1").first.click()
+    expect(operator.get_by_text("sticky: 0 clients")).to_be_visible()
+
+
 def reload_until(page: Page, shown: Locator) -> None:
     """Reload the page until it shows this; it fails after a few ticks."""
     deadline = datetime.now(UTC) + timedelta(seconds=TICKS)
@@ -206,3 +233,21 @@ def wait_for_backends(console: Console, page: Page, *, drained: bool) -> None:
         while ("10.0.0.3:80" in backends_of(console, balancer)) is drained and datetime.now(UTC) < deadline:
             page.wait_for_timeout(200)
         assert ("10.0.0.3:80" in backends_of(console, balancer)) is not drained, balancer
+
+
+def keep_clients(page: Page) -> None:
+    page.locator("#id_port").fill("8088-8089")
+    page.get_by_label("Scheduler").select_option(label="Least connections")
+    page.get_by_label("Persistence", exact=True).select_option(label="By client address")
+    page.get_by_label("Timeout of persistence").fill("600")
+
+
+def wait_for_count(page: Page, count: str) -> None:
+    """Until lb1 has so many clients at one of the backends, and no more at any."""
+    cells = page.locator("#clients tbody td:nth-child(2)")
+    for _ in range(TICK // 500):
+        if count in cells.all_inner_texts() and set(cells.all_inner_texts()) <= {count, "0"}:
+            return
+        page.wait_for_timeout(500)
+        load_anew(page)
+    raise AssertionError(f"{cells.all_inner_texts()}, expected {count}")
