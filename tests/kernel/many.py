@@ -23,6 +23,7 @@ _IPV6_FREEBIND, _RCVBUFFORCE = 78, 33
 _BUFFER = 64 << 20
 _BATCH = 2000
 """Datagrams on the way at once: as many as the backends' socket surely holds."""
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +130,26 @@ class Crowd:
         """The same for clients at any address of theirs."""
         found: dict[int, Address] = {}
         wanted = iter(clients.items())
-        while part := list(islice(wanted, _BATCH)):
-            for number, address in part:
-                self._send(number, address)
-            found.update(self._receive() for _ in part)
+        while part := dict(islice(wanted, _BATCH)):
+            found.update(self._send_part(part))
+        return found
+
+    def _send_part(self, part: Mapping[int, Address]) -> dict[int, Address]:
+        """Once more where a datagram was lost on the way: while a neighbour is looked up, the kernel keeps some
+        270 packets for it. The flow is remembered, so that it goes where the first one went."""
+        found: dict[int, Address] = {}
+        for left in reversed(range(_TRIES)):
+            for number in part.keys() - found.keys():
+                self._send(number, part[number])
+            try:
+                while len(found) < len(part):
+                    number, backend = self._receive()
+                    if number in part:
+                        found[number] = backend
+                return found
+            except TimeoutError:
+                if not left:
+                    raise
         return found
 
     def _send(self, number: int, address: Address) -> None:
