@@ -27,7 +27,7 @@ def test_service_and_node_say_how_many_clients_are_remembered_and_when_they_were
 ) -> None:
     text = page(login, viewer, f"/balancer/service/{web.pk}/change/")
     assert "Remembered clients each keeps its backend for 300 s after its last new connection" in text
-    assert "lb1 as of 0 s ago lb2 not counted yet" in text
+    assert "Counted: lb1 as of 0 s ago, lb2 not counted yet." in text
     assert "10.0.0.3:80 2 none kept 10.0.0.4:80 0 none kept" in text
 
     node = Node.objects.get(name="lb1")

@@ -135,8 +135,8 @@ class Crowd:
         return found
 
     def _send_part(self, part: Mapping[int, Address]) -> dict[int, Address]:
-        """Once more where a datagram was lost on the way: while a neighbour is looked up, the kernel keeps some
-        270 packets for it. The flow is remembered, so that it goes where the first one went."""
+        """Once more where a datagram was lost on the way: while a neighbour is looked up, the kernel keeps
+        some 270 packets for it. The flow is remembered, so that it goes where the first one went."""
         found: dict[int, Address] = {}
         for left in reversed(range(_TRIES)):
             for number in part.keys() - found.keys():
