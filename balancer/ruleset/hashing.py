@@ -69,11 +69,6 @@ def assign(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
     return tuple(taken[slot] for slot in range(HASH_SLOTS))
 
 
-def digits(slot: int) -> tuple[int, ...]:
-    """The number of a part, one digit for each seed."""
-    return tuple(slot // HASH_FAN_OUT ** (LEVELS - 1 - level) % HASH_FAN_OUT for level in range(LEVELS))
-
-
 def part_of_address(packed: bytes, seed: int) -> int:
     """0 to HASH_FAN_OUT - 1: what the kernel makes of a source address.
 

@@ -37,9 +37,6 @@ class Plan:
     backends: IPv4Network | IPv6Network
 
     def client(self, number: int) -> Address:
-        """Of IPv6, each in a /32 of its own: that is what source-hash tells apart."""
-        if self.clients.version == 6:
-            return self.clients[(number << 96) + number]
         return self.clients[number]
 
     def backend(self, number: int) -> Address:
@@ -100,19 +97,27 @@ class Crowd:
         run("ip", "address", "add", address, "dev", name)
         run("ip", "link", "set", name, "up")
 
+    def visit(self, numbers: Iterable[int]) -> dict[int, Address]:
+        """A new flow of each of these clients; client -> the backend that got it."""
+        self.begin_anew()
+        return self.send(numbers)
+
     def begin_anew(self) -> None:
         """From now on the clients use another port: their flows are new ones."""
         self._sender.close()
         self._sender = self._open_sender()
 
     def _open_sender(self) -> socket.socket:
+        self._port += 1
         with self.client.entered():
             sender = socket.socket(self._kind, socket.SOCK_DGRAM)
+            sender.bind(("", self._port))
         if self.family is Family.IPV6:
             sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         return sender
 
     def _open(self) -> None:
+        self._port = 20_000
         self._kind = socket.AF_INET6 if self.family is Family.IPV6 else socket.AF_INET
         self._sender = self._open_sender()
         with self.backend.entered():

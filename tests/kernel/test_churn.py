@@ -8,20 +8,20 @@ independent of the others.
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from threading import Event
 
 import pytest
+from scipy.stats import chisquare
 
 from balancer.domain.types import Address, Document
 from balancer.kernel import node
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
-from tests.kernel.chi_square import p_value
 from tests.kernel.machine import Namespace, document, service
 from tests.kernel.many import PORT, Crowd
 
@@ -130,6 +130,14 @@ def apply(kernel: NodeKernel, one: Document) -> None:
 def shares_of(crowd: Crowd, *, backends: int) -> dict[Address, Fraction]:
     weights = {crowd.plan.backend(i): 1 + i % 4 for i in range(backends)}
     return {address: Fraction(weight, sum(weights.values())) for address, weight in weights.items()}
+
+
+def p_value(*, counts: Mapping[Address, int], shares: Mapping[Address, Fraction]) -> float:
+    """The chance that counts of independent draws are at least so far from their exact shares."""
+    assert set(counts) <= set(shares), "somebody was counted who has no share"
+    total = sum(counts.values())
+    expected = [float(share * total) for share in shares.values()]
+    return float(chisquare([counts.get(one, 0) for one in shares], expected).pvalue)
 
 
 @pytest.mark.parametrize("backends", SIZES)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from balancer.domain.limits import HASH_SLOTS
 from balancer.domain.types import Backend, Protocol
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.hashing import LEVELS, _scores, assign, digits, part_of_address, quotas
+from balancer.ruleset.hashing import LEVELS, _scores, assign, part_of_address, quotas
+from balancer.ruleset.parts import backend_of, part_of
 from balancer.ruleset.trace import Packet, trace_packet
 from tests.documents import backend_data, document, service_data
-from tests.ruleset.hashing import slot_of
 
 CLIENTS = 10_000
 MANY_CLIENTS = 50_000
@@ -35,7 +35,7 @@ def backends_of(weights: Iterable[int]) -> tuple[Backend, ...]:
 @cache
 def clients_of_parts(count: int) -> Counter[int]:
     """Part -> how many of so many clients with one address after another are in it."""
-    return Counter(slot_of((FIRST_CLIENT + number).to_bytes(4, "big")) for number in range(count))
+    return Counter(part_of(ip_address(FIRST_CLIENT + number)) for number in range(count))
 
 
 def clients_of(parts: tuple[Backend, ...], *, count: int) -> Counter[Backend]:
@@ -164,14 +164,6 @@ def test_the_part_of_an_address_is_what_a_kernel_was_seen_to_make_of_it(
     assert tuple(part_of_address(packed, seed) for seed in range(1, LEVELS + 1)) == parts
 
 
-@given(st.integers(0, HASH_SLOTS - 1))
-def test_the_digits_of_a_part_make_its_number(slot: int) -> None:
-    number = 0
-    for digit in digits(slot):
-        number = number * 4 + digit
-    assert number == slot
-
-
 @settings(max_examples=15)
 @given(weights, st.integers(0, 2**32 - 1))
 def test_the_rules_lead_a_client_to_the_backend_of_its_part(numbers: list[int], source: int) -> None:
@@ -185,5 +177,5 @@ def test_the_rules_lead_a_client_to_the_backend_of_its_part(numbers: list[int], 
         destination=ip_address("203.0.113.1"),
         port=80,
     )
-    home = assign(one.services[0].usable_backends)[slot_of(client.packed)]
+    home = backend_of(client, one.services[0].usable_backends)
     assert trace_packet(compile_document(one), packet).shares == {home.endpoint: Fraction(1)}
