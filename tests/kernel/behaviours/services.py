@@ -4,7 +4,8 @@ from itertools import product
 from typing import Any
 
 from balancer.domain.types import Family, Protocol, Scheduler
-from tests.kernel.behaviours.lab import LAN, Lab
+from tests.kernel.behaviours.lab import Lab
+from tests.kernel.behaviours.machines import LAN
 
 Data = dict[str, Any]
 

@@ -24,7 +24,8 @@ from balancer.ruleset import names
 from balancer.ruleset.service import prefix_of
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 from tests.documents import INTERFACES, SCENES, any_documents
-from tests.kernel.behaviours.lab import LAN, Flow, Lab
+from tests.kernel.behaviours.lab import Flow, Lab
+from tests.kernel.behaviours.machines import LAN
 from tests.kernel.behaviours.packets import Seen
 from tests.ruleset.definition import packets_to
 

@@ -6,7 +6,8 @@ from ipaddress import ip_address
 import pytest
 
 from balancer.domain.types import Family, Protocol
-from tests.kernel.behaviours.lab import INTERFACES, LAN, Flow, Lab, by_backend
+from tests.kernel.behaviours.lab import Flow, Lab, by_backend
+from tests.kernel.behaviours.machines import INTERFACES, LAN
 from tests.kernel.behaviours.packets import Seen
 from tests.kernel.behaviours.services import FROM_NODE, HAIRPIN, HAIRPIN_NONE, NONE, POOL, REFUSED, SNAT
 
