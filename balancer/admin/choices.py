@@ -45,7 +45,8 @@ SCHEDULER_HELP = {
     ),
     Scheduler.LEAST_CONNECTIONS: (
         "Least connections: backends with fewer open connections than their weight says get more of the new"
-        " ones. Each node counts its own and adjusts every few seconds."
+        " ones. Each node counts its own and adjusts every ten seconds at most, within a fourth and four times"
+        " of each share."
     ),
 }
 SOURCE_NAT_HELP = {
