@@ -45,8 +45,8 @@ SCHEDULER_HELP = {
     ),
     Scheduler.LEAST_CONNECTIONS: (
         "Least connections: backends with fewer open connections than their weight says get more of the new"
-        " ones. Each node counts its own and adjusts every ten seconds at most; a share stays between a fourth"
-        " and four times of the declared one."
+        " ones. Each node counts its own and adjusts every ten seconds at most; a share stays between a"
+        " fourth and four times of the declared one."
     ),
 }
 SOURCE_NAT_HELP = {
