@@ -69,6 +69,7 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
             "new_per_second_per_source": optional(scalars.whole_number(1, 1_000_000)),
             "connections_per_source": optional(scalars.whole_number(1, 1_000_000)),
             "drop_invalid": scalars.boolean,
+            "syn_proxy": scalars.boolean,
         },
     ),
     "health": (
@@ -113,6 +114,7 @@ LATER: Mapping[str, object] = {
     "persistence.prefix": None,
     "source_nat.address_end": None,
     "source_nat.hairpin": False,
+    "access.syn_proxy": False,
 }
 """Keys that came after the first documents, with their defaults. They are written only where they differ, so
 that every older document keeps its bytes and its digest (ADR 0010)."""

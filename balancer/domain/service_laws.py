@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from balancer.domain.limits import (
@@ -21,6 +22,7 @@ from balancer.domain.types import (
     Persistence,
     PersistenceMode,
     PortRange,
+    Protocol,
     Scheduler,
     Service,
     SourceNatMode,
@@ -210,10 +212,19 @@ def _weights_by_turn(service: Service) -> list[tuple[int, ...]]:
     return list(turns.values())
 
 
+def _check_syn_proxy(service: Service) -> Iterator[Problem]:
+    if service.access.syn_proxy and service.protocol is not Protocol.TCP:
+        message = (
+            f"A SYN proxy is for TCP, whose connections begin with a SYN; this service is {service.protocol}."
+            " Turn it off."
+        )
+        yield Problem("access.syn_proxy", "syn-proxy-tcp", message)
+
+
 def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
-        "access": service.access not in {Access(), Access(drop_invalid=False)},
+        "access": replace(service.access, drop_invalid=True, syn_proxy=False) != Access(),
         "health": service.health != Health(),
         "all_down": service.all_down is not AllDown.KEEP,
     }
@@ -248,6 +259,7 @@ _CHECKS = (
     _check_families,
     _check_backends,
     _check_scheduler,
+    _check_syn_proxy,
     _check_later,
     _warn,
 )

@@ -109,6 +109,8 @@ class Access:
     new_per_second_per_source: int | None = None
     connections_per_source: int | None = None
     drop_invalid: bool = True
+    syn_proxy: bool = False
+    """The node completes the handshake with a client before a backend hears of it; TCP only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

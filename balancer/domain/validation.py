@@ -10,6 +10,7 @@ from itertools import product
 from balancer.domain.limits import MAX_POOLS
 from balancer.domain.problem import Problem
 from balancer.domain.service_laws import check_service
+from balancer.domain.syn_proxies import check_syn_proxies
 from balancer.domain.types import (
     Document,
     Family,
@@ -35,6 +36,7 @@ def validate_parsed(services: Mapping[str, Service]) -> tuple[Problem, ...]:
     found.extend(_check_names(services))
     found.extend(_check_overlaps(services))
     found.extend(_check_overlaps_from_node(services))
+    found.extend(check_syn_proxies(services))
     found.extend(_check_pools(services))
     return tuple(found)
 

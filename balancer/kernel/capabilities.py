@@ -14,8 +14,8 @@ from balancer.kernel.base import Flavour, KernelError, Rejected
 from balancer.kernel.flavour import tool_name
 from balancer.kernel.pyiptables import run_child
 from balancer.kernel.tools import find_tool, run_tool
-from balancer.ruleset.ir import Remember, Rule, SourceHash
-from balancer.ruleset.render import render_source_hash
+from balancer.ruleset.ir import SYN, NoTrack, Remember, Rule, SourceHash, SynProxy, TableName
+from balancer.ruleset.render import render_rule, render_source_hash
 
 CHILD_MODULE = "balancer.kernel.capabilities_child"
 TIMEOUT_SECONDS = 60
@@ -28,6 +28,7 @@ class Need(StrEnum):
     SCTP = "sctp"
     CLIENT_SETS = "client-sets"
     SOURCE_HASH = "source-hash"
+    SYN_PROXY = "syn-proxy"
 
 
 Missing = Mapping[Need, str]
@@ -69,6 +70,14 @@ _WAYS = {
         modules=_both("modules xt_cluster and, for IPv6, xt_bpf"),
         otherwise="choose another scheduler than source-hash",
     ),
+    Need.SYN_PROXY: _Way(
+        lacks="SYN proxy for iptables",
+        modules={
+            Flavour.LEGACY: "modules xt_CT, iptable_raw, ipt_SYNPROXY, and their like for IPv6",
+            Flavour.NFT: "modules xt_CT and ipt_SYNPROXY, or ip6t_SYNPROXY for IPv6",
+        },
+        otherwise="turn its SYN proxy off",
+    ),
 }
 
 
@@ -79,6 +88,7 @@ def needs_of(service: Service) -> tuple[Need, ...]:
         Need.SCTP: service.protocol is Protocol.SCTP,
         Need.CLIENT_SETS: service.persistence.mode is not PersistenceMode.NONE,
         Need.SOURCE_HASH: service.scheduler is Scheduler.SOURCE_HASH,
+        Need.SYN_PROXY: service.access.syn_proxy,
     }
     return tuple(need for need, wanted in needs.items() if wanted)
 
@@ -89,6 +99,8 @@ def need_of_rule(rule: Rule) -> Need | None:
         return Need.SCTP
     if rule.clients is not None or isinstance(rule.target, Remember):
         return Need.CLIENT_SETS
+    if isinstance(rule.target, NoTrack | SynProxy):
+        return Need.SYN_PROXY
     return Need.SOURCE_HASH if rule.source_hash is not None else None
 
 
@@ -165,6 +177,7 @@ def try_all(*, flavour: Flavour, family: Family) -> Missing:
             flavour=flavour,
             family=family,
         ),
+        Need.SYN_PROXY: _try_syn_proxy(flavour=flavour, family=family),
     }
     return {need: said for need, said in tried.items() if said is not None}
 
@@ -186,12 +199,24 @@ def _try_sets(*, flavour: Flavour, family: Family) -> str | None:
     return None
 
 
-def _try(rule: str, *, flavour: Flavour, family: Family) -> str | None:
+def _try_syn_proxy(*, flavour: Flavour, family: Family) -> str | None:
+    rules = {
+        TableName.RAW: Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=NoTrack()),
+        TableName.FILTER: Rule(protocol=Protocol.TCP, target=SynProxy(1460)),
+    }
+    for table, rule in rules.items():
+        said = _try(render_rule(rule), flavour=flavour, family=family, table=table)
+        if said is not None:
+            return said
+    return None
+
+
+def _try(rule: str, *, flavour: Flavour, family: Family, table: TableName = TableName.NAT) -> str | None:
     """What the tool said where it refused."""
     tool = tool_name(flavour=flavour, verb="restore", family=family)
     if find_tool(tool) is None:
         return f"the program {tool} is not installed"
-    text = f"*nat\n:LB-TRIAL - [0:0]\n-A LB-TRIAL {rule}\nCOMMIT\n"
+    text = f"*{table}\n:LB-TRIAL - [0:0]\n-A LB-TRIAL {rule}\nCOMMIT\n"
     done = run_tool([tool, "--noflush"], text=text)
     return None if done.code == 0 else _last_line(done.errors)
 

@@ -27,6 +27,8 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    SynProxy,
+    TcpFlags,
     Unknown,
 )
 from balancer.ruleset.names import SET_NAME_MAX
@@ -42,7 +44,9 @@ _CHAIN = re.compile(rf"{OWN_PREFIX}[A-Za-z0-9:._+@-]+")
 _BUILTIN = re.compile(r"[A-Z]{1,28}")
 _INTERFACE = re.compile(r"[A-Za-z0-9._:@-]{1,15}|[A-Za-z0-9._:@-]{0,14}\+")
 _COMMENT = re.compile(r"[A-Za-z0-9:_.-]+")
-_CT_STATES = {"NEW", "INVALID", "DNAT"}
+_CT_STATES = {"NEW", "INVALID", "DNAT", "INVALID,UNTRACKED"}
+_FLAGS = {"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ALL", "NONE"}
+MSS_MAX = 65535
 
 
 class Unfit(ValueError):
@@ -72,12 +76,7 @@ def check_builtin(name: str) -> str:
 
 
 def _objections(rule: Rule) -> Iterator[str]:
-    if rule.in_interface is not None and not _INTERFACE.fullmatch(rule.in_interface):
-        yield f"{rule.in_interface!r} cannot be an interface name"
-    if rule.destination_ports is not None:
-        yield from _port_objections(rule, rule.destination_ports)
-    if rule.ct_state is not None and rule.ct_state not in _CT_STATES:
-        yield f"unknown connection state {rule.ct_state!r}"
+    yield from _packet_objections(rule)
     if rule.connmark is not None and not _is_mark(rule.connmark):
         yield "a connection mark has 32 bits"
     if rule.statistic is not None and not _is_statistic(rule.statistic):
@@ -91,6 +90,17 @@ def _objections(rule: Rule) -> Iterator[str]:
     ):
         yield f"{rule.comment!r} cannot be a comment"
     yield from _target_objections(rule)
+
+
+def _packet_objections(rule: Rule) -> Iterator[str]:
+    if rule.in_interface is not None and not _INTERFACE.fullmatch(rule.in_interface):
+        yield f"{rule.in_interface!r} cannot be an interface name"
+    if rule.destination_ports is not None:
+        yield from _port_objections(rule, rule.destination_ports)
+    if rule.tcp_flags is not None and not (rule.protocol == "tcp" and _are_flags(rule.tcp_flags)):
+        yield "TCP has the flags FIN, SYN, RST, PSH, ACK and URG"
+    if rule.ct_state is not None and rule.ct_state not in _CT_STATES:
+        yield f"unknown connection state {rule.ct_state!r}"
 
 
 def _port_objections(rule: Rule, ports: PortRange) -> Iterator[str]:
@@ -126,6 +136,9 @@ def _translation_objections(rule: Rule) -> Iterator[str]:
         case Snat(address, last):
             if last is not None and (last.version != address.version or int(last) <= int(address)):
                 yield "a pool of addresses goes upwards"
+        case SynProxy(mss):
+            if rule.protocol != "tcp" or not 1 <= mss <= MSS_MAX:
+                yield f"a SYN proxy is for TCP, with a segment size of 1 to {MSS_MAX}"
 
 
 def _dnat_objections(rule: Rule, target: Dnat) -> Iterator[str]:
@@ -136,6 +149,10 @@ def _dnat_objections(rule: Rule, target: Dnat) -> Iterator[str]:
         yield "a range of ports goes upwards"
     if ports and rule.protocol is None:
         yield "a port to translate to needs a protocol"
+
+
+def _are_flags(flags: TcpFlags) -> bool:
+    return {*flags.among.split(","), *flags.set_flags.split(",")} <= _FLAGS
 
 
 def _is_set(name: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from balancer.domain.types import Document, Family
-from balancer.ruleset.ir import OWN_PREFIX, Ruleset, Unknown
+from balancer.ruleset.ir import OWN_PREFIX, Ruleset, TableName, Unknown
 from balancer.ruleset.parse import SavedTable, Snapshot, parse_rule
 from balancer.ruleset.render import render_rule
 from balancer.ruleset.turns import without_phase
@@ -70,13 +70,15 @@ class TablePlan:
 
 
 def want_ruleset(ruleset: Ruleset) -> Wanted:
-    return {
+    """Of a table that the ruleset does not speak of, nothing of ours is wanted."""
+    spoken_of = {
         table.name.value: WantedTable(
             chains={name: tuple(map(render_rule, rules)) for name, rules in table.chains.items()},
             jumps=table.jumps,
         )
         for table in ruleset.tables
     }
+    return spoken_of | {name: WantedTable() for name in TableName if name not in spoken_of}
 
 
 def order_tables(wanted: Wanted, *, document: Document) -> Wanted:
@@ -87,8 +89,11 @@ def order_tables(wanted: Wanted, *, document: Document) -> Wanted:
 
 
 def want_nothing() -> Wanted:
-    """For removal: nat first, so that nothing is redirected to where filter no longer accepts it."""
-    return {"nat": WantedTable(), "filter": WantedTable()}
+    """For removal: nat first, so that nothing is redirected to where filter no longer accepts it.
+
+    Before it raw, so that nothing is left to a SYN proxy that is no longer there.
+    """
+    return {"raw": WantedTable(), "nat": WantedTable(), "filter": WantedTable()}
 
 
 def want_own_part(snapshot: Snapshot) -> Wanted:
@@ -104,9 +109,16 @@ def want_own_part(snapshot: Snapshot) -> Wanted:
 
 
 def make_plan(*, snapshot: Snapshot, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
-    """One plan for each table that needs a commit, in the order of `wanted`."""
-    plans = (_plan_table(name, snapshot.table(name), want, family) for name, want in wanted.items())
+    """One plan for each table that needs a commit, in the order of `wanted`; raw first where it loses rules:
+    what it keeps from connection tracking must not outlast the SYN proxy that it is for."""
+    plans = [_plan_table(name, snapshot.table(name), want, family) for name, want in wanted.items()]
+    plans.sort(key=lambda plan: not (plan.table == TableName.RAW and _takes_out(plan, snapshot)))
     return tuple(plan for plan in plans if not plan.is_empty)
+
+
+def _takes_out(plan: TablePlan, snapshot: Snapshot) -> bool:
+    have = snapshot.table(plan.table).chains
+    return bool(plan.delete) or any(set(have.get(c, ())) - set(rules) for c, rules in plan.write.items())
 
 
 def find_foreign_references(*, snapshot: Snapshot, plans: tuple[TablePlan, ...]) -> tuple[str, ...]:

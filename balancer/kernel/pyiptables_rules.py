@@ -12,6 +12,7 @@ from balancer.kernel.plan import JumpEdit, TablePlan
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
+    SYN_PROXY_SCALE,
     Accept,
     Chance,
     Dnat,
@@ -20,6 +21,7 @@ from balancer.ruleset.ir import (
     Jump,
     Mark,
     Masquerade,
+    NoTrack,
     Nth,
     Reject,
     Remember,
@@ -28,6 +30,7 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    SynProxy,
 )
 from balancer.ruleset.render import render_destination, render_pool
 
@@ -73,13 +76,7 @@ def build_rule(rule: Rule) -> iptc.Rule:
 
 
 def _add_matches(built: iptc.Rule, rule: Rule) -> None:
-    if rule.destination_ports is not None and rule.protocol is not None:
-        first, last = rule.destination_ports.first, rule.destination_ports.last
-        _match(built, rule.protocol.value, dport=f"{first}:{last}" if last != first else str(first))
-    if rule.destination_local:
-        _match(built, "addrtype", dst_type="LOCAL")
-    if rule.ct_state is not None:
-        _match(built, "conntrack", ctstate=rule.ct_state)
+    _add_packet_matches(built, rule)
     if rule.connmark is not None:
         _match(built, "connmark", mark=_mark(rule.connmark))
     if rule.clients is not None:
@@ -96,18 +93,34 @@ def _add_matches(built: iptc.Rule, rule: Rule) -> None:
         _match(built, "comment", comment=rule.comment)
 
 
+def _add_packet_matches(built: iptc.Rule, rule: Rule) -> None:
+    if rule.protocol is not None and (rule.destination_ports or rule.tcp_flags):
+        _add_protocol_match(built.create_match(rule.protocol.value), rule)
+    if rule.destination_local:
+        _match(built, "addrtype", dst_type="LOCAL")
+    if rule.source_elsewhere:
+        _match(built, "addrtype", src_type="!LOCAL")
+    if rule.ct_state is not None:
+        _match(built, "conntrack", ctstate=rule.ct_state)
+
+
+def _add_protocol_match(match: iptc.Match, rule: Rule) -> None:
+    if rule.destination_ports is not None:
+        first, last = rule.destination_ports.first, rule.destination_ports.last
+        match.set_parameter("dport", f"{first}:{last}" if last != first else str(first))
+    if rule.tcp_flags is not None:
+        flags = rule.tcp_flags
+        match.set_parameter("tcp_flags", [*("!" * flags.negated), flags.among, flags.set_flags])
+
+
 def _set_target(built: iptc.Rule, rule: Rule) -> None:
     match rule.target:
         case Jump(chain):
             built.create_target(chain)
         case Goto(chain):
             built.create_target(chain, goto=True)
-        case Accept():
-            built.create_target("ACCEPT")
-        case Drop():
-            built.create_target("DROP")
-        case Return():
-            built.create_target("RETURN")
+        case Accept() | Drop() | Return():
+            built.create_target(type(rule.target).__name__.upper())
         case Reject(kind):
             built.create_target("REJECT").set_parameter("reject_with", kind.value)
         case SetConnMark(mark):
@@ -117,8 +130,21 @@ def _set_target(built: iptc.Rule, rule: Rule) -> None:
             target.set_parameter("add_set", [clients, "src"])
             target.set_parameter("exist")
             target.set_parameter("timeout", str(timeout))
+        case NoTrack() | SynProxy():
+            _set_proxy(built, rule.target)
         case _:
             _set_translation(built, rule.target)
+
+
+def _set_proxy(built: iptc.Rule, target: NoTrack | SynProxy) -> None:
+    if isinstance(target, NoTrack):
+        built.create_target("CT").set_parameter("notrack")
+        return
+    made = built.create_target("SYNPROXY")
+    made.set_parameter("sack_perm")
+    made.set_parameter("timestamp")
+    made.set_parameter("wscale", str(SYN_PROXY_SCALE))
+    made.set_parameter("mss", str(target.mss))
 
 
 def _set_translation(built: iptc.Rule, target: Dnat | Snat | Masquerade) -> None:

@@ -13,6 +13,8 @@ from balancer.domain.types import Family, Protocol
 from balancer.kernel.base import KernelError
 from balancer.kernel.pyiptables import run_child
 from balancer.ruleset.ir import (
+    NO_SYN,
+    SYN,
     Accept,
     Chance,
     Dnat,
@@ -21,6 +23,7 @@ from balancer.ruleset.ir import (
     Jump,
     Mark,
     Masquerade,
+    NoTrack,
     Nth,
     PortRange,
     Reject,
@@ -32,6 +35,7 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    SynProxy,
     Table,
     TableName,
 )
@@ -60,6 +64,8 @@ EVERY_FORM = Ruleset(
                     Rule(ct_state="DNAT", connmark=Mark(0x10000000, 0x50000000), target=Accept()),
                 ),
                 "LB-INPUT": (
+                    Rule(protocol=Protocol.TCP, ct_state="INVALID,UNTRACKED", target=Jump("LB-SYN")),
+                    Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, ct_state="NEW", target=Jump("LB-SYN")),
                     Rule(ct_state="INVALID", target=Jump("LB-D-test")),
                     Rule(protocol=Protocol.TCP, connmark=_MARK, target=Reject(RejectWith.TCP_RESET)),
                     Rule(connmark=_MARK, target=Reject(RejectWith.ICMP_PORT_UNREACHABLE)),
@@ -72,6 +78,9 @@ EVERY_FORM = Ruleset(
                         target=Reject(RejectWith.TCP_RESET),
                     ),
                 ),
+                "LB-SYN": (
+                    Rule(protocol=Protocol.TCP, destination_ports=PortRange(80, 80), target=SynProxy(1460)),
+                ),
             },
             (("INPUT", "LB-INPUT"), ("FORWARD", "LB-FORWARD"), ("OUTPUT", "LB-OUTPUT")),
         ),
@@ -82,6 +91,7 @@ EVERY_FORM = Ruleset(
                     Rule(target=Remember(_CLIENTS, 300)),
                     Rule(protocol=Protocol.TCP, target=Dnat(IPv4Address("192.0.2.6"), None)),
                 ),
+                "LB-OUTPUT": (Rule(protocol=Protocol.TCP, source_elsewhere=True, target=Goto("LB-S-test")),),
                 "LB-POSTROUTING": (
                     Rule(
                         ct_state="DNAT",
@@ -137,7 +147,22 @@ EVERY_FORM = Ruleset(
                     Rule(target=Accept()),
                 ),
             },
-            (("PREROUTING", "LB-PREROUTING"), ("POSTROUTING", "LB-POSTROUTING")),
+            (("PREROUTING", "LB-PREROUTING"), ("POSTROUTING", "LB-POSTROUTING"), ("OUTPUT", "LB-OUTPUT")),
+        ),
+        Table(
+            TableName.RAW,
+            {
+                "LB-PREROUTING": (Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=Jump("LB-SYN")),),
+                "LB-SYN": (
+                    Rule(
+                        protocol=Protocol.TCP,
+                        destination_ports=PortRange(80, 81),
+                        tcp_flags=SYN,
+                        target=NoTrack(),
+                    ),
+                ),
+            },
+            (("PREROUTING", "LB-PREROUTING"),),
         ),
     ),
 )

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from balancer.domain.types import Document
 from balancer.kernel.base import Flavour, KernelError
-from balancer.kernel.capabilities import Missing, need_of_rule, try_all
+from balancer.kernel.capabilities import Missing, Need, need_of_rule, try_all
 from balancer.kernel.client_sets import client_sets_for
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.plan import describe_difference, make_plan, want_ruleset
 from balancer.kernel.pyiptables import PythonIptablesDriver
 from balancer.kernel.scratch import in_scratch_namespace
 from balancer.kernel.selftest import EVERY_FORM
-from balancer.ruleset.ir import Ruleset, Table
+from balancer.ruleset.ir import Ruleset, Table, TableName
 from balancer.ruleset.parse import Snapshot, own_chains
 
 WAIT_SECONDS = 5
@@ -39,7 +39,10 @@ def without(ruleset: Ruleset, missing: Missing) -> Ruleset:
         }
         return replace(table, chains=chains)
 
-    return replace(ruleset, tables=tuple(carried(table) for table in ruleset.tables))
+    tables = [
+        table for table in ruleset.tables if table.name is not TableName.RAW or Need.SYN_PROXY not in missing
+    ]
+    return replace(ruleset, tables=tuple(map(carried, tables)))
 
 
 def _try_every_form(forms: Ruleset) -> str | None:

@@ -6,6 +6,7 @@ nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection a
 filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets
         LB-FORWARD      sent to a service; FORWARD also accepts balanced connections, whatever its policy
         LB-OUTPUT       refuses what the node itself sends to a service without a usable backend
+raw     LB-PREROUTING   only with services that have a SYN proxy (syn_proxy.py)
 
 docs/design/ruleset.md explains each rule.
 """
@@ -15,7 +16,7 @@ from ipaddress import ip_network
 from itertools import groupby
 
 from balancer.domain.types import Document, Family, Protocol, Service
-from balancer.ruleset import marks, names
+from balancer.ruleset import marks, names, syn_proxy
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
 from balancer.ruleset.ir import (
     Accept,
@@ -54,7 +55,9 @@ def compile_document(document: Document, *, family: Family = Family.IPV4) -> Rul
     established connections of a service that has gone are still accepted in FORWARD.
     """
     services = tuple(s for s in document.services if s.enabled and s.family is family)
-    return Ruleset(family=family, tables=(_filter(services, family), _nat(services, family)))
+    raw = syn_proxy.raw_table(services)
+    tables = _filter(services, family), _nat(services, family), *((raw,) if raw is not None else ())
+    return Ruleset(family=family, tables=tables)
 
 
 def _nat(services: tuple[Service, ...], family: Family) -> Table:
@@ -69,7 +72,11 @@ def _nat(services: tuple[Service, ...], family: Family) -> Table:
         # 127.0.0.1 is the node's own affair: what comes from there cannot leave the machine.
         own = Rule(destination=_LOOPBACK[family], target=Return())
         chains.update(found | {names.OUTPUT: (own, *found[names.OUTPUT])})
-    jumps = _NAT_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
+    proxied = syn_proxy.output_chains(services)
+    if proxied:
+        own_rules = chains.get(names.OUTPUT, ())
+        chains.update(proxied | {names.OUTPUT: (syn_proxy.output_jump(), *own_rules)})
+    jumps = _NAT_JUMPS + (_FROM_NODE_JUMPS if from_node or proxied else ())
     return Table(TableName.NAT, dict(sorted(chains.items())), jumps)
 
 
@@ -111,15 +118,18 @@ def _filter(services: tuple[Service, ...], family: Family) -> Table:
     balanced = Rule(
         ct_state="DNAT", connmark=Mark(MARK_BALANCED, MARK_BALANCED | MARK_REFUSE), target=Accept()
     )
-    chains[names.INPUT] = (*invalid, *_refuse(family))
-    chains[names.FORWARD] = (balanced, *invalid, *_refuse(family))
+    proxies = syn_proxy.proxy_chains(services)
+    chains.update(proxies)
+    before = (*(syn_proxy.proxy_jumps() if proxies else ()), *invalid)
+    chains[names.INPUT] = (*before, *_refuse(family))
+    chains[names.FORWARD] = (balanced, *before, *_refuse(family))
     from_node = any(service.from_node for service in services)
     if from_node:
         # Only what begins: a refusal has the mark of what it refuses, and passes OUTPUT and, where the node
         # refuses itself, INPUT.
         begins = tuple(replace(rule, ct_state="NEW") for rule in _refuse(family))
         chains[names.OUTPUT] = begins
-        chains[names.INPUT] = (*invalid, *begins)
+        chains[names.INPUT] = (*before, *begins)
     jumps = _FILTER_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
     return Table(TableName.FILTER, dict(sorted(chains.items())), jumps)
 

@@ -47,7 +47,7 @@ class _Scope:
     chains: Chains
     target: Callable[[Service], Target]
     interface: str
-    """Empty for what the node itself sends."""
+    """For the names of chains; empty for what the node itself sends."""
     protocol: Protocol
 
     def leaf(self, place: _Place) -> Rule:
@@ -63,24 +63,27 @@ class _Scope:
 
 
 def dispatch(
-    services: Iterable[Service], *, root: str, target: Callable[[Service], Target]
+    services: Iterable[Service], *, root: str, target: Callable[[Service], Target], label: str = ""
 ) -> dict[str, tuple[Rule, ...]]:
-    """Chains that lead from `root` to `target(service)`. `root` is always among them, maybe empty."""
+    """Chains that lead from `root` to `target(service)`. `root` is always among them, maybe empty.
+
+    `label` keeps the names of two trees in one table apart.
+    """
     chains: Chains = {}
     by_interface: dict[str, list[Service]] = defaultdict(list)
     for service in services:
         for interface in service.interfaces:
             by_interface[interface].append(service)
-    chains[root] = _interfaces(sorted(by_interface), dict(by_interface), chains, target)
+    chains[root] = _interfaces(sorted(by_interface), dict(by_interface), chains, target, label=label)
     return chains
 
 
 def dispatch_from_node(
-    services: Iterable[Service], *, root: str, target: Callable[[Service], Target]
+    services: Iterable[Service], *, root: str, target: Callable[[Service], Target], label: str = ""
 ) -> dict[str, tuple[Rule, ...]]:
     """The same for what the node itself sends, which comes in on no interface."""
     chains: Chains = {}
-    chains[root] = tuple(_protocols("", list(services), chains, target))
+    chains[root] = tuple(_protocols("", list(services), chains, target, label))
     return chains
 
 
@@ -115,34 +118,36 @@ def _interfaces(
     chains: Chains,
     target: Callable[[Service], Target],
     depth: int = 0,
+    *,
+    label: str,
 ) -> tuple[Rule, ...]:
     """Rules for sorted interface names; more than FAN_OUT of them split by the next letter of the name."""
     if len(interfaces) <= FAN_OUT:
-        return tuple(rule for i in interfaces for rule in _protocols(i, services[i], chains, target))
+        return tuple(rule for i in interfaces for rule in _protocols(i, services[i], chains, target, label))
     rules: list[Rule] = []
     depth = max(depth, len(_common_prefix(interfaces)))
     for prefix, group in groupby(interfaces, key=lambda name: name[: depth + 1]):
         members = list(group)
         if len(members) == 1:
-            rules.extend(_protocols(members[0], services[members[0]], chains, target))
+            rules.extend(_protocols(members[0], services[members[0]], chains, target, label))
             continue
         prefix = _common_prefix(members)
-        chain = names.interfaces_chain(prefix)
-        chains[chain] = _interfaces(members, services, chains, target, len(prefix))
+        chain = names.interfaces_chain(label + prefix)
+        chains[chain] = _interfaces(members, services, chains, target, len(prefix), label=label)
         rules.append(Rule(in_interface=f"{prefix}+", target=Goto(chain)))
     return tuple(rules)
 
 
 def _protocols(
-    interface: str, services: list[Service], chains: Chains, target: Callable[[Service], Target]
+    interface: str, services: list[Service], chains: Chains, target: Callable[[Service], Target], label: str
 ) -> list[Rule]:
     rules: list[Rule] = []
     for protocol in sorted({service.protocol for service in services}):
-        scope = _Scope(chains, target, interface, protocol)
+        scope = _Scope(chains, target, label + interface, protocol)
         segments = _segments([service for service in services if service.protocol is protocol])
         found = _ports(scope, segments)
         if len(found) > FAN_OUT or len(segments) > FAN_OUT:
-            chain = names.endpoint_chain(interface, protocol)
+            chain = names.endpoint_chain(scope.interface, protocol)
             chains[chain] = found
             found = (Rule(protocol=protocol, target=Goto(chain)),)
         rules.extend(replace(rule, in_interface=interface or None) for rule in found)

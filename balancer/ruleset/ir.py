@@ -21,6 +21,7 @@ KERNEL_PROBABILITY_UNITS = 2**31
 class TableName(StrEnum):
     FILTER = "filter"
     NAT = "nat"
+    RAW = "raw"
 
 
 class RejectWith(StrEnum):
@@ -80,6 +81,21 @@ class SourceHash:
 
 
 HASH_FAN_OUT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TcpFlags:
+    """Matches where, of the flags in `among`, just those in `set_flags` are set; `negated`: where not so."""
+
+    among: str
+    """`FIN,SYN,RST,ACK`: spelled as iptables-save does."""
+    set_flags: str
+    negated: bool = False
+
+
+SYN = TcpFlags("FIN,SYN,RST,ACK", "SYN")
+"""`--syn` of iptables-extensions(8): how a connection begins."""
+NO_SYN = TcpFlags(SYN.among, SYN.set_flags, negated=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +172,37 @@ class Remember:
     timeout: int
 
 
-Target = Jump | Goto | Accept | Drop | Return | Reject | Dnat | Masquerade | Snat | SetConnMark | Remember
+@dataclass(frozen=True, slots=True)
+class NoTrack:
+    """The packet is kept from connection tracking; only in the table raw."""
+
+
+@dataclass(frozen=True, slots=True)
+class SynProxy:
+    """Answers the SYN instead of the server, and the server's part only once the client has answered."""
+
+    mss: int
+    """What it announces to the client, with a window scale of SYN_PROXY_SCALE, SACK and timestamps."""
+
+
+SYN_PROXY_SCALE = 7
+
+
+Target = (
+    Jump
+    | Goto
+    | Accept
+    | Drop
+    | Return
+    | Reject
+    | Dnat
+    | Masquerade
+    | Snat
+    | SetConnMark
+    | Remember
+    | NoTrack
+    | SynProxy
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +216,13 @@ class Rule:
     """A trailing `+` matches every interface that begins so."""
     protocol: Protocol | None = None
     destination_ports: PortRange | None = None
+    tcp_flags: TcpFlags | None = None
     destination_local: bool = False
     """`addrtype --dst-type LOCAL`: the destination is an address of this machine."""
+    source_elsewhere: bool = False
+    """`addrtype ! --src-type LOCAL`: the source is no address of this machine."""
     ct_state: str | None = None
-    """NEW, INVALID or DNAT."""
+    """NEW, INVALID, DNAT, or `INVALID,UNTRACKED`."""
     connmark: Mark | None = None
     clients: str | None = None
     """The source address is in this set of clients."""
@@ -202,7 +251,7 @@ class Table:
 class Ruleset:
     family: Family
     tables: tuple[Table, ...]
-    """In the order in which they are brought in: filter, then nat."""
+    """In the order in which they are brought in: filter, then nat, then raw where that is used."""
 
     def table(self, name: TableName) -> Table:
         return next(table for table in self.tables if table.name is name)

@@ -19,6 +19,7 @@ from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     OWN_PREFIX,
+    SYN_PROXY_SCALE,
     Accept,
     Chance,
     Dnat,
@@ -27,6 +28,7 @@ from balancer.ruleset.ir import (
     Jump,
     Mark,
     Masquerade,
+    NoTrack,
     Nth,
     PortRange,
     Reject,
@@ -38,9 +40,11 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    SynProxy,
     Table,
     TableName,
     Target,
+    TcpFlags,
     Unknown,
 )
 from balancer.ruleset.render import render_rule
@@ -189,11 +193,27 @@ class _Reader:
         found: dict[str, Any] = {}
         while self._words:
             word = self._words.pop()
-            key, value = self._option(word)
-            if key in found:
-                raise ValueError(f"{key} twice")
-            found[key] = value
+            for key, value in self._options(word):
+                if key in found:
+                    raise ValueError(f"{key} twice")
+                found[key] = value
         return Rule(**found)
+
+    def _options(self, word: str) -> list[tuple[str, object]]:
+        if word == "-m" and self._words[-1] in set(Protocol):
+            self._words.pop()
+            return self._protocol_match()
+        return [self._option(word)]
+
+    def _protocol_match(self) -> list[tuple[str, object]]:
+        found: list[tuple[str, object]] = []
+        if self._words[-1] == "--dport":
+            first, _, last = self._value("--dport").partition(":")
+            found.append(("destination_ports", PortRange(int(first), int(last or first))))
+        if self._words[-1] in {"!", "--tcp-flags"}:
+            negated = self._words[-1] == "!" and bool(self._words.pop())
+            found.append(("tcp_flags", TcpFlags(self._value("--tcp-flags"), self._words.pop(), negated)))
+        return found
 
     def _option(self, word: str) -> tuple[str, object]:
         match word:
@@ -215,11 +235,8 @@ class _Reader:
 
     def _match(self, name: str) -> tuple[str, object]:
         match name:
-            case "tcp" | "udp" | "sctp":
-                first, _, last = self._value("--dport").partition(":")
-                return "destination_ports", PortRange(int(first), int(last or first))
             case "addrtype":
-                return "destination_local", self._value("--dst-type") == "LOCAL"
+                return self._address_type(), True
             case "conntrack":
                 return "ct_state", self._value("--ctstate")
             case "connmark":
@@ -238,6 +255,16 @@ class _Reader:
             case "statistic":
                 return "statistic", self._statistic(self._value("--mode"))
         raise ValueError(name)
+
+    def _address_type(self) -> str:
+        if self._words[-1] == "!":
+            self._expect("!")
+            self._expect("--src-type")
+            self._expect("LOCAL")
+            return "source_elsewhere"
+        self._expect("--dst-type")
+        self._expect("LOCAL")
+        return "destination_local"
 
     def _statistic(self, mode: str) -> Nth | Chance:
         if mode == "nth":
@@ -263,9 +290,19 @@ class _Reader:
                 return Reject(RejectWith(self._value("--reject-with")))
             case "CONNMARK":
                 return SetConnMark(_mark(self._value("--set-xmark")))
+            case "CT":
+                self._expect("--notrack")
+                return NoTrack()
+            case "SYNPROXY":
+                return self._syn_proxy()
         if name.startswith(OWN_PREFIX):
             return Jump(name)
         return self._translation(name)
+
+    def _syn_proxy(self) -> SynProxy:
+        for word in ("--sack-perm", "--timestamp", "--wscale", str(SYN_PROXY_SCALE)):
+            self._expect(word)
+        return SynProxy(int(self._value("--mss")))
 
     def _translation(self, name: str) -> Target:
         match name:

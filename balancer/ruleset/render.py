@@ -8,6 +8,7 @@ from balancer.ruleset.address_bpf import bytecode
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
+    SYN_PROXY_SCALE,
     Accept,
     Chance,
     Dnat,
@@ -16,6 +17,7 @@ from balancer.ruleset.ir import (
     Jump,
     Mark,
     Masquerade,
+    NoTrack,
     Nth,
     Reject,
     Remember,
@@ -25,8 +27,10 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    SynProxy,
     Table,
     Target,
+    TcpFlags,
 )
 
 
@@ -51,18 +55,23 @@ def render_chain(name: str, rules: tuple[Rule, ...]) -> list[str]:
 def render_rule(rule: Rule) -> str:
     """All that follows the name of the chain."""
     words = [spell(value) for name, spell in _CONDITIONS if (value := getattr(rule, name)) is not None]
-    if rule.destination_ports is not None:
+    if rule.destination_ports is not None or rule.tcp_flags is not None:
         # The match is that of the protocol, and stands right behind it.
-        words.insert(words.index(f"-p {rule.protocol}") + 1, _ports(rule))
+        words.insert(words.index(f"-p {rule.protocol}") + 1, _protocol_match(rule))
     return " ".join([*filter(None, words), _target(rule.target)])
 
 
-def _ports(rule: Rule) -> str:
-    ports = rule.destination_ports
-    assert ports is not None
-    return f"-m {rule.protocol} --dport {ports.first}" + (
-        f":{ports.last}" if ports.last != ports.first else ""
-    )
+def _protocol_match(rule: Rule) -> str:
+    words = [f"-m {rule.protocol}"]
+    if (ports := rule.destination_ports) is not None:
+        words.append(f"--dport {ports.first}" + (f":{ports.last}" if ports.last != ports.first else ""))
+    if rule.tcp_flags is not None:
+        words.append(_tcp_flags(rule.tcp_flags))
+    return " ".join(words)
+
+
+def _tcp_flags(flags: TcpFlags) -> str:
+    return f"{'! ' if flags.negated else ''}--tcp-flags {flags.among} {flags.set_flags}"
 
 
 def _statistic(statistic: Nth | Chance) -> str:
@@ -95,6 +104,10 @@ def _target(target: Target) -> str:
             return f"-j CONNMARK --set-xmark {_mark(mark)}"
         case Remember(clients, timeout):
             return f"-j SET --add-set {clients} src --exist --timeout {timeout}"
+        case NoTrack():
+            return "-j CT --notrack"
+        case SynProxy(mss):
+            return f"-j SYNPROXY --sack-perm --timestamp --wscale {SYN_PROXY_SCALE} --mss {mss}"
         case _:
             return _translation(target)
 
@@ -138,6 +151,7 @@ _CONDITIONS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("in_interface", "-i {}".format),
     ("protocol", "-p {}".format),
     ("destination_local", lambda wanted: "-m addrtype --dst-type LOCAL" if wanted else ""),
+    ("source_elsewhere", lambda wanted: "-m addrtype ! --src-type LOCAL" if wanted else ""),
     ("ct_state", "-m conntrack --ctstate {}".format),
     ("connmark", lambda mark: f"-m connmark --mark {_mark(mark)}"),
     ("clients", "-m set --match-set {} src".format),

@@ -15,6 +15,7 @@ from balancer.ruleset.compile import compile_document
 from balancer.ruleset.hashing import part_of_address
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
+    SYN,
     Accept,
     Chance,
     Dnat,
@@ -22,6 +23,7 @@ from balancer.ruleset.ir import (
     Goto,
     Jump,
     Masquerade,
+    NoTrack,
     Nth,
     Reject,
     Remember,
@@ -30,6 +32,7 @@ from balancer.ruleset.ir import (
     Ruleset,
     SetConnMark,
     Snat,
+    SynProxy,
     TableName,
     Target,
 )
@@ -93,7 +96,10 @@ class Trace:
 
 
 def trace_packet(ruleset: Ruleset, packet: Packet) -> Trace:
-    """Follow a packet through nat PREROUTING, filter INPUT or FORWARD, and nat POSTROUTING."""
+    """Follow a packet through nat PREROUTING, filter INPUT or FORWARD, and nat POSTROUTING.
+
+    One that a SYN proxy answers goes on as the proxy's own, from OUTPUT, when the client has answered.
+    """
     return _Walk(ruleset, packet).run()
 
 
@@ -136,8 +142,12 @@ class _Walk:
         self._packet = packet
         self._steps: list[Step] = []
         self._service: str | None = None
+        self._untracked = self._from_proxy = False
 
     def run(self) -> Trace:
+        if self._packet.interface is not None and self._is_proxied():
+            self._packet, self._from_proxy = replace(self._packet, interface=None), True
+        self._untracked = False
         entry = "OUTPUT" if self._packet.interface is None else "PREROUTING"
         ends = self._enter(TableName.NAT, entry, _Flow(Fraction(1)))
         backends: dict[tuple[Address, int], Fraction] = defaultdict(Fraction)
@@ -173,6 +183,13 @@ class _Walk:
             steps=tuple(self._steps),
         )
 
+    def _is_proxied(self) -> bool:
+        """Whether the packet is kept from connection tracking, and a SYN proxy takes it."""
+        whole = _Flow(Fraction(1))
+        ends = self._enter(TableName.RAW, "PREROUTING", whole)
+        self._untracked = any(isinstance(target, NoTrack) for target, _ in ends.done)
+        return self._untracked and isinstance(self._filter(whole), SynProxy)
+
     def _filter(self, flow: _Flow) -> Target | None:
         if self._packet.interface is None:
             builtin = "OUTPUT"
@@ -188,7 +205,8 @@ class _Walk:
 
     def _enter(self, name: TableName, builtin: str, flow: _Flow) -> _Ends:
         ends = _Ends(passed=[flow])
-        for jump_from, chain in self._ruleset.table(name).jumps:
+        found = next((table for table in self._ruleset.tables if table.name is name), None)
+        for jump_from, chain in found.jumps if found is not None else ():
             if jump_from == builtin:
                 entered, ends.passed = ends.passed, []
                 for one in entered:
@@ -238,7 +256,7 @@ class _Walk:
                 yield hit
             case Dnat():
                 ends.done.append((rule.target, replace(hit, to=rule.target)))
-            case Accept() | Drop() | Reject() | Masquerade() | Snat():
+            case Accept() | Drop() | Reject() | Masquerade() | Snat() | NoTrack() | SynProxy():
                 ends.done.append((rule.target, hit))
 
     def _taken(self, rule: Rule, flow: _Flow) -> Fraction:
@@ -279,9 +297,16 @@ class _Walk:
             and (rule.destination is None or packet.destination in rule.destination)
             and (ports is None or ports.first <= packet.port <= ports.last)
             and (not rule.destination_local or packet.destination_local)
-            and (rule.ct_state in {None, "NEW"} or (rule.ct_state == "DNAT" and flow.to is not None))
+            and rule.tcp_flags in {None, SYN}
+            and (not rule.source_elsewhere or packet.interface is not None or self._from_proxy)
+            and (rule.ct_state is None or rule.ct_state in self._states(flow))
             and (rule.connmark is None or flow.mark & rule.connmark.mask == rule.connmark.value)
         )
+
+    def _states(self, flow: _Flow) -> set[str]:
+        if self._untracked:
+            return {"INVALID,UNTRACKED"}
+        return {"NEW"} if flow.to is None else {"NEW", "DNAT"}
 
 
 def _alike(flows: list[_Flow]) -> list[list[_Flow]]:
