@@ -14,7 +14,16 @@ from balancer.kernel.base import Flavour, KernelError, Rejected
 from balancer.kernel.flavour import tool_name
 from balancer.kernel.pyiptables import run_child
 from balancer.kernel.tools import find_tool, run_tool
-from balancer.ruleset.ir import SYN, NoTrack, Remember, Rule, SourceHash, SynProxy, TableName
+from balancer.ruleset.ir import (
+    SYN,
+    NoTrack,
+    Remember,
+    Rule,
+    SourceHash,
+    StripTimestamps,
+    SynProxy,
+    TableName,
+)
 from balancer.ruleset.render import render_rule, render_source_hash
 
 CHILD_MODULE = "balancer.kernel.capabilities_child"
@@ -73,8 +82,8 @@ _WAYS = {
     Need.SYN_PROXY: _Way(
         lacks="SYN proxy for iptables",
         modules={
-            Flavour.LEGACY: "modules xt_CT, iptable_raw, ipt_SYNPROXY, and their like for IPv6",
-            Flavour.NFT: "modules xt_CT and ipt_SYNPROXY, or ip6t_SYNPROXY for IPv6",
+            Flavour.LEGACY: "modules xt_CT, iptable_raw, xt_TCPOPTSTRIP, ipt_SYNPROXY or ip6t_SYNPROXY",
+            Flavour.NFT: "modules xt_CT, xt_TCPOPTSTRIP, ipt_SYNPROXY or ip6t_SYNPROXY",
         },
         otherwise="turn its SYN proxy off",
     ),
@@ -99,7 +108,7 @@ def need_of_rule(rule: Rule) -> Need | None:
         return Need.SCTP
     if rule.clients is not None or isinstance(rule.target, Remember):
         return Need.CLIENT_SETS
-    if isinstance(rule.target, NoTrack | SynProxy):
+    if isinstance(rule.target, NoTrack | SynProxy | StripTimestamps):
         return Need.SYN_PROXY
     return Need.SOURCE_HASH if rule.source_hash is not None else None
 
@@ -203,6 +212,7 @@ def _try_syn_proxy(*, flavour: Flavour, family: Family) -> str | None:
     rules = {
         TableName.RAW: Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=NoTrack()),
         TableName.FILTER: Rule(protocol=Protocol.TCP, target=SynProxy(1460)),
+        TableName.MANGLE: Rule(protocol=Protocol.TCP, target=StripTimestamps()),
     }
     for table, rule in rules.items():
         said = _try(render_rule(rule), flavour=flavour, family=family, table=table)

@@ -93,7 +93,7 @@ def want_nothing() -> Wanted:
 
     Before it raw, so that nothing is left to a SYN proxy that is no longer there.
     """
-    return {"raw": WantedTable(), "nat": WantedTable(), "filter": WantedTable()}
+    return {name: WantedTable() for name in ("raw", "nat", "filter", "mangle")}
 
 
 def want_own_part(snapshot: Snapshot) -> Wanted:

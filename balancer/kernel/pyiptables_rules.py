@@ -30,9 +30,10 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    StripTimestamps,
     SynProxy,
 )
-from balancer.ruleset.render import render_destination, render_pool
+from balancer.ruleset.render import TIMESTAMPS, render_destination, render_pool
 
 
 def edit_table(table: iptc.Table, plan: TablePlan, rules: dict[str, list[Rule]]) -> None:
@@ -130,21 +131,24 @@ def _set_target(built: iptc.Rule, rule: Rule) -> None:
             target.set_parameter("add_set", [clients, "src"])
             target.set_parameter("exist")
             target.set_parameter("timeout", str(timeout))
-        case NoTrack() | SynProxy():
+        case NoTrack() | SynProxy() | StripTimestamps():
             _set_proxy(built, rule.target)
         case _:
             _set_translation(built, rule.target)
 
 
-def _set_proxy(built: iptc.Rule, target: NoTrack | SynProxy) -> None:
-    if isinstance(target, NoTrack):
-        built.create_target("CT").set_parameter("notrack")
-        return
-    made = built.create_target("SYNPROXY")
-    made.set_parameter("sack_perm")
-    made.set_parameter("timestamp")
-    made.set_parameter("wscale", str(SYN_PROXY_SCALE))
-    made.set_parameter("mss", str(target.mss))
+def _set_proxy(built: iptc.Rule, target: NoTrack | SynProxy | StripTimestamps) -> None:
+    match target:
+        case NoTrack():
+            built.create_target("CT").set_parameter("notrack")
+        case StripTimestamps():
+            built.create_target("TCPOPTSTRIP").set_parameter("strip_options", str(TIMESTAMPS))
+        case SynProxy(mss):
+            made = built.create_target("SYNPROXY")
+            made.set_parameter("sack_perm")
+            made.set_parameter("timestamp")
+            made.set_parameter("wscale", str(SYN_PROXY_SCALE))
+            made.set_parameter("mss", str(mss))
 
 
 def _set_translation(built: iptc.Rule, target: Dnat | Snat | Masquerade) -> None:

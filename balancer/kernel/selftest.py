@@ -13,6 +13,7 @@ from balancer.domain.types import Family, Protocol
 from balancer.kernel.base import KernelError
 from balancer.kernel.pyiptables import run_child
 from balancer.ruleset.ir import (
+    ACK,
     NO_SYN,
     SYN,
     Accept,
@@ -35,6 +36,7 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    StripTimestamps,
     SynProxy,
     Table,
     TableName,
@@ -148,6 +150,22 @@ EVERY_FORM = Ruleset(
                 ),
             },
             (("PREROUTING", "LB-PREROUTING"), ("POSTROUTING", "LB-POSTROUTING"), ("OUTPUT", "LB-OUTPUT")),
+        ),
+        Table(
+            TableName.MANGLE,
+            {
+                "LB-OUTPUT": (
+                    Rule(
+                        protocol=Protocol.TCP,
+                        tcp_flags=ACK,
+                        source_elsewhere=True,
+                        ct_state="DNAT",
+                        connmark=Mark(0x10000000, 0x10000000),
+                        target=StripTimestamps(),
+                    ),
+                ),
+            },
+            (("OUTPUT", "LB-OUTPUT"),),
         ),
         Table(
             TableName.RAW,

@@ -6,7 +6,7 @@ nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection a
 filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets
         LB-FORWARD      sent to a service; FORWARD also accepts balanced connections, whatever its policy
         LB-OUTPUT       refuses what the node itself sends to a service without a usable backend
-raw     LB-PREROUTING   only with services that have a SYN proxy (syn_proxy.py)
+raw     LB-PREROUTING   only with services that have a SYN proxy, as LB-OUTPUT in mangle (syn_proxy.py)
 
 docs/design/ruleset.md explains each rule.
 """
@@ -55,9 +55,13 @@ def compile_document(document: Document, *, family: Family = Family.IPV4) -> Rul
     established connections of a service that has gone are still accepted in FORWARD.
     """
     services = tuple(s for s in document.services if s.enabled and s.family is family)
-    raw = syn_proxy.raw_table(services)
-    tables = _filter(services, family), _nat(services, family), *((raw,) if raw is not None else ())
-    return Ruleset(family=family, tables=tables)
+    tables = (
+        syn_proxy.mangle_table(services),
+        _filter(services, family),
+        _nat(services, family),
+        syn_proxy.raw_table(services),
+    )
+    return Ruleset(family=family, tables=tuple(table for table in tables if table is not None))
 
 
 def _nat(services: tuple[Service, ...], family: Family) -> Table:

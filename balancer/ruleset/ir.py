@@ -21,6 +21,7 @@ KERNEL_PROBABILITY_UNITS = 2**31
 class TableName(StrEnum):
     FILTER = "filter"
     NAT = "nat"
+    MANGLE = "mangle"
     RAW = "raw"
 
 
@@ -96,6 +97,7 @@ class TcpFlags:
 SYN = TcpFlags("FIN,SYN,RST,ACK", "SYN")
 """`--syn` of iptables-extensions(8): how a connection begins."""
 NO_SYN = TcpFlags(SYN.among, SYN.set_flags, negated=True)
+ACK = TcpFlags(SYN.among, "ACK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,11 @@ class SynProxy:
 SYN_PROXY_SCALE = 7
 
 
+@dataclass(frozen=True, slots=True)
+class StripTimestamps:
+    """Takes TCP's option of timestamps out of a packet; only in the table mangle."""
+
+
 Target = (
     Jump
     | Goto
@@ -202,6 +209,7 @@ Target = (
     | Remember
     | NoTrack
     | SynProxy
+    | StripTimestamps
 )
 
 
@@ -251,7 +259,7 @@ class Table:
 class Ruleset:
     family: Family
     tables: tuple[Table, ...]
-    """In the order in which they are brought in: filter, then nat, then raw where that is used."""
+    """In the order in which they are brought in: filter, nat; mangle before and raw behind, where used."""
 
     def table(self, name: TableName) -> Table:
         return next(table for table in self.tables if table.name is name)

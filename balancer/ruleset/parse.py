@@ -40,6 +40,7 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    StripTimestamps,
     SynProxy,
     Table,
     TableName,
@@ -47,7 +48,7 @@ from balancer.ruleset.ir import (
     TcpFlags,
     Unknown,
 )
-from balancer.ruleset.render import render_rule
+from balancer.ruleset.render import TIMESTAMPS, render_rule
 
 # Everything at which str.splitlines() splits.
 _SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -293,6 +294,10 @@ class _Reader:
             case "CT":
                 self._expect("--notrack")
                 return NoTrack()
+            case "TCPOPTSTRIP":
+                self._expect("--strip-options")
+                self._expect(str(TIMESTAMPS))
+                return StripTimestamps()
             case "SYNPROXY":
                 return self._syn_proxy()
         if name.startswith(OWN_PREFIX):

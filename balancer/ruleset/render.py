@@ -27,11 +27,15 @@ from balancer.ruleset.ir import (
     SetConnMark,
     Snat,
     SourceHash,
+    StripTimestamps,
     SynProxy,
     Table,
     Target,
     TcpFlags,
 )
+
+TIMESTAMPS = 8
+"""The kind of TCP's option (RFC 7323)."""
 
 
 def render_ruleset(ruleset: Ruleset) -> str:
@@ -106,6 +110,8 @@ def _target(target: Target) -> str:
             return f"-j SET --add-set {clients} src --exist --timeout {timeout}"
         case NoTrack():
             return "-j CT --notrack"
+        case StripTimestamps():
+            return f"-j TCPOPTSTRIP --strip-options {TIMESTAMPS}"
         case SynProxy(mss):
             return f"-j SYNPROXY --sack-perm --timestamp --wscale {SYN_PROXY_SCALE} --mss {mss}"
         case _:

@@ -4,6 +4,7 @@ raw     PREROUTING  a SYN to a proxied service is kept from connection tracking
 filter  INPUT and FORWARD  SYNPROXY answers it with a cookie, and the client's ACK, which belongs to no known
                     connection, with a SYN of its own, from the client's address to the service
 nat     OUTPUT      where that SYN is given its backend, as a client's own would be in PREROUTING
+mangle  OUTPUT      the proxy's ACK to the backend loses its timestamps: the kernel writes a wrong one into it
 
 docs/design/ruleset.md, "SYN proxy".
 """
@@ -12,17 +13,20 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from balancer.domain.types import Family, Protocol, Service
-from balancer.ruleset import names
+from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
 from balancer.ruleset.ir import (
+    ACK,
     NO_SYN,
     SYN,
     Accept,
     Goto,
     Jump,
+    Mark,
     NoTrack,
     Return,
     Rule,
+    StripTimestamps,
     SynProxy,
     Table,
     TableName,
@@ -51,6 +55,25 @@ def raw_table(services: tuple[Service, ...]) -> Table | None:
     chains = dispatch(near, root=names.SYN, target=lambda s: NoTrack() if is_proxied(s) else Return())
     chains[names.PREROUTING] = (Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=Jump(names.SYN)),)
     return Table(TableName.RAW, dict(sorted(chains.items())), (("PREROUTING", names.PREROUTING),))
+
+
+def mangle_table(services: tuple[Service, ...]) -> Table | None:
+    """The proxy's ACK echoes a timestamp that the kernel has adjusted once too often (nf_synproxy_core.c).
+
+    Since Linux 6.15 (3ba075278c11) a server takes no such ACK, and now and then a connection waited for more
+    than a second, until the server repeated its part. Without a timestamp the ACK is taken.
+    """
+    if not any(map(is_proxied, services)):
+        return None
+    own = Rule(
+        protocol=Protocol.TCP,
+        tcp_flags=ACK,
+        source_elsewhere=True,
+        ct_state="DNAT",
+        connmark=Mark(marks.BALANCED, marks.BALANCED),
+        target=StripTimestamps(),
+    )
+    return Table(TableName.MANGLE, {names.OUTPUT: (own,)}, (("OUTPUT", names.OUTPUT),))
 
 
 def proxy_chains(services: tuple[Service, ...]) -> Chains:

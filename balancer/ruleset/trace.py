@@ -32,6 +32,7 @@ from balancer.ruleset.ir import (
     Ruleset,
     SetConnMark,
     Snat,
+    StripTimestamps,
     SynProxy,
     TableName,
     Target,
@@ -252,7 +253,7 @@ class _Walk:
                 ends.passed.append(hit)
             case SetConnMark(mark):
                 yield replace(hit, mark=(hit.mark & ~mark.mask) ^ mark.value)
-            case Remember():
+            case Remember() | StripTimestamps():
                 yield hit
             case Dnat():
                 ends.done.append((rule.target, replace(hit, to=rule.target)))

@@ -21,7 +21,6 @@ from tests.kernel.attacks.scene import NOBODY, Scene
 from tests.kernel.behaviours.packets import ETHERTYPES, open_wire
 
 PACKETS = 20_000
-_TIMEOUT = 3.0
 _ROOT = FilePath(__file__).resolve().parents[3]
 
 
@@ -38,14 +37,16 @@ class Outcome:
     """SYNs of the flood that a backend got."""
 
 
-def flood(scene: Scene, *, port: int, rate: int, seconds: float, honest: int) -> Outcome:
-    """`honest` connections, spread over the time of the flood; each has three seconds to be answered."""
+def flood(
+    scene: Scene, *, port: int, rate: int, seconds: float, honest: int, timeout: float = 3.0
+) -> Outcome:
+    """`honest` connections, spread over the time of the flood; each has `timeout` seconds to be answered."""
     took: list[float] = []
 
     def ask() -> None:
         began = time.monotonic()
         try:
-            with scene.connect(port, timeout=_TIMEOUT) as one:
+            with scene.connect(port, timeout=timeout) as one:
                 one.sendall(b"ping")
                 if one.recv(4) == b"ping":
                     took.append(time.monotonic() - began)

@@ -185,12 +185,21 @@ class Scene:
             lines = run(*words, "-L", "PREROUTING", "-n", "-v", "-x").splitlines()
         return next(int(line.split()[0]) for line in lines if str(sources) in line)
 
+    def answer_without_cookies(self) -> None:
+        """Backends that have no SYN cookies of their own, and a short queue."""
+        with self.backend.entered():
+            FilePath("/proc/sys/net/ipv4/tcp_syncookies").write_text("0")
+
     def connect(self, port: int, *, timeout: float = _WAIT) -> socket.socket:
         """An honest client's connection."""
         with self.client.entered():
             opened = socket.socket(self._inet, socket.SOCK_STREAM)
         opened.settimeout(timeout)
-        opened.connect((self.service, port))
+        try:
+            opened.connect((self.service, port))
+        except OSError:
+            opened.close()
+            raise
         return opened
 
     def ask(self, port: int) -> bool:

@@ -1,28 +1,12 @@
 """Malformed packets at a service with `drop_invalid`, its default, and at one with a SYN proxy."""
 
-from collections.abc import Iterator
-from itertools import product
-
 import pytest
 
-from balancer.domain.types import Family
-from balancer.kernel.base import Flavour
 from tests.kernel.attacks.craft import SYN, TCP, ip, tcp
 from tests.kernel.attacks.kinds import kinds
 from tests.kernel.attacks.scene import PLAIN, PROXIED, Scene
 
 pytestmark = pytest.mark.kernel
-CELLS = tuple(product(Flavour, Family))
-
-
-@pytest.fixture(params=CELLS, ids=lambda cell: "-".join(cell), scope="module")
-def scene(
-    request: pytest.FixtureRequest, machine: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    flavour, family = request.param
-    built = Scene(flavour=flavour, family=family, directory=tmp_path_factory.mktemp("scene"))
-    yield built
-    built.close()
 
 
 @pytest.mark.parametrize("port", [PLAIN, PROXIED], ids=["plain", "proxied"])

@@ -1,0 +1,34 @@
+"""A flood of SYNs at a service with a SYN proxy, and at one without. `script/bench attacks` measures more."""
+
+import os
+
+import pytest
+
+from tests.kernel.attacks.conftest import CELLS
+from tests.kernel.attacks.flood import flood
+from tests.kernel.attacks.scene import PLAIN, PROXIED, Scene
+
+pytestmark = pytest.mark.kernel
+CAMPAIGN = bool(os.environ.get("LBADMIN_CAMPAIGN"))
+SECONDS, RATE, HONEST = (20.0, 30_000, 600) if CAMPAIGN else (1.0, 15_000, 60)
+
+
+def test_honest_connections_work_through_a_flood_that_a_syn_proxy_keeps_from_the_backends(
+    scene: Scene,
+) -> None:
+    scene.answer_without_cookies()
+    found = flood(scene, port=PROXIED, rate=RATE, seconds=SECONDS, honest=HONEST)
+    assert found.sent > RATE * SECONDS / 2
+    assert found.came == 0
+    assert found.answered >= 0.9 * found.tried
+
+
+@pytest.mark.parametrize("scene", CELLS[-1:], ids=["nft-ipv6"], indirect=True)
+def test_without_a_syn_proxy_the_same_flood_reaches_the_backends_and_honest_clients_wait(
+    scene: Scene,
+) -> None:
+    """So that the other test shows what the proxy does, and not what the lab can bear."""
+    scene.answer_without_cookies()
+    found = flood(scene, port=PLAIN, rate=RATE, seconds=0.5, honest=10, timeout=1.0)
+    assert found.came == found.sent
+    assert found.answered < 0.9 * found.tried
