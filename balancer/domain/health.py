@@ -27,7 +27,8 @@ class HealthState(StrEnum):
 class Result:
     """Of one check."""
 
-    good: bool
+    good: bool | None
+    """None: the check could not be made, which says nothing about the backend."""
     reason: str
     """What was tried, what came of it and how long it took; never empty."""
     warning: str = ""

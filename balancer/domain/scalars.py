@@ -24,7 +24,9 @@ _PORTS = re.compile(r"([1-9]\d{0,4})(?:-([1-9]\d{0,4}))?")
 _URL_PATH = re.compile(r"/[!-~]{0,1023}")
 _STATUS_RANGES = re.compile(r"[1-5]\d\d(-[1-5]\d\d)?(,[1-5]\d\d(-[1-5]\d\d)?)*")
 # RFC 9110, 7.2: a host as in a URI, and perhaps a port. Nothing here can end a header's line.
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[1-9]\d{0,4})?")
+_HOST = re.compile(
+    r"(?:([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)|\[([0-9A-Fa-f:.]+)\])(?::([1-9]\d{0,4}))?"
+)
 _MAX_BODY_TEXT = 200
 _MAX_STATUS_RANGES = 200
 
@@ -257,13 +259,23 @@ def read_status_ranges(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def host_header(value: object) -> str:
-    if not isinstance(value, str) or (value and not _HOST.fullmatch(value)):
+    if not isinstance(value, str) or (value and not _is_host(value)):
         raise Invalid(
             "host",
             "must be a name or an address, with a port where it is needed, such as www.example.net or"
             f" [2001:db8::1]:8080, not {describe(value)}.",
         )
     return value
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+    if found is None or int(found[3] or 1) > 65535 or len(found[1] or "") > 253:
+        return False
+    try:
+        return found[2] is None or ip_address(found[2]).version == 6
+    except ValueError:
+        return False
 
 
 def body_text(value: object) -> str:
