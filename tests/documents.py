@@ -147,7 +147,7 @@ def any_source_nat_data(draw: st.DrawFn, scene: Scene) -> Data:
 
 
 @st.composite
-def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
+def any_service_data(draw: st.DrawFn, name: str, scene: Scene, *, proxies: bool = True) -> Data:
     """A service with every option that there is; it may collide with others."""
     near = st.integers(8000, 8080)
     port = draw(st.one_of(st.sampled_from(_PORTS), near, near, st.integers(1, 60000)))
@@ -156,12 +156,13 @@ def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
     addresses = draw(st.lists(st.sampled_from(scene.virtual), max_size=3, unique=True))
     interface, *interfaces = draw(st.lists(_mostly(*INTERFACES), min_size=1, max_size=3, unique=True))
     persistence = draw(_mostly({}, {"mode": "source", "prefix": draw(st.sampled_from(scene.prefixes))}))
+    protocol = draw(_mostly("udp", "tcp", "sctp"))
     return service_data(
         name,
         enabled=draw(_mostly(True, False)),
         interface=interface,
         additional_interfaces=interfaces,
-        protocol=draw(_mostly("udp", "tcp", "sctp")),
+        protocol=protocol,
         address=addresses[0] if addresses else None,
         additional_addresses=addresses[1:],
         port=port,
@@ -172,13 +173,18 @@ def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
         slow_start=draw(_mostly(0, 30)) if scheduler in {"random", "least-connections"} else 0,
         persistence=persistence,
         source_nat=draw(any_source_nat_data(scene)),
-        access={"drop_invalid": draw(st.booleans())},
+        access={
+            "drop_invalid": draw(st.booleans()),
+            "syn_proxy": proxies and protocol == "tcp" and draw(st.booleans()),
+        },
         backends=draw(any_backends_data(scene, port, scheduler)),
     )
 
 
 @st.composite
-def any_documents(draw: st.DrawFn, family: Family | None = None, max_services: int = 6) -> Document:
+def any_documents(
+    draw: st.DrawFn, family: Family | None = None, max_services: int = 6, proxies: bool = True
+) -> Document:
     """Valid documents with every scheduler and option, of one family or of both.
 
     Services that would collide with those before them are left out.
@@ -186,7 +192,7 @@ def any_documents(draw: st.DrawFn, family: Family | None = None, max_services: i
     taken: list[Data] = []
     for index in range(draw(st.integers(1, max_services))):
         of = family or draw(st.sampled_from(list(Family)))
-        data = draw(any_service_data(f"s{index}", SCENES[of]))
+        data = draw(any_service_data(f"s{index}", SCENES[of], proxies=proxies))
         if not problems_of(*taken, data):
             taken.append(data)
     return document(*taken)
