@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
+from balancer.domain.access_laws import check_access
 from balancer.domain.limits import (
     BITS,
     HASH_SLOTS,
@@ -14,7 +15,6 @@ from balancer.domain.limits import (
 )
 from balancer.domain.problem import Problem, Severity
 from balancer.domain.types import (
-    Access,
     AllDown,
     Family,
     Health,
@@ -213,12 +213,10 @@ def _weights_by_turn(service: Service) -> list[tuple[int, ...]]:
 def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
-        "access": service.access not in {Access(), Access(drop_invalid=False)},
         "health": service.health != Health(),
         "all_down": service.all_down is not AllDown.KEEP,
     }
     what = {
-        "access": "Access lists and limits",
         "health": "Health checks",
         "all_down": f"all_down {service.all_down}",
     }
@@ -248,6 +246,7 @@ _CHECKS = (
     _check_families,
     _check_backends,
     _check_scheduler,
+    check_access,
     _check_later,
     _warn,
 )
