@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
+from balancer.domain.limits import BURST_SECONDS
 from balancer.domain.problem import Problem, Severity
 from balancer.domain.types import Access, Family, Network, Service
 
@@ -36,8 +37,8 @@ def _check_families(service: Service) -> Iterator[Problem]:
         for place, (index, network) in enumerate(strange[:_TOLD], start=1):
             more = len(strange) - _TOLD
             message = (
-                f"{network} is an {_NAMES[network.version]} network, but the service is {_NAMES[wanted]}: none"
-                " of its clients is in there. Leave it out."
+                f"{network} is an {_NAMES[network.version]} network, but the service is {_NAMES[wanted]}:"
+                " none of its clients is in there. Leave it out."
             )
             if place == _TOLD and more > 0:
                 message += f" So are {more} more entries behind this one."
@@ -48,12 +49,14 @@ def _check_unused(access: Access) -> Iterator[Problem]:
     if access.new_burst is not None and access.new_per_second_per_source is None:
         message = "A burst belongs to a number of new connections per second; give that too, or leave it out."
         yield Problem("access.new_burst", "unused", message)
-    if access.new_burst is not None and access.new_burst < (access.new_per_second_per_source or 0):
-        message = (
-            f"The burst must be {access.new_per_second_per_source} (the new connections of a second) or more;"
-            " with less, nobody would reach that number."
-        )
-        yield Problem("access.new_burst", "range", message)
+    elif access.new_burst is not None:
+        rate = access.new_per_second_per_source or 1
+        if not rate <= access.new_burst <= rate * BURST_SECONDS:
+            message = (
+                f"The burst must be from {rate} to {rate * BURST_SECONDS} (the new connections of 1 to"
+                f" {BURST_SECONDS} seconds), not {access.new_burst}."
+            )
+            yield Problem("access.new_burst", "range", message)
     quiet = Access(drop_invalid=False, log_refused=True)
     if access == quiet:
         message = "The service refuses nobody, so there is nothing to log. Turn log_refused off."

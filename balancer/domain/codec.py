@@ -325,9 +325,7 @@ def _canonical(service: Service) -> Service:
     """Sorted only after validation, so that Problems count backends and networks as the input does."""
     backends = sorted(service.backends, key=lambda b: (b.address.version, int(b.address), b.port))
     allow, deny = (_each_once(networks) for networks in (service.access.allow, service.access.deny))
-    return replace(
-        service, backends=tuple(backends), access=replace(service.access, allow=allow, deny=deny)
-    )
+    return replace(service, backends=tuple(backends), access=replace(service.access, allow=allow, deny=deny))
 
 
 def _each_once(networks: tuple[Network, ...]) -> tuple[Network, ...]:

@@ -17,6 +17,8 @@ MAX_NETWORKS = 20_000
 """Entries of an allow or deny list."""
 MAX_NEW_PER_SECOND = 10_000
 MAX_NEW_BURST = 100_000
+BURST_SECONDS = 60
+"""A source is remembered until its burst has come back: a long burst would fill the kernel's table."""
 MIN_BURST = 5
 """A browser begins six connections or so at once."""
 SOURCE_BITS = {Family.IPV4: 32, Family.IPV6: 64}
@@ -29,6 +31,12 @@ SLOW_STARTERS = frozenset({Scheduler.RANDOM, Scheduler.LEAST_CONNECTIONS})
 def round_robin_slots(weights: tuple[int, ...]) -> int:
     """Connections in one whole cycle: the weights divided by their greatest common divisor, added up."""
     return sum(weights) // reduce(gcd, weights) if weights else 0
+
+
+def rate_of_kernel(per_second: int) -> int:
+    """The rate that the kernel keeps: it counts whole millionths of a second between two connections
+    (XT_HASHLIMIT_SCALE_v2 in net/netfilter/xt_hashlimit.c). Exact up to 1,000."""
+    return 1_000_000 // (1_000_000 // per_second)
 
 
 def burst_of(access: Access) -> int:

@@ -2,8 +2,8 @@
 
 nat     LB-S-<service>  first asks LB-A-<service>, which sends what it refuses to LB-DENIED: marked, and on to
                         the filter table without DNAT
-mangle  LB-LIMITS       with limits of connections: finds the service behind DNAT, by where the client sent its
-                        first packet; LB-C-<service> counts and drops
+mangle  LB-LIMITS       with limits of connections: finds the service behind DNAT, by where the client sent
+                        its first packet; LB-C-<service> counts and drops
 
 What LB-A- and LB-C- hold follows from the access rules alone, so that no other change starts their counters
 anew.
@@ -12,8 +12,8 @@ anew.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from balancer.domain.limits import BITS, SOURCE_BITS, burst_of
-from balancer.domain.types import Family, Network, Protocol, Service
+from balancer.domain.limits import BITS, SOURCE_BITS, burst_of, rate_of_kernel
+from balancer.domain.types import Network, Protocol, Service
 from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch
 from balancer.ruleset.ir import (
@@ -43,7 +43,6 @@ Chains = dict[str, tuple[Rule, ...]]
 
 LOGGED = AtMost(per_second=1, burst=10)
 """Lines for each service and reason."""
-_SCALE = 1_000_000
 _JUMPS = (("FORWARD", names.LIMITS), ("INPUT", names.LIMITS))
 """INPUT: a backend may be an address of the node itself."""
 
@@ -116,11 +115,6 @@ def limits_table(services: tuple[Service, ...]) -> Table | None:
     balanced = Mark(marks.BALANCED, marks.BALANCED | marks.REFUSE)
     chains[names.LIMITS] = (Rule(ct_state="NEW", connmark=balanced, target=Jump(names.LIMITED)),)
     return Table(TableName.MANGLE, dict(sorted(chains.items())), _JUMPS)
-
-
-def rate_of_kernel(per_second: int) -> int:
-    """The rate that the kernel keeps: it counts in whole 1/1,000,000 between two connections."""
-    return _SCALE // (_SCALE // per_second)
 
 
 def _access_rules(service: Service) -> list[Rule]:

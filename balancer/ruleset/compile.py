@@ -67,8 +67,8 @@ def _nat(services: tuple[Service, ...], family: Family) -> Table:
     chains = dispatch(services, root=names.PREROUTING, target=_to_service)
     for service in services:
         chains.update(service_chains(service, pools))
-        own = names.service_chain(service.name)
-        chains[own] = (*access.asks_access(service), *chains[own])
+        chain = names.service_chain(service.name)
+        chains[chain] = (*access.asks_access(service), *chains[chain])
         chains.update(access.access_chains(service))
     chains.update(_postrouting(pools))
     from_node = tuple(service for service in services if service.from_node)

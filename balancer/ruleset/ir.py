@@ -107,6 +107,12 @@ class Faster:
     bits: int
     """Sources whose addresses begin with the same bits are one."""
 
+    @property
+    def expire_ms(self) -> int:
+        """A source is forgotten when its whole burst would have come back, and no sooner: whoever is unknown
+        has a whole one."""
+        return (-(-self.burst // self.per_second) + 1) * 1000
+
 
 @dataclass(frozen=True, slots=True)
 class MoreThan:

@@ -50,12 +50,11 @@ from balancer.ruleset.ir import (
     Unknown,
 )
 from balancer.ruleset.networks import family_of_list, is_named_rightly
-from balancer.ruleset.render import HTABLE_MAX, LIST_LINE, render_rule
+from balancer.ruleset.render import HTABLE_MAX, LIST_LINE, NOT_SYN, render_rule
 
 # Everything at which str.splitlines() splits.
 _SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _DESTINATION = re.compile(r"(\[[0-9a-f:.]+\]|[0-9.]+):(\d+)(?:-(\d+)/(\d+))?")
-_LIMITS = {"hashlimit", "connlimit", "limit"}
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -139,7 +138,8 @@ def parse_ruleset(text: str, *, family: Family) -> Ruleset:
     lists = _read_lists(text, family=family)
     named = {r.listed.name for t in tables for rules in t.chains.values() for r in rules if r.listed}
     if lists.keys() != named:
-        raise Unparsable(f"The rules name other lists than those that follow: {sorted(lists.keys() ^ named)[0]}.")
+        strange = sorted(lists.keys() ^ named)[0]
+        raise Unparsable(f"The rules name other lists than those that follow them: {strange}.")
     return Ruleset(family=family, tables=tuple(tables), lists=lists)
 
 
@@ -244,29 +244,19 @@ class _Reader:
 
     def _match(self, name: str) -> tuple[str, object]:
         match name:
-            case "tcp" if self._words[-1] == "!":
-                for word in ("!", "--tcp-flags", "FIN,SYN,RST,ACK,URG", "SYN"):
-                    self._expect(word)
-                return "not_syn", True
             case "tcp" | "udp" | "sctp":
-                return "destination_ports", _ports(self._value("--dport"))
+                return self._ports_or_flags()
             case "addrtype":
                 return "destination_local", self._value("--dst-type") == "LOCAL"
-            case "conntrack" if self._words[-1] == "--ctstate":
-                return "ct_state", self._value("--ctstate")
             case "conntrack":
-                return "original", self._original()
+                return self._conntrack()
             case "connmark":
                 return "connmark", _mark(self._value("--mark"))
             case "comment":
                 return "comment", self._value("--comment")
             case "set":
-                outside = self._skip("!")
-                name = self._value("--match-set")
-                self._expect("src")
-                is_list = outside or family_of_list(name) is not None
-                return ("listed", Listed(name, outside)) if is_list else ("clients", name)
-            case _ if name in _LIMITS:
+                return self._set()
+            case "hashlimit" | "connlimit" | "limit":
                 return self._limit(name)
             case "bpf":
                 seed, mask = read_bytecode(self._value("--bytecode"), seeds=SEEDS)
@@ -276,6 +266,25 @@ class _Reader:
             case "statistic":
                 return "statistic", self._statistic(self._value("--mode"))
         raise ValueError(name)
+
+    def _ports_or_flags(self) -> tuple[str, object]:
+        if not self._skip("!"):
+            return "destination_ports", _ports(self._value("--dport"))
+        for word in ("--tcp-flags", *NOT_SYN):
+            self._expect(word)
+        return "not_syn", True
+
+    def _set(self) -> tuple[str, object]:
+        outside = self._skip("!")
+        name = self._value("--match-set")
+        self._expect("src")
+        is_list = outside or family_of_list(name) is not None
+        return ("listed", Listed(name, outside)) if is_list else ("clients", name)
+
+    def _conntrack(self) -> tuple[str, object]:
+        if self._skip("--ctstate"):
+            return "ct_state", self._words.pop()
+        return "original", self._original()
 
     def _original(self) -> Original:
         destination = ports = None
@@ -303,8 +312,12 @@ class _Reader:
         name = self._value("--hashlimit-name")
         for word in ("--hashlimit-htable-max", str(HTABLE_MAX)):
             self._expect(word)
+        expire = int(self._value("--hashlimit-htable-expire"))
         bits = int(self._words.pop()) if self._skip("--hashlimit-srcmask") else 32
-        return Faster(name, rate, burst, bits)
+        faster = Faster(name, rate, burst, bits)
+        if faster.expire_ms != expire:
+            raise ValueError("remembered for another time")
+        return faster
 
     def _statistic(self, mode: str) -> Nth | Chance:
         if mode == "nth":

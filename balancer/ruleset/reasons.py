@@ -46,7 +46,7 @@ def reason_of(rule: Rule) -> Reason | None:
 def reasons_of(ruleset: Ruleset, services: Iterable[str]) -> Mapping[Place, tuple[str, Reason]]:
     """Every rule that refuses: where it is -> the name of its service, and the reason.
 
-    What the counters of the rules with equal service and reason have counted belongs together: INVALID packets
+    What the counters of rules with equal service and reason have counted belongs together: INVALID packets
     have a rule for each port, address and interface of the service.
     """
     return dict(_find(ruleset, tuple(services)))

@@ -35,12 +35,12 @@ from balancer.ruleset.ir import (
     Target,
 )
 
-
 LIST_LINE = "# "
 """How a line begins that says what is in a list."""
 HTABLE_MAX = 262_144
 """Sources that hashlimit keeps at once. Each takes some 100 bytes; the packets of more are dropped."""
-_NOT_SYN = "-m tcp ! --tcp-flags FIN,SYN,RST,ACK,URG SYN"
+NOT_SYN = ("FIN,SYN,RST,ACK,URG", "SYN")
+"""The flags that are looked at, and those that have to be set in the first packet of a connection."""
 
 
 def render_ruleset(ruleset: Ruleset) -> str:
@@ -78,7 +78,7 @@ def render_rule(rule: Rule) -> str:
         # The match is that of the protocol, and stands right behind it.
         words.insert(words.index(f"-p {rule.protocol}") + 1, _ports(rule))
     if rule.not_syn:
-        words.insert(words.index(f"-p {rule.protocol}") + 1, _NOT_SYN)
+        words.insert(words.index(f"-p {rule.protocol}") + 1, f"-m tcp ! --tcp-flags {' '.join(NOT_SYN)}")
     return " ".join([*filter(None, words), _target(rule.target)])
 
 
@@ -120,7 +120,8 @@ def _faster(faster: Faster) -> str:
     mask = "" if faster.bits == 32 else f" --hashlimit-srcmask {faster.bits}"
     return (
         f"-m hashlimit --hashlimit-above {faster.per_second}/sec --hashlimit-burst {faster.burst}"
-        f" --hashlimit-mode srcip --hashlimit-name {faster.name} --hashlimit-htable-max {HTABLE_MAX}{mask}"
+        f" --hashlimit-mode srcip --hashlimit-name {faster.name} --hashlimit-htable-max {HTABLE_MAX}"
+        f" --hashlimit-htable-expire {faster.expire_ms}{mask}"
     )
 
 
