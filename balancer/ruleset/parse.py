@@ -258,11 +258,8 @@ class _Reader:
                 return self._set()
             case "hashlimit" | "connlimit" | "limit":
                 return self._limit(name)
-            case "bpf":
-                seed, mask = read_bytecode(self._value("--bytecode"), seeds=SEEDS)
-                return "source_hash", SourceHash(seed, mask, ipv6=True)
-            case "cluster":
-                return "source_hash", self._source_hash()
+            case "bpf" | "cluster":
+                return "source_hash", self._source_hash(ipv6=name == "bpf")
             case "statistic":
                 return "statistic", self._statistic(self._value("--mode"))
         raise ValueError(name)
@@ -325,7 +322,9 @@ class _Reader:
         units = round(float(self._value("--probability")) * KERNEL_PROBABILITY_UNITS)
         return Chance(Fraction(units, KERNEL_PROBABILITY_UNITS))
 
-    def _source_hash(self) -> SourceHash:
+    def _source_hash(self, *, ipv6: bool) -> SourceHash:
+        if ipv6:
+            return SourceHash(*read_bytecode(self._value("--bytecode"), seeds=SEEDS), ipv6=True)
         mask = int(self._value("--cluster-local-nodemask"), 16)
         if int(self._value("--cluster-total-nodes")) != HASH_FAN_OUT:
             raise ValueError("another number of parts")

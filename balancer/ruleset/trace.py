@@ -82,8 +82,6 @@ class Trace:
     """Backend endpoint -> share, in the order of the addresses."""
     refused: Fraction
     dropped: Fraction
-    why: Reason | None
-    """Why the service drops or refuses, where it does."""
     unmatched: Fraction
     """Not ours: goes on as if there were no balancer."""
     masqueraded: bool
@@ -91,6 +89,8 @@ class Trace:
     rewritten_to: str | None
     """The address or the pool that every balanced connection gets as its source; None where there is none."""
     steps: tuple[Step, ...]
+    why: Reason | None = None
+    """Why the service drops or refuses, where it does."""
 
     @property
     def matched(self) -> bool:
