@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 
+from balancer.domain.access_laws import check_access
 from balancer.domain.health_laws import check_health
 from balancer.domain.limits import (
     BITS,
@@ -16,7 +16,6 @@ from balancer.domain.limits import (
 )
 from balancer.domain.problem import Problem, Severity
 from balancer.domain.types import (
-    Access,
     AllDown,
     Family,
     Persistence,
@@ -214,16 +213,21 @@ def _check_syn_proxy(service: Service) -> Iterator[Problem]:
             " Turn it off."
         )
         yield Problem("access.syn_proxy", "syn-proxy-tcp", message)
+    access = service.access
+    if access.syn_proxy and (access.connections_per_source, access.connections_per_backend) != (None, None):
+        message = (
+            "Connections are counted where they pass the node, which those of a SYN proxy begin elsewhere."
+            " Turn the SYN proxy off, or take connections_per_source and connections_per_backend out."
+        )
+        yield Problem("access.syn_proxy", "syn-proxy-limits", message)
 
 
 def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
-        "access": replace(service.access, drop_invalid=True, syn_proxy=False) != Access(),
         "all_down": service.all_down is not AllDown.KEEP,
     }
     what = {
-        "access": "Access lists and limits",
         "all_down": f"all_down {service.all_down}",
     }
     for path, wanted in later.items():
@@ -253,6 +257,7 @@ _CHECKS = (
     _check_backends,
     _check_scheduler,
     _check_syn_proxy,
+    check_access,
     _check_later,
     _warn,
 )

@@ -15,6 +15,8 @@ from balancer.ruleset.parse import SavedTable, Snapshot, parse_rule
 from balancer.ruleset.render import render_rule
 from balancer.ruleset.turns import without_phase
 
+_TABLES = ("mangle", "filter", "nat", "raw")
+"""In the order in which they are brought in."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 Rules = tuple[str, ...]
@@ -70,15 +72,14 @@ class TablePlan:
 
 
 def want_ruleset(ruleset: Ruleset) -> Wanted:
-    """Of a table that the ruleset does not speak of, nothing of ours is wanted."""
-    spoken_of = {
+    """Nothing of ours in a table that the ruleset does not have: limits that have gone leave none behind."""
+    return dict.fromkeys(_TABLES, WantedTable()) | {
         table.name.value: WantedTable(
             chains={name: tuple(map(render_rule, rules)) for name, rules in table.chains.items()},
             jumps=table.jumps,
         )
         for table in ruleset.tables
     }
-    return spoken_of | {name: WantedTable() for name in TableName if name not in spoken_of}
 
 
 def order_tables(wanted: Wanted, *, document: Document) -> Wanted:
@@ -93,7 +94,7 @@ def want_nothing() -> Wanted:
 
     Before it raw, so that nothing is left to a SYN proxy that is no longer there.
     """
-    return {name: WantedTable() for name in ("raw", "nat", "filter", "mangle")}
+    return dict.fromkeys(reversed(_TABLES), WantedTable())
 
 
 def want_own_part(snapshot: Snapshot) -> Wanted:

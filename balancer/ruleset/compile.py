@@ -1,5 +1,6 @@
 """A document becomes a ruleset. Pure and deterministic: equal documents give equal bytes.
 
+mangle  LB-LIMITS       counts connections, where a service limits them (`access`)
 nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection and picks a backend (DNAT)
         LB-OUTPUT       the same for what the node itself sends, where a service takes that
         LB-POSTROUTING  rewrites the source of the connections that are marked for it
@@ -16,11 +17,10 @@ from ipaddress import ip_network
 from itertools import groupby
 
 from balancer.domain.types import Document, Family, Protocol, Service
-from balancer.ruleset import marks, names, syn_proxy
+from balancer.ruleset import access, marks, names, syn_proxy
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
 from balancer.ruleset.ir import (
     Accept,
-    Drop,
     Goto,
     Jump,
     Mark,
@@ -56,12 +56,16 @@ def compile_document(document: Document, *, family: Family = Family.IPV4) -> Rul
     """
     services = tuple(s for s in document.services if s.enabled and s.family is family)
     tables = (
-        syn_proxy.mangle_table(services),
+        _mangle(services),
         _filter(services, family),
         _nat(services, family),
         syn_proxy.raw_table(services),
     )
-    return Ruleset(family=family, tables=tuple(table for table in tables if table is not None))
+    return Ruleset(
+        family=family,
+        tables=tuple(table for table in tables if table is not None),
+        lists=access.lists_of(services),
+    )
 
 
 def _nat(services: tuple[Service, ...], family: Family) -> Table:
@@ -69,6 +73,10 @@ def _nat(services: tuple[Service, ...], family: Family) -> Table:
     chains = dispatch(services, root=names.PREROUTING, target=_to_service)
     for service in services:
         chains.update(service_chains(service, pools))
+        chain = names.service_chain(service.name)
+        first = *syn_proxy.not_yet(service), *access.asks_access(service)
+        chains[chain] = (*first, *chains[chain])
+        chains.update(access.access_chains(service))
     chains.update(_postrouting(pools))
     from_node = tuple(service for service in services if service.from_node)
     if from_node:
@@ -82,6 +90,15 @@ def _nat(services: tuple[Service, ...], family: Family) -> Table:
         chains.update(proxied | {names.OUTPUT: (syn_proxy.output_jump(), *own_rules)})
     jumps = _NAT_JUMPS + (_FROM_NODE_JUMPS if from_node or proxied else ())
     return Table(TableName.NAT, dict(sorted(chains.items())), jumps)
+
+
+def _mangle(services: tuple[Service, ...]) -> Table | None:
+    found = [table for table in (access.limits_table(services), syn_proxy.mangle_table(services)) if table]
+    if not found:
+        return None
+    chains = {name: rules for table in found for name, rules in table.chains.items()}
+    jumps = tuple(jump for table in found for jump in table.jumps)
+    return Table(TableName.MANGLE, dict(sorted(chains.items())), jumps)
 
 
 def _to_service(service: Service) -> Target:
@@ -117,14 +134,17 @@ def _filter(services: tuple[Service, ...], family: Family) -> Table:
     chains: dict[str, tuple[Rule, ...]] = {}
     invalid: tuple[Rule, ...] = ()
     if any(service.access.drop_invalid for service in services):
-        chains = dispatch(services, root=names.INVALID, target=_invalid_target)
+        chains = dispatch(services, root=names.INVALID, target=access.invalid_target)
+        for service in services:
+            chains.update(access.invalid_chains(service))
         invalid = (Rule(ct_state="INVALID", target=Jump(names.INVALID)),)
     balanced = Rule(
         ct_state="DNAT", connmark=Mark(MARK_BALANCED, MARK_BALANCED | MARK_REFUSE), target=Accept()
     )
     proxies = syn_proxy.proxy_chains(services)
     chains.update(proxies)
-    before = (*(syn_proxy.proxy_jumps() if proxies else ()), *invalid)
+    denied = (access.drop_denied(),) if access.denies(services) else ()
+    before = (*(syn_proxy.proxy_jumps() if proxies else ()), *invalid, *denied)
     chains[names.INPUT] = (*before, *_refuse(family))
     chains[names.FORWARD] = (balanced, *before, *_refuse(family))
     from_node = any(service.from_node for service in services)
@@ -132,14 +152,12 @@ def _filter(services: tuple[Service, ...], family: Family) -> Table:
         # Only what begins: a refusal has the mark of what it refuses, and passes OUTPUT and, where the node
         # refuses itself, INPUT.
         begins = tuple(replace(rule, ct_state="NEW") for rule in _refuse(family))
-        chains[names.OUTPUT] = begins
+        chains[names.OUTPUT] = (*denied, *begins)
         chains[names.INPUT] = (*before, *begins)
-    jumps = _FILTER_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
+    elif proxies and denied:
+        chains[names.OUTPUT] = denied
+    jumps = _FILTER_JUMPS + (_FROM_NODE_JUMPS if names.OUTPUT in chains else ())
     return Table(TableName.FILTER, dict(sorted(chains.items())), jumps)
-
-
-def _invalid_target(service: Service) -> Target:
-    return Drop() if service.access.drop_invalid else Return()
 
 
 def _refuse(family: Family) -> tuple[Rule, ...]:

@@ -4,7 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from balancer.ruleset.names import service_chain
+from balancer.ruleset.names import limits_chain, log_chain, service_chain
+from balancer.ruleset.reasons import Reason
 
 _CHAIN = re.compile(r"(?<=\s)LB-[A-Z]-[A-Za-z0-9:._-]+")
 
@@ -27,7 +28,7 @@ def _owners_of_chains(lines: Iterable[str], *, services: Iterable[str]) -> dict[
             leads[first].extend(rest)
     owners = {}
     for name in services:
-        waiting = [service_chain(name)]
+        waiting = [service_chain(name), limits_chain(name), *(log_chain(name, each) for each in Reason)]
         while waiting:
             chain = waiting.pop()
             if chain not in owners:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from balancer.domain.types import Family, Protocol
+from balancer.domain.types import Family, Network, Protocol
 from balancer.ruleset.address_bpf import read_bytecode
 from balancer.ruleset.hashing import SEEDS
 from balancer.ruleset.ir import (
@@ -21,15 +21,21 @@ from balancer.ruleset.ir import (
     OWN_PREFIX,
     SYN_PROXY_SCALE,
     Accept,
+    AtMost,
     Chance,
     Dnat,
     Drop,
+    Faster,
     Goto,
     Jump,
+    Listed,
+    Log,
     Mark,
     Masquerade,
+    MoreThan,
     NoTrack,
     Nth,
+    Original,
     PortRange,
     Reject,
     RejectWith,
@@ -48,7 +54,8 @@ from balancer.ruleset.ir import (
     TcpFlags,
     Unknown,
 )
-from balancer.ruleset.render import TIMESTAMPS, render_rule
+from balancer.ruleset.networks import family_of_list, is_named_rightly
+from balancer.ruleset.render import HTABLE_MAX, LIST_LINE, NOT_SYN, TIMESTAMPS, render_rule
 
 # Everything at which str.splitlines() splits.
 _SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -133,7 +140,29 @@ def parse_ruleset(text: str, *, family: Family) -> Ruleset:
             (b, c) for b in saved.chains if not b.startswith(OWN_PREFIX) for c in saved.jumps_to_own(b)
         )
         tables.append(Table(TableName(name), chains, jumps))
-    return Ruleset(family=family, tables=tuple(tables))
+    lists = _read_lists(text, family=family)
+    named = {r.listed.name for t in tables for rules in t.chains.values() for r in rules if r.listed}
+    if lists.keys() != named:
+        strange = sorted(lists.keys() ^ named)[0]
+        raise Unparsable(f"The rules name other lists than those that follow them: {strange}.")
+    return Ruleset(family=family, tables=tuple(tables), lists=lists)
+
+
+def _read_lists(text: str, *, family: Family) -> dict[str, tuple[Network, ...]]:
+    """The lists behind the rules. Raises Unparsable for one that does not hold what its name says."""
+    found: dict[str, list[Network]] = {}
+    for line in text.splitlines():
+        name, _, entry = line.removeprefix(LIST_LINE).partition(" ")
+        if line.startswith(LIST_LINE) and family_of_list(name) is family:
+            try:
+                found.setdefault(name, []).append(ip_network(entry))
+            except ValueError:
+                raise Unparsable(f"{name}: {entry!r} is not a network.") from None
+    lists = {name: tuple(networks) for name, networks in found.items()}
+    for name, networks in lists.items():
+        if not is_named_rightly(name, networks):
+            raise Unparsable(f"{name}: the list is not whole.")
+    return lists
 
 
 def parse_rule(text: str, *, family: Family) -> Rule | Unknown:
@@ -208,12 +237,15 @@ class _Reader:
 
     def _protocol_match(self) -> list[tuple[str, object]]:
         found: list[tuple[str, object]] = []
-        if self._words[-1] == "--dport":
-            first, _, last = self._value("--dport").partition(":")
-            found.append(("destination_ports", PortRange(int(first), int(last or first))))
-        if self._words[-1] in {"!", "--tcp-flags"}:
-            negated = self._words[-1] == "!" and bool(self._words.pop())
-            found.append(("tcp_flags", TcpFlags(self._value("--tcp-flags"), self._words.pop(), negated)))
+        if self._skip("--dport"):
+            found.append(("destination_ports", _ports(self._words.pop())))
+        negated = self._skip("!")
+        if self._skip("--tcp-flags"):
+            flags = self._words.pop(), self._words.pop()
+            is_not_syn = negated and flags == NOT_SYN
+            found.append(("not_syn", True) if is_not_syn else ("tcp_flags", TcpFlags(*flags, negated)))
+        elif negated:
+            raise ValueError("not what?")
         return found
 
     def _option(self, word: str) -> tuple[str, object]:
@@ -239,27 +271,23 @@ class _Reader:
             case "addrtype":
                 return self._address_type(), True
             case "conntrack":
-                return "ct_state", self._value("--ctstate")
+                return self._conntrack()
             case "connmark":
                 return "connmark", _mark(self._value("--mark"))
             case "comment":
                 return "comment", self._value("--comment")
             case "set":
-                clients = self._value("--match-set")
-                self._expect("src")
-                return "clients", clients
-            case "bpf":
-                seed, mask = read_bytecode(self._value("--bytecode"), seeds=SEEDS)
-                return "source_hash", SourceHash(seed, mask, ipv6=True)
-            case "cluster":
-                return "source_hash", self._source_hash()
+                return self._set()
+            case "hashlimit" | "connlimit" | "limit":
+                return self._limit(name)
+            case "bpf" | "cluster":
+                return "source_hash", self._source_hash(ipv6=name == "bpf")
             case "statistic":
                 return "statistic", self._statistic(self._value("--mode"))
         raise ValueError(name)
 
     def _address_type(self) -> str:
-        if self._words[-1] == "!":
-            self._expect("!")
+        if self._skip("!"):
             self._expect("--src-type")
             self._expect("LOCAL")
             return "source_elsewhere"
@@ -267,13 +295,60 @@ class _Reader:
         self._expect("LOCAL")
         return "destination_local"
 
+    def _set(self) -> tuple[str, object]:
+        outside = self._skip("!")
+        name = self._value("--match-set")
+        self._expect("src")
+        is_list = outside or family_of_list(name) is not None
+        return ("listed", Listed(name, outside)) if is_list else ("clients", name)
+
+    def _conntrack(self) -> tuple[str, object]:
+        if self._skip("--ctstate"):
+            return "ct_state", self._words.pop()
+        return "original", self._original()
+
+    def _original(self) -> Original:
+        destination = ports = None
+        if self._skip("--ctorigdst"):
+            destination = ip_network(self._words.pop())
+        if self._skip("--ctorigdstport"):
+            ports = _ports(self._words.pop())
+        return Original(destination, ports)
+
+    def _limit(self, name: str) -> tuple[str, object]:
+        match name:
+            case "hashlimit":
+                return "faster", self._faster()
+            case "connlimit":
+                above, bits = int(self._value("--connlimit-above")), int(self._value("--connlimit-mask"))
+                return "more_than", MoreThan(above, bits, self._words.pop() == "--connlimit-daddr")
+        rate = _per_second(self._value("--limit"))
+        return "at_most", AtMost(rate, int(self._value("--limit-burst")))
+
+    def _faster(self) -> Faster:
+        rate = _per_second(self._value("--hashlimit-above"))
+        burst = int(self._value("--hashlimit-burst"))
+        for word in ("--hashlimit-mode", "srcip"):
+            self._expect(word)
+        name = self._value("--hashlimit-name")
+        for word in ("--hashlimit-htable-max", str(HTABLE_MAX)):
+            self._expect(word)
+        expire = int(self._value("--hashlimit-htable-expire"))
+        bits = int(self._words.pop()) if self._skip("--hashlimit-srcmask") else 32
+        faster = Faster(name, rate, burst, bits)
+        if faster.expire_ms != expire:
+            raise ValueError("remembered for another time")
+        return faster
+
     def _statistic(self, mode: str) -> Nth | Chance:
         if mode == "nth":
             return Nth(int(self._value("--every")), int(self._value("--packet")))
         units = round(float(self._value("--probability")) * KERNEL_PROBABILITY_UNITS)
         return Chance(Fraction(units, KERNEL_PROBABILITY_UNITS))
 
-    def _source_hash(self) -> SourceHash:
+    def _source_hash(self, *, ipv6: bool) -> SourceHash:
+        if ipv6:
+            return SourceHash(*read_bytecode(self._value("--bytecode"), seeds=SEEDS), ipv6=True)
         mask = int(self._value("--cluster-local-nodemask"), 16)
         if int(self._value("--cluster-total-nodes")) != HASH_FAN_OUT:
             raise ValueError("another number of parts")
@@ -291,20 +366,22 @@ class _Reader:
                 return Reject(RejectWith(self._value("--reject-with")))
             case "CONNMARK":
                 return SetConnMark(_mark(self._value("--set-xmark")))
-            case "CT":
-                self._expect("--notrack")
-                return NoTrack()
-            case "TCPOPTSTRIP":
-                self._expect("--strip-options")
-                self._expect(str(TIMESTAMPS))
-                return StripTimestamps()
-            case "SYNPROXY":
-                return self._syn_proxy()
+            case "CT" | "TCPOPTSTRIP" | "SYNPROXY":
+                return self._proxy(name)
+            case "LOG":
+                return Log(self._value("--log-prefix"))
         if name.startswith(OWN_PREFIX):
             return Jump(name)
         return self._translation(name)
 
-    def _syn_proxy(self) -> SynProxy:
+    def _proxy(self, name: str) -> Target:
+        if name == "CT":
+            self._expect("--notrack")
+            return NoTrack()
+        if name == "TCPOPTSTRIP":
+            self._expect("--strip-options")
+            self._expect(str(TIMESTAMPS))
+            return StripTimestamps()
         for word in ("--sack-perm", "--timestamp", "--wscale", str(SYN_PROXY_SCALE)):
             self._expect(word)
         return SynProxy(int(self._value("--mss")))
@@ -331,6 +408,13 @@ class _Reader:
         self._expect(option)
         return self._words.pop()
 
+    def _skip(self, word: str) -> bool:
+        """Whether this word came next; it is read then."""
+        if not self._words or self._words[-1] != word:
+            return False
+        self._words.pop()
+        return True
+
     def _expect(self, option: str) -> None:
         if self._words.pop() != option:
             raise ValueError(f"expected {option}")
@@ -343,6 +427,18 @@ def _read_destination(text: str) -> Dnat:
     address, port, last, base = found.groups()
     moved = (None, None) if last is None else (int(last), int(base))
     return Dnat(ip_address(address.strip("[]")), int(port), *moved)
+
+
+def _ports(text: str) -> PortRange:
+    first, _, last = text.partition(":")
+    return PortRange(int(first), int(last or first))
+
+
+def _per_second(text: str) -> int:
+    number, _, unit = text.partition("/")
+    if unit != "sec":
+        raise ValueError(f"a rate per {unit}")
+    return int(number)
 
 
 def _mark(text: str) -> Mark:

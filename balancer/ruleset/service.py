@@ -22,7 +22,6 @@ from balancer.ruleset.ir import (
     Target,
 )
 from balancer.ruleset.schedulers import Choice, choose
-from balancer.ruleset.syn_proxy import is_proxied, not_yet
 
 KNOWN_LIST_MAX = 32
 """Backends that a service with persistence looks through one by one; more of them are looked up in groups."""
@@ -74,8 +73,7 @@ class _Service:
             # ACCEPT ends the walk in nat, so that no rule behind ours sends the connection elsewhere.
             rules = (*rules, Rule(target=SetConnMark(marks.REFUSED)), Rule(target=Accept()))
         else:
-            first = (not_yet(),) if is_proxied(service) else ()
-            rules = (*first, *rules, *self._choice(choice, path=()))
+            rules = (*rules, *self._choice(choice, path=()))
         self.chains[names.service_chain(service.name)] = rules
         return self.chains
 

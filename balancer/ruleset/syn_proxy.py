@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from balancer.domain.types import Family, Protocol, Service
-from balancer.ruleset import marks, names
+from balancer.ruleset import access, marks, names
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
 from balancer.ruleset.ir import (
     ACK,
@@ -79,7 +79,15 @@ def mangle_table(services: tuple[Service, ...]) -> Table | None:
 def proxy_chains(services: tuple[Service, ...]) -> Chains:
     """For the table filter."""
     near = _near(services)
-    return dispatch(near, root=names.SYN, target=_proxy, label=_LABEL) if near else {}
+    if not near:
+        return {}
+    chains = dispatch(near, root=names.SYN, target=_proxy, label=_LABEL)
+    for service in filter(is_proxied, near):
+        if early := access.early_rules(service):
+            own = Rule(protocol=Protocol.TCP, target=SynProxy(MSS[service.family]))
+            chains[names.proxy_chain(service.name)] = (*early, own)
+            chains |= access.early_chains(service)
+    return chains
 
 
 def proxy_jumps() -> tuple[Rule, ...]:
@@ -105,9 +113,9 @@ def output_jump() -> Rule:
     return Rule(protocol=Protocol.TCP, source_elsewhere=True, target=Goto(names.PROXIED))
 
 
-def not_yet() -> Rule:
+def not_yet(service: Service) -> tuple[Rule, ...]:
     """First in the chain of a proxied service: the client's ACK gets no backend, but goes on to the proxy."""
-    return Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, target=Accept())
+    return (Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, target=Accept()),) if is_proxied(service) else ()
 
 
 def _to_service(service: Service) -> Target:
@@ -115,7 +123,11 @@ def _to_service(service: Service) -> Target:
 
 
 def _proxy(service: Service) -> Target:
-    return SynProxy(MSS[service.family]) if is_proxied(service) else Return()
+    if not is_proxied(service):
+        return Return()
+    if access.early_rules(service):
+        return Goto(names.proxy_chain(service.name))
+    return SynProxy(MSS[service.family])
 
 
 def _near(services: tuple[Service, ...]) -> tuple[Service, ...]:

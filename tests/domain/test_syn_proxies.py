@@ -63,3 +63,10 @@ def test_two_that_only_their_interfaces_tell_apart_cannot_both_have_one(
 )
 def test_others_can(other: dict[str, Any]) -> None:
     assert problems_of(service_data("a", **ON), service_data("b", **other, **ON)) == ()
+
+
+@pytest.mark.parametrize("limit", ["connections_per_source", "connections_per_backend"])
+def test_its_connections_cannot_be_counted(limit: str) -> None:
+    (problem,) = problems_of(service_data(access={"syn_proxy": True, limit: 5}))
+    assert (problem.path, problem.code) == ("services[0].access.syn_proxy", "syn-proxy-limits")
+    assert limit in problem.message

@@ -12,6 +12,7 @@ from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import NoTrack, Ruleset, SynProxy, TableName
 from balancer.ruleset.parse import parse_save
+from balancer.ruleset.reasons import Reason, reasons_of
 from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 from tests.documents import backend_data, document, service_data
@@ -144,3 +145,25 @@ def test_only_first_packets_are_kept_from_tracking() -> None:
     assert first.tcp_flags is not None
     leaves = [rule for rule in raw.chains[names.SYN] if isinstance(rule.target, NoTrack)]
     assert [(rule.comment, rule.destination_local) for rule in leaves] == [("web", True)]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_who_is_on_no_list_does_not_even_shake_hands(log: bool) -> None:
+    lists = {"deny": ["192.0.2.0/24"], "allow": ["198.51.100.0/24"], "log_refused": log}
+    ruleset = compiled(service_data(access=ON["access"] | lists))
+    own = ruleset.table(TableName.FILTER).chains[names.proxy_chain("web")]
+    assert [rule.listed is not None for rule in own] == [True, True, False]
+    assert own[-1].target == SynProxy(1460)
+    reasons = {
+        reason for (table, _, _), (_, reason) in reasons_of(ruleset, ["web"]).items() if table == "filter"
+    }
+    assert reasons == {Reason.DENIED, Reason.NOT_ALLOWED, Reason.INVALID}
+    for source, dropped in (("192.0.2.1", 1), ("203.0.113.9", 1), ("198.51.100.9", 0)):
+        packet = Packet(
+            interface="eth0",
+            protocol=Protocol.TCP,
+            source=ip_address(source),
+            destination=ip_address("203.0.113.1"),
+            port=80,
+        )
+        assert trace_packet(ruleset, packet).dropped == dropped
