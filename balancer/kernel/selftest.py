@@ -89,8 +89,18 @@ EVERY_FORM = Ruleset(
                 "LB-LIMITS": (
                     Rule(ct_state="NEW", connmark=Mark(0x10000000, 0x50000000), target=Jump("LB-E-test")),
                 ),
+                "LB-OUTPUT": (
+                    Rule(
+                        protocol=Protocol.TCP,
+                        tcp_flags=ACK,
+                        source_elsewhere=True,
+                        ct_state="DNAT",
+                        connmark=Mark(0x10000000, 0x10000000),
+                        target=StripTimestamps(),
+                    ),
+                ),
             },
-            (("FORWARD", "LB-LIMITS"), ("INPUT", "LB-LIMITS")),
+            (("OUTPUT", "LB-OUTPUT"), ("FORWARD", "LB-LIMITS"), ("INPUT", "LB-LIMITS")),
         ),
         Table(
             TableName.FILTER,
@@ -202,22 +212,6 @@ EVERY_FORM = Ruleset(
                 ),
             },
             (("PREROUTING", "LB-PREROUTING"), ("POSTROUTING", "LB-POSTROUTING"), ("OUTPUT", "LB-OUTPUT")),
-        ),
-        Table(
-            TableName.MANGLE,
-            {
-                "LB-OUTPUT": (
-                    Rule(
-                        protocol=Protocol.TCP,
-                        tcp_flags=ACK,
-                        source_elsewhere=True,
-                        ct_state="DNAT",
-                        connmark=Mark(0x10000000, 0x10000000),
-                        target=StripTimestamps(),
-                    ),
-                ),
-            },
-            (("OUTPUT", "LB-OUTPUT"),),
         ),
         Table(
             TableName.RAW,

@@ -20,9 +20,6 @@ from balancer.ruleset.parse import Snapshot, own_chains
 WAIT_SECONDS = 5
 
 
-_OF_THE_PROXY = {TableName.RAW, TableName.MANGLE}
-
-
 def main() -> None:
     try:
         with in_scratch_namespace("the self-test"):
@@ -44,7 +41,7 @@ def without(ruleset: Ruleset, missing: Missing) -> Ruleset:
         return replace(table, chains=chains)
 
     tables = [
-        table for table in ruleset.tables if table.name not in _OF_THE_PROXY or Need.SYN_PROXY not in missing
+        table for table in ruleset.tables if table.name is not TableName.RAW or Need.SYN_PROXY not in missing
     ]
     lists = {} if Need.NETWORK_SETS in missing else ruleset.lists
     return replace(ruleset, tables=tuple(map(carried, tables)), lists=lists)

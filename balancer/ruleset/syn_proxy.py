@@ -63,8 +63,8 @@ def mangle_table(services: tuple[Service, ...]) -> Table | None:
     Since Linux 6.15 (3ba075278c11) a server takes no such ACK, and now and then a connection waited for more
     than a second, until the server repeated its part. Without a timestamp the ACK is taken.
     """
-    if not any(map(is_proxied, services)):
-        return None
+    if not any(service.access.syn_proxy for service in services):
+        return None  # by what is configured: backends that fail must not commit this table
     own = Rule(
         protocol=Protocol.TCP,
         tcp_flags=ACK,

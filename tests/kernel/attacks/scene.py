@@ -185,10 +185,17 @@ class Scene:
             lines = run(*words, "-L", "PREROUTING", "-n", "-v", "-x").splitlines()
         return next(int(line.split()[0]) for line in lines if str(sources) in line)
 
-    def answer_without_cookies(self) -> None:
-        """Backends that have no SYN cookies of their own, and a short queue."""
+    @contextmanager
+    def without_cookies(self) -> Iterator[None]:
+        """Backends that have no SYN cookies of their own."""
+        switch = FilePath("/proc/sys/net/ipv4/tcp_syncookies")
         with self.backend.entered():
-            FilePath("/proc/sys/net/ipv4/tcp_syncookies").write_text("0")
+            switch.write_text("0")
+        try:
+            yield
+        finally:
+            with self.backend.entered():
+                switch.write_text("1")
 
     def connect(self, port: int, *, timeout: float = _WAIT) -> socket.socket:
         """An honest client's connection."""

@@ -16,8 +16,8 @@ SECONDS, RATE, HONEST = (20.0, 30_000, 600) if CAMPAIGN else (1.0, 15_000, 60)
 def test_honest_connections_work_through_a_flood_that_a_syn_proxy_keeps_from_the_backends(
     scene: Scene,
 ) -> None:
-    scene.answer_without_cookies()
-    found = flood(scene, port=PROXIED, rate=RATE, seconds=SECONDS, honest=HONEST)
+    with scene.without_cookies():
+        found = flood(scene, port=PROXIED, rate=RATE, seconds=SECONDS, honest=HONEST)
     assert found.sent > RATE * SECONDS / 2
     assert found.came == 0
     assert found.answered >= 0.9 * found.tried
@@ -28,7 +28,7 @@ def test_without_a_syn_proxy_the_same_flood_reaches_the_backends_and_honest_clie
     scene: Scene,
 ) -> None:
     """So that the other test shows what the proxy does, and not what the lab can bear."""
-    scene.answer_without_cookies()
-    found = flood(scene, port=PLAIN, rate=RATE, seconds=0.5, honest=10, timeout=1.0)
+    with scene.without_cookies():
+        found = flood(scene, port=PLAIN, rate=RATE, seconds=0.5, honest=10, timeout=1.0)
     assert found.came == found.sent
     assert found.answered < 0.9 * found.tried
