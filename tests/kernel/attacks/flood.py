@@ -35,6 +35,8 @@ class Outcome:
     """Seconds that the slowest answered one took."""
     came: int
     """SYNs of the flood that a backend got."""
+    cost: float
+    """Seconds of processor time for each SYN: a packet crosses the node in the system call that sends it."""
 
 
 def flood(
@@ -63,13 +65,14 @@ def flood(
             time.sleep(seconds * 0.8 / honest)
         for one in asking:
             one.join()
-        sent = int(sender.communicate(timeout=30)[0])
+        sent, spent = map(float, sender.communicate(timeout=30)[0].split())
     return Outcome(
-        sent=sent,
+        sent=int(sent),
         tried=honest,
         answered=len(took),
         worst=max(took, default=0.0),
         came=scene.count(NOBODY[scene.family]) - before,
+        cost=spent / sent,
     )
 
 
@@ -101,14 +104,14 @@ def main() -> None:
     sent = 0
     with open_wire("eth0", family=family) as wire:
         print("ready", flush=True)
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         while (now := time.monotonic() - began) < seconds:
             due = int(now * rate)
             while sent < due:
                 wire.sendto(packets[sent % PACKETS], where)
                 sent += 1
             time.sleep(0.001)
-    print(sent)
+    print(sent, time.process_time() - busy)
 
 
 def make_syns(family: Family, address: str, port: int) -> list[bytes]:

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -55,11 +55,19 @@ NOBODY = {Family.IPV4: ip_network("198.18.0.0/15"), Family.IPV6: ip_network("200
 
 
 class Scene:
-    """Wired up, the services carried, and the honest client connected."""
+    """Wired up, the services carried, and the honest client connected.
+
+    A subclass may balance with something else.
+    """
+
+    ports: tuple[int, ...] = (PLAIN, PROXIED)
+    """Where the honest client has a connection."""
+    settles = 0.0
+    """Seconds after the last packet in which something may still come to the backend."""
 
     def __init__(self, *, flavour: Flavour, family: Family, directory: FilePath) -> None:
         self.flavour, self.family, self.places = flavour, family, PLACES[family]
-        self._directory = directory
+        self.directory = directory
         self._inet = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
         self.node, self.client, self.attacker, self.backend = (Namespace() for _ in range(4))
         self._counting = "iptables-nft" if family is Family.IPV4 else "ip6tables-nft"
@@ -69,7 +77,7 @@ class Scene:
         self._wire_up()
         self._servers = [self._serve(port) for port in (8080, 8081)]
         self.carry()
-        self.live = {port: self.connect(port) for port in (PLAIN, PROXIED)}
+        self.live = {port: self.connect(port) for port in self.ports}
         for port in self.live:
             self.ask(port)
 
@@ -82,14 +90,16 @@ class Scene:
     def server(self) -> str:
         return self.places.far(self.places.inside)
 
-    def carry(self) -> None:
+    def carry(self, *, deny: Sequence[str] = ()) -> None:
+        """The services; `deny` names networks that neither of those for TCP serves."""
+        lists = {"deny": list(deny)}
         found = document(
-            self._service("plain", PLAIN, 8080),
-            self._service("proxied", PROXIED, 8081, access={"syn_proxy": True}),
+            self._service("plain", PLAIN, 8080, access=lists),
+            self._service("proxied", PROXIED, 8081, access=lists | {"syn_proxy": True}),
             self._service("datagrams", DATAGRAMS, 5353, protocol="udp"),
         )
         with self.inside_node():
-            kernel = NodeKernel(flavour=self.flavour, wait_seconds=5, lock_directory=self._directory / "lock")
+            kernel = NodeKernel(flavour=self.flavour, wait_seconds=5, lock_directory=self.directory / "lock")
             kernel.sync(ruleset=compile_document(found, family=self.family), document=found)
 
     def _service(self, name: str, port: int, to: int, **fields: Any) -> dict[str, Any]:
@@ -141,25 +151,27 @@ class Scene:
         self._attackers_wire.sendto(packet, where)
 
     def _fence(self) -> bytes:
-        """An honest datagram that takes the same way, so that whatever came before it has been seen."""
+        """A datagram that the node forwards the same way, so that whatever came before it has been seen."""
         path = Path(
             source=ip_address(self.places.far(self.places.attacker)),
-            destination=ip_address(self.service),
+            destination=ip_address(self.server),
             source_port=20_000 + self._number,
-            port=DATAGRAMS,
+            port=5353,
         )
         return ip(path, UDP, udp(path, _FENCE + str(self._number).encode()), hops=64)
 
     def _seen_until_fence(self) -> list[bytes]:
         seen: list[bytes] = []
+        came = False
         deadline = time.monotonic() + _WAIT
         while select.select([self._backends_wire], [], [], max(deadline - time.monotonic(), 0))[0]:
             packet, sender = self._backends_wire.recvfrom(65536)
             if packet.endswith(_FENCE + str(self._number).encode()):
-                return seen
-            if sender[2] != socket.PACKET_OUTGOING and self._is_foreign(packet):
+                came, deadline = True, time.monotonic() + self.settles
+            elif sender[2] != socket.PACKET_OUTGOING and self._is_foreign(packet):
                 seen.append(packet)
-        raise AssertionError(f"the last packet did not come within {_WAIT} seconds")
+        assert came, f"the last packet did not come within {_WAIT} seconds"
+        return seen
 
     def _forget(self) -> None:
         while select.select([self._backends_wire], [], [], 0)[0]:
@@ -197,9 +209,9 @@ class Scene:
             with self.backend.entered():
                 switch.write_text("1")
 
-    def connect(self, port: int, *, timeout: float = _WAIT) -> socket.socket:
-        """An honest client's connection."""
-        with self.client.entered():
+    def connect(self, port: int, *, timeout: float = _WAIT, attacker: bool = False) -> socket.socket:
+        """An honest client's connection, or one of the attacker's own."""
+        with (self.attacker if attacker else self.client).entered():
             opened = socket.socket(self._inet, socket.SOCK_STREAM)
         opened.settimeout(timeout)
         try:
@@ -230,7 +242,7 @@ class Scene:
     @contextmanager
     def inside_node(self) -> Iterator[None]:
         before = os.environ.get("XTABLES_LOCKFILE")
-        os.environ["XTABLES_LOCKFILE"] = str(self._directory / "xtables.lock")
+        os.environ["XTABLES_LOCKFILE"] = str(self.directory / "xtables.lock")
         try:
             with self.node.entered():
                 yield
