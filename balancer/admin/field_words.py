@@ -20,7 +20,14 @@ _LABELS = {
     "source_nat.address": "New source address",
     "source_nat.address_end": "Last address of the pool",
     "source_nat.hairpin": "Hairpin",
+    "access.allow": "Allow list",
+    "access.deny": "Deny list",
+    "access.new_per_second_per_source": "New connections per second",
+    "access.new_burst": "Burst",
+    "access.connections_per_source": "Connections of a source",
+    "access.connections_per_backend": "Connections of a backend",
     "access.drop_invalid": "Drop invalid packets",
+    "access.log_refused": "Log what is refused",
     "all_down": "When all are down",
 }
 
