@@ -1,20 +1,22 @@
 """Comparing what the kernel holds with a ruleset, again and again and cheaply.
 
 Most looks find what the last one found. So the text of the save tool is kept as a digest, without its
-counters, for the ruleset that it was found to carry; while that stays the same nothing is parsed.
+counters, for the ruleset that it was found to carry: while that stays the same nothing is parsed. While the
+generation of nf_tables stays the same, not even the text is read.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import Difference, Flavour, Rejected
 from balancer.kernel.flavour import parse_text, read_text
+from balancer.kernel.generation import read_generation
 from balancer.kernel.idle import is_idle, want_of
 from balancer.kernel.others import find_programs, rules_before
-from balancer.kernel.plan import Wanted, describe_difference
+from balancer.kernel.plan import describe_difference
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.parse import Snapshot
 
@@ -25,18 +27,30 @@ _MOVING = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
 """What the save tools print anew each time: when it was, and the counters of chains."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """What was found to be carried, and as what."""
+
+    ruleset: Ruleset
+    digest: bytes
+    before: tuple[str, ...]
+    """Rules of others before our jumps."""
+    generation: int | None
+    """Of nf_tables, from before the look; None of legacy tables."""
+
+
 @dataclass(slots=True)
 class Comparer:
-    """Of one kernel; remembers for each family the ruleset that was carried last, and as which text."""
+    """Of one kernel; remembers for each family what was carried last."""
 
     flavour: Flavour
-    _carried: dict[Family, tuple[Ruleset, bytes, tuple[str, ...]]] = field(default_factory=dict)
+    _carried: dict[Family, _Carried] = field(default_factory=dict)
 
     def compare(self, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
-        before = self._find_unchanged(ruleset)
-        if before is not None:
-            return _difference(ruleset, lines=(), before=before, held=None)
+        generation = read_generation() if self.flavour is Flavour.NFT else None
+        if (carried := self._find_unchanged(ruleset, generation)) is not None:
+            return _difference(ruleset, lines=(), before=carried.before, held=None)
         lines: tuple[str, ...] = ()
         held = None
         for _ in range(READS):
@@ -45,24 +59,25 @@ class Comparer:
             wanted = want_of(ruleset, held=held)
             lines = describe_difference(snapshot=held or Snapshot(), wanted=wanted, family=ruleset.family)
             if not lines:
-                return self._remember(ruleset, text, held, wanted)
+                before = rules_before(held, family=ruleset.family) if held is not None and wanted else ()
+                if text is not None:
+                    found = _Carried(ruleset, digest_text(text), before, generation)
+                    self._carried[ruleset.family] = found
+                return _difference(ruleset, lines=(), before=before, held=held)
         return _difference(ruleset, lines=lines, before=(), held=held)
 
-    def _find_unchanged(self, ruleset: Ruleset) -> tuple[str, ...] | None:
-        """The rules of others before ours, where the kernel holds what it was found to hold; else None."""
+    def _find_unchanged(self, ruleset: Ruleset, generation: int | None) -> _Carried | None:
+        """What was carried, where the kernel holds just that; else None."""
         carried = self._carried.get(ruleset.family)
-        if carried is None or carried[0] is not ruleset:
+        if carried is None or carried.ruleset is not ruleset:
             return None
+        if generation is not None and generation == carried.generation:
+            return carried
         text = self._read(ruleset)
-        return carried[2] if text is not None and digest_text(text) == carried[1] else None
-
-    def _remember(
-        self, ruleset: Ruleset, text: str | None, held: Snapshot | None, wanted: Wanted
-    ) -> Difference:
-        before = rules_before(held, family=ruleset.family) if held is not None and wanted else ()
-        if text is not None:
-            self._carried[ruleset.family] = ruleset, digest_text(text), before
-        return _difference(ruleset, lines=(), before=before, held=held)
+        if text is None or digest_text(text) != carried.digest:
+            return None
+        self._carried[ruleset.family] = replace(carried, generation=generation)
+        return carried
 
     def _read(self, ruleset: Ruleset) -> str | None:
         """None where that cannot be read, and need not be."""
