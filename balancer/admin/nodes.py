@@ -11,6 +11,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
+from balancer.admin.drift import DriftPages, drift_of_node
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
@@ -27,7 +28,7 @@ RECENT_JOBS = 10
 
 
 @register(Node)
-class NodeAdmin(MachinePages, ConsoleAdmin):
+class NodeAdmin(DriftPages, MachinePages, ConsoleAdmin):
     list_display = (
         "show_name",
         "cluster",
@@ -93,7 +94,6 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             observed=observed,
             drops=[rule for path in paths for rule in path.rules if rule.drops],
             left_out=sum(path.left_out for path in paths),
-            difference=row.sync_detail.splitlines(),
             jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
             restored=[restored] if (restored := queries.view_restored(node=row)) else [],
             drill=(drill := queries.view_drill(node=row)),
@@ -104,6 +104,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             may_drill=any(may(actor=request.user, permission=right) for right in (ADMINISTER, APPLY)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
+            **drift_of_node(request, row),
             **node_clients_context(row),
             **in_force(request, row.cluster),
             **weights_of_node(row),

@@ -28,8 +28,8 @@ def next_moment(put_back: Sequence[datetime], *, now: datetime) -> datetime:
     recent = [moment for moment in put_back if now - moment < WINDOW]
     if len(recent) < AT_ONCE:
         return now
-    # 2**10 minutes are beyond every maximum.
-    wait = min(WAIT_FIRST * 2 ** min(len(recent) - AT_ONCE, 10), WAIT_MAX)
+    doublings: int = 2 ** min(len(recent) - AT_ONCE, 10)
+    wait = min(WAIT_FIRST * doublings, WAIT_MAX)
     return max(now, max(recent) + wait)
 
 

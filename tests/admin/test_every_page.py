@@ -34,6 +34,7 @@ POST_ONLY = {
     "balancer_latereview_sign",
     "balancer_cluster_lift_freeze",
     "balancer_node_drill",
+    "balancer_node_put_back",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},

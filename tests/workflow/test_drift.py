@@ -1,6 +1,7 @@
-"""Drift: seen, kept with its time and its lines, put back by the policy of the cluster, and never in a fight."""
+"""Drift: seen, kept with time and lines, put back by the policy of the cluster, and never in a fight."""
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_fight_with_another_program_becomes_slow_and_names_it(worker: Worker) 
     moments = fight(worker, seconds=7200)
 
     assert moments[:3] == [10, 20, 30]
-    waits = [b - a for a, b in zip(moments[2:], moments[3:], strict=False)]
+    waits = [b - a for a, b in pairwise(moments[2:])]
     assert waits[:4] == [60, 120, 240, 480]
     assert all(60 <= wait <= 900 for wait in waits)
     assert sum(moment >= 3600 for moment in moments) <= 12
