@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='cluster',
             name='on_drift',
-            field=models.CharField(choices=[(balancer.domain.operation.OnDrift['MEND'], 'Puts ours back at once'), (balancer.domain.operation.OnDrift['ASK'], 'Waits until an operator says so')], default=balancer.domain.operation.OnDrift['MEND'], help_text='By a firewall that was reloaded, a script or by hand. Either way it is shown and on record.', max_length=8, verbose_name='a node whose rules were changed'),
+            field=models.CharField(choices=[(balancer.domain.operation.OnDrift['MEND'], 'Puts ours back at once'), (balancer.domain.operation.OnDrift['ASK'], 'Waits until an operator says so')], default=balancer.domain.operation.OnDrift['MEND'], help_text='By a firewall that was reloaded, by a script or by hand. It is shown and on record.', max_length=8, verbose_name='a node whose rules were changed'),
         ),
         migrations.CreateModel(
             name='DriftEvent',
