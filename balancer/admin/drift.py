@@ -1,4 +1,4 @@
-"""Drift on the pages of nodes, clusters and services, and the button with which an operator has it put right."""
+"""Drift on the pages of nodes, clusters and services, and the button of operators that has it put right."""
 
 from typing import Any
 

@@ -43,6 +43,7 @@ FORMS_OF = {
     "balancer_service_bulk": {"author", "administrator"},
     "balancer_service_editing": {"author", "administrator"},
     "balancer_service_import": {"author", "administrator"},
+    "balancer_service_input": {"author", "administrator"},
     "balancer_service_clear": {"operator", "administrator"},
     "balancer_cluster_add": {"administrator"},
     "balancer_cluster_policy": {"administrator"},
