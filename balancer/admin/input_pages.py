@@ -118,8 +118,8 @@ def _save(request: HttpRequest, *, cluster: Cluster, name: str, change: Change |
     assert saved.change is not None
     messages.success(
         request,
-        f"The access lists of {name} are drafted in change #{saved.change.pk}. Nothing is live yet: submit the"
-        " change when it is complete.",
+        f"The access lists of {name} are drafted in change #{saved.change.pk}. Nothing is live yet: submit"
+        " the change when it is complete.",
     )
     return HttpResponseRedirect(page_address(saved.change))
 

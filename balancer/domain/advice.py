@@ -142,8 +142,8 @@ def warn_input_bypassed(after: Service, machine: Machine) -> Iterator[Advice]:
         f"{machine.name} has {_count(met, 'rule')} in INPUT that could be meant to protect"
         f" {_endpoint(after)}: {_name_rules(met)} Packets that {after.name} redirects go through FORWARD"
         f" and never meet INPUT. “Rules of INPUT” on the page of {after.name} drafts what its access lists"
-        " can say instead; for the rest, put the rule (with DROP) into the chain PREROUTING of the table mangle:"
-        " there packets still have the service's address and port."
+        " can say instead; for the rest, put the rule (with DROP) into the chain PREROUTING of the table"
+        " mangle: there packets still have the service's address and port."
     )
     yield Advice(code="input-bypassed", service=after.name, node=machine.name, message=message)
 
