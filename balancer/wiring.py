@@ -59,6 +59,8 @@ def run_own_job(*, job_id: str) -> None:
     )
     # A first apply turns forwarding on: the node's page should say so at the next tick.
     _memory.facts_due = None
+    # After every write the kernel is compared with what it should carry.
+    _memory.compare_due = None
 
 
 def reconcile_own_node() -> None:

@@ -34,6 +34,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.drift import DriftView, drift_history, list_drift, view_drift
 from balancer.workflow.queries.drills import (
     DrillState,
     DrillView,
@@ -80,6 +81,7 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "DriftView",
     "DrillState",
     "DrillView",
     "EvidenceView",
@@ -112,11 +114,13 @@ __all__ = [
     "diff_override",
     "diff_revisions",
     "differing_services",
+    "drift_history",
     "evidence_about",
     "find_origin",
     "is_in_drill",
     "judge_way_back",
     "list_bad_drills",
+    "list_drift",
     "list_late_reviews",
     "list_restored",
     "list_services",
@@ -135,6 +139,7 @@ __all__ = [
     "view_clients",
     "view_dashboard",
     "view_deployment",
+    "view_drift",
     "view_drill",
     "view_freezes",
     "view_node",
