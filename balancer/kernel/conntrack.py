@@ -23,20 +23,21 @@ from balancer.domain.types import (
     Service,
 )
 from balancer.kernel.base import KernelError
-from balancer.kernel.conntrack_delete import Entry, delete_entries
+from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
+from balancer.kernel.nudge import nudge_ends
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
 _MARKS_OF_BALANCED = {MARK_BALANCED, MARK_BALANCED | MARK_MASQUERADE}
 _ENTRY = re.compile(
     r"\S+ +\d+ +\d+ (?:([A-Z_0-9]+) )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) "
-    r".*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+(?: .*?mark=(\d+))?(?: .*?zone=(\d+))?(?: .*?id=(\d+))?"
+    r".*?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)"
+    r"(?: .*?mark=(\d+))?(?: .*?zone=(\d+))?(?: .*?id=(\d+))?"
 )
-"""State (TCP, SCTP), the client and its port, original destination and its port, who answers and from which
-port, mark; the last two tell entries apart."""
-_OF_FLOWS = (0, 2, 4, 5, 6, 7)
-_OF_ENTRY = (1, 3, 8, 9)
-"""Which groups tell what they are about, and which one of them it is."""
+"""State (TCP, SCTP); source, destination and their ports of the original direction, the same of the reply;
+mark, zone, id."""
+_OF_FLOWS = (0, 2, 4, 5, 7, 9)
+"""Which groups do not tell clients apart: state, original destination, who answers, mark."""
 _SHORT = 64
 """Ports of a range that are indexed one by one."""
 
@@ -76,7 +77,7 @@ def reconcile_connections(
     is_stale = staleness(document, family=family, local_addresses=local_addresses)
     try:
         removed = sum(
-            delete_entries(find_entries(is_stale, protocol=protocol, family=family))
+            _remove(find_entries(is_stale, protocol=protocol, family=family), protocol=protocol)
             for protocol in _protocols(document)
         )
     except KernelError as error:
@@ -85,6 +86,15 @@ def reconcile_connections(
             warnings=(f"Connections that the kernel remembers could not be brought in line: {error}",),
         )
     return Reconciled(removed=removed)
+
+
+def _remove(entries: Iterator[Entry], *, protocol: Protocol) -> int:
+    if protocol is not Protocol.TCP:
+        return delete_entries(entries)
+    cut = tuple(entries)
+    removed = delete_entries(cut)
+    nudge_ends(cut)
+    return removed
 
 
 def find_stale(
@@ -163,18 +173,24 @@ def find_entries(
         if text not in known:
             found = _parse(text, protocol=protocol)
             known[text] = found[0] if found is not None and is_wanted(found[0]) else None
-        flows = known[text]
-        if flows is not None:
-            source, source_port, zone, number = (groups[i] for i in _OF_ENTRY)
-            yield Entry(
-                protocol=protocol,
-                source=ip_address(source),
-                source_port=int(source_port),
-                destination=flows.address,
-                port=flows.port,
-                id=int(number),
-                zone=int(zone or 0),
-            )
+        if known[text] is not None:
+            yield _entry(groups, protocol=protocol)
+
+
+def _entry(groups: tuple[str, ...], *, protocol: Protocol) -> Entry:
+    state, *ways, _, zone, number = groups
+    original, reply = (
+        Direction(
+            source=ip_address(source),
+            source_port=int(source_port),
+            destination=ip_address(destination),
+            port=int(port),
+        )
+        for source, destination, source_port, port in (ways[:4], ways[4:])
+    )
+    return Entry(
+        protocol=protocol, original=original, reply=reply, state=state, id=int(number), zone=int(zone or 0)
+    )
 
 
 def _protocols(document: Document) -> tuple[Protocol, ...]:

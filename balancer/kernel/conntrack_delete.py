@@ -32,15 +32,32 @@ _NUMBERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One entry, by its original direction and its id."""
-
-    protocol: Protocol
+class Direction:
     source: Address
     source_port: int
     destination: Address
     port: int
-    id: int
+
+    @property
+    def reversed(self) -> "Direction":
+        return Direction(
+            source=self.destination,
+            source_port=self.port,
+            destination=self.source,
+            port=self.source_port,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry: what the client sends, what is answered to it, and what tells it from a later one."""
+
+    protocol: Protocol
+    original: Direction
+    reply: Direction
+    state: str = ""
+    """As conntrack(8) spells it; empty for UDP."""
+    id: int | None = None
     zone: int = 0
 
 
@@ -86,19 +103,20 @@ def _answers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _message(entry: Entry, number: int, *, ask: bool) -> bytes:
-    version6 = entry.source.version == 6
+    way = entry.original
+    version6 = way.source.version == 6
     first = 3 if version6 else 1
-    addresses = _attribute(first, entry.source.packed) + _attribute(first + 1, entry.destination.packed)
+    addresses = _attribute(first, way.source.packed) + _attribute(first + 1, way.destination.packed)
     ports = (
         _attribute(1, bytes([_NUMBERS[entry.protocol]]))
-        + _attribute(2, struct.pack("!H", entry.source_port))
-        + _attribute(3, struct.pack("!H", entry.port))
+        + _attribute(2, struct.pack("!H", way.source_port))
+        + _attribute(3, struct.pack("!H", way.port))
     )
     tuples = _attribute(1 | _NESTED, addresses) + _attribute(2 | _NESTED, ports)
     body = (
         struct.pack("=BBH", socket.AF_INET6 if version6 else socket.AF_INET, 0, 0)
         + _attribute(_ORIGINAL | _NESTED, tuples)
-        + _attribute(_ID, struct.pack("!I", entry.id))
+        + (b"" if entry.id is None else _attribute(_ID, struct.pack("!I", entry.id)))
         + (_attribute(_ZONE, struct.pack("!H", entry.zone)) if entry.zone else b"")
     )
     flags = _REQUEST | (_ACK if ask else 0)

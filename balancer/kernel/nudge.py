@@ -1,0 +1,66 @@
+"""Telling the two ends of a TCP connection that was cut, without knowing its sequence numbers.
+
+Whoever sends next is answered with a reset, as the node remembers no such connection. An end that only waits
+would never send. So each end gets a SYN that looks as if it came from the other: a host in an established
+connection answers it with an acknowledgement (RFC 9293 3.10.7.4, RFC 5961 4) and changes nothing; that one is
+such a next packet, and its numbers are what makes the reset an exact one. A firewall before the client may
+drop the SYN; then the client learns with what it sends next, or with its keepalive.
+"""
+
+import socket
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+
+from balancer.domain.types import Protocol
+from balancer.kernel.base import Rejected
+from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
+
+_WAITING = {"ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"}
+"""An end in another state sends again by itself, or has no connection any more."""
+_SYN, _WINDOW, _HOPS = 2, 1024, 64
+
+
+def nudge_ends(cut: Iterable[Entry]) -> None:
+    """Of connections whose entries are deleted. Best effort: what cannot be sent is not."""
+    ways = [
+        way
+        for entry in cut
+        if entry.state in _WAITING
+        for way in (entry.original.reversed, entry.reply.reversed)
+    ]
+    if not ways:
+        return
+    family = socket.AF_INET if ways[0].source.version == 4 else socket.AF_INET6
+    with suppress(OSError, Rejected):
+        with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
+            for way in ways:
+                with suppress(OSError):
+                    raw.sendto(_packet(way), (str(way.destination), 0))
+        # The SYN made entries of its own; behind one of them the answer would not meet our rules.
+        delete_entries(Entry(protocol=Protocol.TCP, original=way, reply=way.reversed) for way in ways)
+
+
+def _packet(way: Direction) -> bytes:
+    """A SYN with its IP header; the kernel fills in length and checksum of that of IPv4."""
+    source, destination = way.source.packed, way.destination.packed
+    header = struct.pack("!HHIIBBHHH", way.source_port, way.port, 0, 0, 5 << 4, _SYN, _WINDOW, 0, 0)
+    pseudo = source + destination + struct.pack("!II", len(header), socket.IPPROTO_TCP)
+    segment = header[:16] + struct.pack("!H", _checksum(pseudo + header)) + header[18:]
+    if way.source.version == 6:
+        return (
+            struct.pack("!IHBB", 6 << 28, len(segment), socket.IPPROTO_TCP, _HOPS)
+            + source
+            + destination
+            + segment
+        )
+    length = 20 + len(segment)
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0, _HOPS, socket.IPPROTO_TCP, 0)
+    return ip + source + destination + segment
+
+
+def _checksum(data: bytes) -> int:
+    """Of RFC 1071, over an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
