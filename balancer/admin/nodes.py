@@ -11,6 +11,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
+from balancer.admin.leaving import NodeLeavingPages, node_leaving
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
@@ -27,7 +28,7 @@ RECENT_JOBS = 10
 
 
 @register(Node)
-class NodeAdmin(MachinePages, ConsoleAdmin):
+class NodeAdmin(MachinePages, NodeLeavingPages, ConsoleAdmin):
     list_display = (
         "show_name",
         "cluster",
@@ -105,6 +106,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
             **node_clients_context(row),
+            **node_leaving(row),
             **in_force(request, row.cluster),
             **weights_of_node(row),
         )

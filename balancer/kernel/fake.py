@@ -97,6 +97,8 @@ class FakeKernel:
         self.sets = FakeSets()
         self.loads: dict[str, dict[str, int]] = {}
         """What `count_loads` answers."""
+        self.open: dict[str, dict[str, int]] = {}
+        """What `count_open` answers."""
 
     def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
         """See `Kernel.sync`."""
@@ -156,6 +158,10 @@ class FakeKernel:
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""
         return {s.name: dict(self.loads.get(s.name, {})) for s in services}
+
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_open`."""
+        return {s.name: dict(self.open.get(s.name, {})) for s in services}
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""
