@@ -23,22 +23,19 @@ _SYN, _WINDOW, _HOPS = 2, 1024, 64
 
 def nudge_ends(cut: Iterable[Entry]) -> None:
     """Of connections whose entries are deleted. Best effort: what cannot be sent is not."""
-    ways = [
-        way
-        for entry in cut
-        if entry.state in _WAITING
-        for way in (entry.original.reversed, entry.reply.reversed)
-    ]
-    if not ways:
+    waiting = [entry for entry in cut if entry.state in _WAITING]
+    if not waiting:
         return
-    family = socket.AF_INET if ways[0].source.version == 4 else socket.AF_INET6
+    clients = [entry.original.reversed for entry in waiting]
+    family = socket.AF_INET if clients[0].source.version == 4 else socket.AF_INET6
     with suppress(OSError, Rejected):
         with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
-            for way in ways:
+            for way in (*clients, *(entry.reply.reversed for entry in waiting)):
                 with suppress(OSError):
                     raw.sendto(_packet(way), (str(way.destination), 0))
-        # The SYN made entries of its own; behind one of them the answer would not meet our rules.
-        delete_entries(Entry(protocol=Protocol.TCP, original=way, reply=way.reversed) for way in ways)
+        # Each SYN made an entry. That of a backend lets its answer through INPUT, to the node that resets it.
+        # That of a client would hold up one that connects again from the same port.
+        delete_entries(Entry(protocol=Protocol.TCP, original=way, reply=way.reversed) for way in clients)
 
 
 def _packet(way: Direction) -> bytes:
