@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from balancer.domain.types import (
@@ -38,6 +39,7 @@ _ENTRY = re.compile(
 mark, zone, id."""
 _OF_FLOWS = (0, 2, 4, 5, 7, 9)
 """Which groups do not tell clients apart: state, original destination, who answers, mark."""
+_address = lru_cache(maxsize=1 << 14)(ip_address)
 _SHORT = 64
 """Ports of a range that are indexed one by one."""
 
@@ -181,9 +183,9 @@ def _entry(groups: tuple[str, ...], *, protocol: Protocol) -> Entry:
     state, *ways, _, zone, number = groups
     original, reply = (
         Direction(
-            source=ip_address(source),
+            source=_address(source),
             source_port=int(source_port),
-            destination=ip_address(destination),
+            destination=_address(destination),
             port=int(port),
         )
         for source, destination, source_port, port in (ways[:4], ways[4:])

@@ -1,14 +1,16 @@
 """Telling the two ends of a TCP connection that was cut, without knowing its sequence numbers.
 
-Whoever sends next is answered with a reset, as the node remembers no such connection. An end that only waits
-would never send. So each end gets a SYN that looks as if it came from the other: a host in an established
-connection answers it with an acknowledgement (RFC 9293 3.10.7.4, RFC 5961 4) and changes nothing; that one is
-such a next packet, and its numbers are what makes the reset an exact one. A firewall before the client may
-drop the SYN; then the client learns with what it sends next, or with its keepalive.
+An end that only waits would never learn of it. So each end gets a SYN that looks as if it came from the
+other: a host in an established connection answers it with an acknowledgement (RFC 9293 3.10.7.4, RFC 5961 4)
+and changes nothing. The SYN makes an entry through which the answer comes to the node itself, which knows no
+such connection and resets it, with the numbers of the answer, so that the end believes it. A firewall before
+the client may drop the SYN, and a client may be far away; then it learns with what it sends next, or with its
+keepalive.
 """
 
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -18,6 +20,10 @@ from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
 
 _WAITING = {"ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"}
 """An end in another state sends again by itself, or has no connection any more."""
+_ANSWERED_WITHIN = 0.25
+"""Seconds."""
+_ANSWERED_WITHIN = 0.25
+"""Seconds."""
 _SYN, _WINDOW, _HOPS = 2, 1024, 64
 
 
@@ -26,16 +32,16 @@ def nudge_ends(cut: Iterable[Entry]) -> None:
     waiting = [entry for entry in cut if entry.state in _WAITING]
     if not waiting:
         return
-    clients = [entry.original.reversed for entry in waiting]
-    family = socket.AF_INET if clients[0].source.version == 4 else socket.AF_INET6
+    ways = [way for entry in waiting for way in (entry.original.reversed, entry.reply.reversed)]
+    family = socket.AF_INET if ways[0].source.version == 4 else socket.AF_INET6
     with suppress(OSError, Rejected):
         with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as raw:
-            for way in (*clients, *(entry.reply.reversed for entry in waiting)):
+            for way in ways:
                 with suppress(OSError):
                     raw.sendto(_packet(way), (str(way.destination), 0))
-        # Each SYN made an entry. That of a backend lets its answer through INPUT, to the node that resets it.
-        # That of a client would hold up one that connects again from the same port.
-        delete_entries(Entry(protocol=Protocol.TCP, original=way, reply=way.reversed) for way in clients)
+        time.sleep(_ANSWERED_WITHIN)
+        # Later these entries would be in the way of a client that connects again from the same port.
+        delete_entries(Entry(protocol=Protocol.TCP, original=way, reply=way.reversed) for way in ways)
 
 
 def _packet(way: Direction) -> bytes:

@@ -127,20 +127,6 @@ def test_an_established_tcp_connection_survives_the_removal_of_its_backend(
     assert client.recv(100) == b"yes"
 
 
-def test_an_established_tcp_connection_is_cut_when_its_backend_is_disabled(
-    kernel: NodeKernel, wires: Wires
-) -> None:
-    client, server = _connect_tcp(kernel, wires)
-    disabled = service(backends=[{"address": FIRST, "state": "disabled"}, {"address": SECOND}])
-    assert sync(kernel, disabled).connections_removed == 1
-    client.send(b"anybody there?")
-    with pytest.raises(ConnectionResetError):
-        client.recv(100)
-    server.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        server.recv(100)
-
-
 def test_an_end_that_only_waits_learns_that_its_connection_was_cut(kernel: NodeKernel, wires: Wires) -> None:
     client, server = _connect_tcp(kernel, wires)
     disabled = service(backends=[{"address": FIRST, "state": "disabled"}, {"address": SECOND}])
