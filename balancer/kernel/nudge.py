@@ -18,7 +18,7 @@ from balancer.domain.types import Protocol
 from balancer.kernel.base import Rejected
 from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
 
-_WAITING = {"ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"}
+_WAITING = {"SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"}
 """An end in another state sends again by itself, or has no connection any more."""
 _ANSWERED_WITHIN = 0.25
 """Seconds."""
