@@ -9,8 +9,9 @@ from balancer.kernel.conntrack import Flows, PortIndex, count_entries
 
 _ALIVE = {"", "ESTABLISHED"}
 """Of UDP, which knows no states, every entry."""
-_OVER = {"TIME_WAIT", "LAST_ACK", "CLOSE", "CLOSED"}
-"""Nobody will send data any more: both ends have closed, or one was reset. Of TCP, and of SCTP."""
+_OVER = {"TIME_WAIT", "LAST_ACK", "CLOSE"}
+"""Of TCP: both ends have closed, or one was reset. SCTP's CLOSED, which lasts 10 seconds, is no such state:
+an association whose first packet is not answered yet has it too."""
 
 
 def count_loads(services: Iterable[Service]) -> Loads:

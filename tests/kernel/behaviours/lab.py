@@ -65,6 +65,13 @@ class Lab(Machines):
         with self.inside_node():
             return self._kernel.sync(ruleset=self.ruleset, document=found)
 
+    def count_open(self, *names: str) -> dict[str, dict[str, int]]:
+        """Service -> endpoint -> connections that are not over."""
+        assert self._carried is not None
+        services = [s for s in document(*self._carried).services if s.name in names]
+        with self.inside_node():
+            return {name: dict(found) for name, found in self._kernel.count_open(services=services).items()}
+
     def forget_connections(self) -> None:
         with self.inside_node():
             run("conntrack", "-F")

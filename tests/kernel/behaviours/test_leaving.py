@@ -5,14 +5,16 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
-from balancer.domain.types import Protocol
+from balancer.domain.types import Protocol, format_endpoint
+from balancer.kernel.base import Receipt
 from tests.kernel.behaviours.chat import Chat, Chatter
 from tests.kernel.behaviours.lab import Lab, wait_for
-from tests.kernel.behaviours.services import make
+from tests.kernel.behaviours.services import make, sinks
 from tests.kernel.behaviours.test_surroundings import talk
 
 LEFT, OTHER, BACK = 5300, 5301, 5302
@@ -108,6 +110,39 @@ def test_a_udp_client_talks_to_the_node_itself_within_two_seconds_when_its_servi
         assert [one.lost for one in others[1:]] == [0, 0]
     finally:
         bare_lab.iptables("-D", *accept)
+
+
+def carry_every_protocol(lab: Lab, first: str) -> Receipt:
+    backends = [{"address": lab.sink(1), "state": first}, {"address": lab.sink(2)}]
+    receipt = lab.carry(
+        *(make(protocol, LEFT, backends, protocol=protocol.value) for protocol in Protocol),
+        make("other", OTHER, sinks(lab, 1)),
+    )
+    assert receipt is not None
+    return receipt
+
+
+def test_whoever_is_still_with_a_draining_backend_is_counted_of_every_protocol(bare_lab: Lab) -> None:
+    lab = bare_lab
+    for state, many in (("enabled", 10), ("draining", 4)):
+        assert carry_every_protocol(lab, state).connections_removed == 0
+        for protocol in Protocol:
+            lab.open(protocol, LEFT, lab.strangers(many))
+    first, second = (format_endpoint(address=ip_address(lab.sink(number)), port=LEFT) for number in (1, 2))
+    assert lab.count_open(*Protocol) == {protocol: {first: 5, second: 9} for protocol in Protocol}
+
+
+def test_disabling_a_backend_ends_what_it_has_of_every_protocol_and_nothing_else(bare_lab: Lab) -> None:
+    lab = bare_lab
+    carry_every_protocol(lab, "enabled")
+    lab.forget_connections()
+    for protocol in Protocol:
+        lab.open(protocol, LEFT, lab.strangers(10))
+    lab.open(Protocol.UDP, OTHER, lab.strangers(3))
+    assert carry_every_protocol(lab, "disabled").connections_removed == 15
+    second = format_endpoint(address=ip_address(lab.sink(2)), port=LEFT)
+    assert lab.count_open(*Protocol) == {protocol: {second: 5} for protocol in Protocol}
+    assert sum(lab.count_open("other")["other"].values()) == 3
 
 
 def connections(lab: Lab, servers: list[socket.socket], port: int) -> dict[str, Ends]:
