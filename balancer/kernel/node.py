@@ -39,7 +39,7 @@ from balancer.kernel.flavour import (
     warn_about_other,
 )
 from balancer.kernel.idle import holds_ours, is_idle, want_of
-from balancer.kernel.loads import count_loads
+from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import local_addresses
 from balancer.kernel.node_facts import read_facts
@@ -156,6 +156,10 @@ class NodeKernel:
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""
         return count_loads(services)
+
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_open`."""
+        return count_open(services)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""

@@ -196,6 +196,10 @@ class Node(models.Model):
     """{"counts": {set of clients -> how many it remembers}} as the kernel said, {"error": sentence} where it
     could not; empty until it was asked, which is only where a live service has persistence."""
     clients_at = models.DateTimeField(null=True, editable=False)
+    leaving = models.JSONField(default=dict, blank=True, editable=False)
+    """{"backends": {service: {endpoint: `workflow.leaving.Left` as data}}} of backends that drain, {"error":
+    sentence} where they could not be counted; empty where none drains."""
+    leaving_at = models.DateTimeField(null=True, editable=False)
     last_seen = models.DateTimeField(null=True, editable=False)
     carried_revision = models.ForeignKey(
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False

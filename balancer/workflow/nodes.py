@@ -33,6 +33,7 @@ from balancer.workflow.effective import Effective, effective_of
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
+from balancer.workflow.leaving import LeavingMemory, refresh_leaving
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
 from balancer.workflow.persistence import ClientsMemory, carry_out_clearings, refresh_clients
@@ -66,6 +67,7 @@ class NodeMemory:
     balancing: BalancingMemory = field(default_factory=BalancingMemory)
     observing: ObservationMemory = field(default_factory=ObservationMemory)
     clients: ClientsMemory = field(default_factory=ClientsMemory)
+    leaving: LeavingMemory = field(default_factory=LeavingMemory)
 
 
 def reconcile_node(
@@ -105,6 +107,7 @@ def reconcile_node(
         return
     carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):

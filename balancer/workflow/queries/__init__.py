@@ -44,6 +44,12 @@ from balancer.workflow.queries.drills import (
 )
 from balancer.workflow.queries.evidence import EvidenceView, evidence_about
 from balancer.workflow.queries.guard import RestoredView, list_restored, view_restored
+from balancer.workflow.queries.leaving import (
+    Leaving,
+    LeavingOnNode,
+    leaving_of_node,
+    leaving_of_service,
+)
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.overrides import (
     BackendNow,
@@ -87,6 +93,8 @@ __all__ = [
     "EvidenceView",
     "JobView",
     "LateReviewRow",
+    "Leaving",
+    "LeavingOnNode",
     "Move",
     "NodeShare",
     "NodeView",
@@ -119,6 +127,8 @@ __all__ = [
     "find_origin",
     "is_in_drill",
     "judge_way_back",
+    "leaving_of_node",
+    "leaving_of_service",
     "list_bad_drills",
     "list_drift",
     "list_late_reviews",
