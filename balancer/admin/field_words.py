@@ -28,10 +28,26 @@ _LABELS = {
     "access.connections_per_backend": "Connections of a backend",
     "access.drop_invalid": "Drop invalid packets",
     "access.log_refused": "Log what is refused",
+    "health.kind": "Health checks",
+    "health.interval": "Interval of health checks",
+    "health.timeout": "Timeout of a check",
+    "health.rise": "Rise",
+    "health.fall": "Fall",
+    "health.port": "Port to check",
+    "health.address": "Address to check",
+    "health.method": "Method",
+    "health.host": "Host",
+    "health.path": "Path",
+    "health.expect_status": "Expected status",
+    "health.expect_body": "Expected text",
+    "health.certificate_warning_days": "Warn of a certificate",
+    "health.verify_certificate": "Verify the certificate",
+    "health.send": "Send",
+    "health.expect": "Expected answer",
     "all_down": "When all are down",
 }
 
-_SECONDS = {"slow_start", "persistence.timeout"}
+_SECONDS = {"slow_start", "persistence.timeout", "health.interval", "health.timeout"}
 
 
 @dataclass(frozen=True, slots=True)

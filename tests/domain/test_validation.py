@@ -78,7 +78,6 @@ def test_weights_with_a_common_divisor_make_a_short_round() -> None:
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
-        ({"health": {"kind": "tcp"}}, "health"),
         ({"all_down": "refuse"}, "all_down"),
     ],
 )
