@@ -245,8 +245,9 @@ def test_another_rate_is_counted_under_another_name_and_the_same_one_goes_on() -
 
 
 def test_every_rule_that_refuses_is_owned_by_its_service() -> None:
-    text = render_ruleset(compile_document(document(service_data(access=EVERYTHING))))
-    owners = dict(zip(text.splitlines(), owners_of_rules(text, services=["web"]), strict=True))
+    one = document(service_data(access=EVERYTHING))
+    text = render_ruleset(compile_document(one))
+    owners = dict(zip(text.splitlines(), owners_of_rules(text, services=one.services), strict=True))
     own = [line for line in owners if line.startswith(("-A LB-A-web", "-A LB-C-web", "-A LB-L-web"))]
     assert len(own) > 12
     assert {owners[line] for line in own} == {"web"}

@@ -199,7 +199,7 @@ MIXES = {
     ranges_across_each_other: Price(14_460, 39),
     both_families: Price(3_848, 24),
     many_interfaces: Price(7_208, 26),
-    all_at_once: Price(1_428, 35),
+    all_at_once: Price(1_428, 34),
 }
 
 
