@@ -127,6 +127,9 @@ LATER: Mapping[str, object] = {
     "persistence.prefix": None,
     "source_nat.address_end": None,
     "source_nat.hairpin": False,
+    "access.new_burst": None,
+    "access.connections_per_backend": None,
+    "access.log_refused": False,
     "access.syn_proxy": False,
     "health.address": None,
     "health.method": "GET",
@@ -136,9 +139,6 @@ LATER: Mapping[str, object] = {
     "health.verify_certificate": False,
     "health.send": "",
     "health.expect": "",
-    "access.new_burst": None,
-    "access.connections_per_backend": None,
-    "access.log_refused": False,
 }
 """Keys that came after the first documents, with their defaults. They are written only where they differ, so
 that every older document keeps its bytes and its digest (ADR 0010)."""

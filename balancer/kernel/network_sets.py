@@ -16,11 +16,10 @@ from balancer.kernel.base import KernelError, Rejected
 from balancer.kernel.ipset import FAMILIES, RELEASE_SECONDS, Found, carry_out, destroy, read_headers
 from balancer.kernel.tools import find_tool, run_tool
 from balancer.ruleset.ir import Ruleset
-from balancer.ruleset.networks import family_of_list
+from balancer.ruleset.networks import ROOM, ROOM_FACTOR, family_of_list
 
 _WHAT = "lists of networks"
-_ENTRIES_MAX = MAX_NETWORKS + 1
-"""Everything is two entries."""
+_ENTRIES_MAX = ROOM_FACTOR * MAX_NETWORKS + ROOM
 _SHOWN = 20
 
 

@@ -31,6 +31,7 @@ from balancer.ruleset.ir import (
     PortRange,
     Return,
     Rule,
+    Ruleset,
     SetConnMark,
     Table,
     TableName,
@@ -43,6 +44,13 @@ Chains = dict[str, tuple[Rule, ...]]
 
 LOGGED = AtMost(per_second=1, burst=10)
 """Lines for each service and reason."""
+_OF_SOMEBODY = {
+    Reason.DENIED,
+    Reason.NOT_ALLOWED,
+    Reason.RATE,
+    Reason.CONNECTIONS,
+    Reason.BACKEND_FULL,
+}
 _JUMPS = (("FORWARD", names.LIMITS), ("INPUT", names.LIMITS))
 """INPUT: a backend may be an address of the node itself."""
 
@@ -91,6 +99,21 @@ def early_rules(service: Service) -> tuple[Rule, ...]:
 
 def early_chains(service: Service) -> Chains:
     return _logs(service, list(early_rules(service)), Drop())
+
+
+def let_everybody_in(ruleset: Ruleset) -> Ruleset:
+    """The ruleset without lists and limits: for clients who are nobody that a document knows."""
+    tables = tuple(
+        replace(
+            table,
+            chains={
+                chain: tuple(rule for rule in rules if reason_of(rule) not in _OF_SOMEBODY)
+                for chain, rules in table.chains.items()
+            },
+        )
+        for table in ruleset.tables
+    )
+    return replace(ruleset, tables=tables, lists={})
 
 
 def lists_of(services: Iterable[Service]) -> dict[str, tuple[Network, ...]]:
