@@ -28,6 +28,7 @@ _LABELS = {
     "access.connections_per_backend": "Connections of a backend",
     "access.drop_invalid": "Drop invalid packets",
     "access.log_refused": "Log what is refused",
+    "access.syn_proxy": "SYN proxy",
     "health.kind": "Health checks",
     "health.interval": "Interval of health checks",
     "health.timeout": "Timeout of a check",

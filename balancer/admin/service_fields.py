@@ -237,6 +237,11 @@ class ServiceForm(forms.Form):
         "Malformed packets, and TCP packets of no known connection that do not begin one, go no further.",
         initial=True,
     )
+    syn_proxy = check(
+        "SYN proxy",
+        "For TCP: the node shakes hands with a client before a backend hears of it, so that a flood of SYNs"
+        " ends at the node.",
+    )
     log_refused = check(
         "Log what is refused",
         "In the kernel's log of the node, with the service's name and the reason; a line a second for each.",

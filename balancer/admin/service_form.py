@@ -38,6 +38,7 @@ _FIELD_OF = {
     "access.connections_per_backend": "connections_per_backend",
     "access.drop_invalid": "drop_invalid",
     "access.log_refused": "log_refused",
+    "access.syn_proxy": "syn_proxy",
     "port_end": "port",
     "additional_ports": "port",
     "additional_addresses": "address",
@@ -63,7 +64,7 @@ _HEALTH = {"kind": "health"} | {
 """Key of the health checks -> field of the form."""
 _FIELD_OF |= {f"health.{key}": name for key, name in _HEALTH.items()}
 _HEALTH_NUMBERS = {"interval", "timeout", "rise", "fall", "port", "certificate_warning_days"}
-_FIELD_OF_CODE = {"overlap": "port", "overlap-from-node": "from_node"}
+_FIELD_OF_CODE = {"overlap": "port", "overlap-from-node": "from_node", "overlap-syn-proxy": "syn_proxy"}
 """What two services claim is told at the field, whichever of them the path names."""
 
 BackendFormSet = forms.formset_factory(
@@ -174,7 +175,7 @@ def _persistence_data(values: dict[str, Any]) -> dict[str, Any]:
 def _access_data(values: dict[str, Any]) -> dict[str, Any]:
     numbers = {name: whole_number(values[name]) for name in _ACCESS_NUMBERS}
     lists = {name: [text for _, text in read_lines(values[name])] for name in ("allow", "deny")}
-    flags = {name: values[name] for name in ("drop_invalid", "log_refused")}
+    flags = {name: values[name] for name in ("drop_invalid", "log_refused", "syn_proxy")}
     return _without_blanks(numbers) | lists | flags
 
 
@@ -236,6 +237,7 @@ def _initial_access(access: dict[str, Any]) -> dict[str, Any]:
         **numbers,
         "drop_invalid": access["drop_invalid"],
         "log_refused": access.get("log_refused", False),
+        "syn_proxy": access.get("syn_proxy", False),
     }
 
 

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 from balancer.domain.limits import BURST_SECONDS
@@ -58,7 +59,7 @@ def _check_unused(access: Access) -> Iterator[Problem]:
             )
             yield Problem("access.new_burst", "range", message)
     quiet = Access(drop_invalid=False, log_refused=True)
-    if access == quiet:
+    if replace(access, syn_proxy=False) == quiet:
         message = "The service refuses nobody, so there is nothing to log. Turn log_refused off."
         yield Problem("access.log_refused", "unused", message)
 

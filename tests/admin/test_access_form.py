@@ -40,7 +40,17 @@ def test_lines_become_entries_and_empty_ones_nothing() -> None:
         "new_per_second_per_source": 20,
         "drop_invalid": True,
         "log_refused": False,
+        "syn_proxy": False,
     }
+
+
+def test_a_syn_proxy_is_a_switch_that_comes_back() -> None:
+    editor = filled_in(syn_proxy="on")
+    assert editor.is_well_formed()
+    saved, problems = parse_service(editor.to_data())
+    assert saved is not None, problems
+    assert saved.access.syn_proxy
+    assert ServiceEditor(initial=service_to_data(saved)).form.initial["syn_proxy"]
 
 
 def test_what_is_shown_is_what_is_saved() -> None:
@@ -70,6 +80,8 @@ def test_what_is_shown_is_what_is_saved() -> None:
         ({"connections_per_source": "0"}, "connections_per_source", "whole number from 1 to 1000000"),
         ({"connections_per_backend": "-1"}, "connections_per_backend", "whole number from 1 to 1000000"),
         ({"log_refused": "on", "drop_invalid": ""}, "log_refused", "nothing to log"),
+        ({"syn_proxy": "on", "protocol": "udp"}, "syn_proxy", "A SYN proxy is for TCP"),
+        ({"syn_proxy": "on", "connections_per_source": "5"}, "syn_proxy", "Turn the SYN proxy off"),
     ],
 )
 def test_what_is_wrong_is_said_at_the_field_with_the_number_of_the_line(

@@ -24,6 +24,7 @@ REFUSED = 4300
 DRAINING, TALK = 4400, 4401
 HUNDRED = 4500
 MIXED = 4600
+PROXIED, PROXIED_SINKS = 5900, 5901
 DENY, ALLOW, RATE, BY_SOURCE, BY_BACKEND, LOGGED, CHECKED, UNCHECKED = range(4700, 4708)
 """Services that let not everybody in."""
 DENIED, ALLOWED = 900, 902
@@ -179,5 +180,7 @@ def _others(lab: Lab) -> list[Data]:
         ),
         make("draining", DRAINING, live, protocol="tcp"),
         make("talk", TALK, live, protocol="tcp"),
+        make("proxied", PROXIED, live, protocol="tcp", access={"syn_proxy": True}),
+        make("proxied-sinks", PROXIED_SINKS, two, protocol="tcp", access={"syn_proxy": True}),
         make("hundred", HUNDRED, sinks(lab, *range(101, 201))),
     ]

@@ -21,7 +21,23 @@ CELLS = tuple(product(Flavour, Family))
 """The columns."""
 _BEGIN, _END = "<!-- table -->\n", "<!-- end of the table -->\n"
 _HEADS = ("legacy, IPv4", "legacy, IPv6", "nft, IPv4", "nft, IPv6")
-_WORDS = {"tcp": "TCP", "udp": "UDP", "sctp": "SCTP", "docker": "Docker", "output": "OUTPUT", "nat": "NAT"}
+_WORDS = {
+    "tcp": "TCP",
+    "udp": "UDP",
+    "sctp": "SCTP",
+    "syn": "SYN",
+    "docker": "Docker",
+    "output": "OUTPUT",
+    "nat": "NAT",
+}
+    "tcp": "TCP",
+    "udp": "UDP",
+    "sctp": "SCTP",
+    "docker": "Docker",
+    "output": "OUTPUT",
+    "nat": "NAT",
+    "syn": "SYN",
+}
 
 Test = Callable[..., None]
 
