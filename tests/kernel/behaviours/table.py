@@ -30,14 +30,6 @@ _WORDS = {
     "output": "OUTPUT",
     "nat": "NAT",
 }
-    "tcp": "TCP",
-    "udp": "UDP",
-    "sctp": "SCTP",
-    "docker": "Docker",
-    "output": "OUTPUT",
-    "nat": "NAT",
-    "syn": "SYN",
-}
 
 Test = Callable[..., None]
 
