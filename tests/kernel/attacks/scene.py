@@ -114,6 +114,10 @@ class Scene:
             "backends": [{"address": self.server, "port": to}],
         } | fields
 
+    def spent(self) -> float:
+        """Seconds of processor time of whoever else balances than the kernel."""
+        return 0.0
+
     def attack(self, kind: Kind, *, port: int) -> list[bytes]:
         """What of an attack came to the backend."""
         self._number += 1
