@@ -115,7 +115,7 @@ EVERY_FORM = Ruleset(
                 "LB-FORWARD": (
                     Rule(ct_state="DNAT", connmark=Mark(0x10000000, 0x50000000), target=Accept()),
                 ),
-                "LB-L-test": (
+                "LB-A-test": (
                     Rule(at_most=AtMost(1, 10), target=Log("LB a-test not-allowed: ")),
                     Rule(target=Drop()),
                 ),

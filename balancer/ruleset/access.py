@@ -1,12 +1,12 @@
 """Who may begin a connection to a service: the chains that refuse, each reason in one rule of its own.
 
-nat     LB-S-<service>  first asks LB-A-<service>, which sends what it refuses to LB-DENIED: marked, and on to
-                        the filter table without DNAT
+nat     LB-S-<service>  first sends whom it refuses to LB-A-<service>:<reason>, which counts and maybe logs,
+                        and on to LB-DENIED: marked, and on to the filter table without DNAT
 mangle  LB-LIMITS       with limits of connections: finds the service behind DNAT, by where the client sent
                         its first packet; LB-C-<service> counts and drops
 
 What LB-A- and LB-C- hold follows from the access rules alone, so that no other change starts their counters
-anew.
+anew. The conditions are in LB-S- itself: a jump would cost every new connection as much as half a list.
 """
 
 from collections.abc import Iterable
@@ -55,23 +55,37 @@ _JUMPS = (("FORWARD", names.LIMITS), ("INPUT", names.LIMITS))
 """INPUT: a backend may be an address of the node itself."""
 
 
-def access_chains(service: Service) -> Chains:
-    """The chain that refuses new connections in nat, with those behind it; none where nobody is refused."""
-    rules = _access_rules(service)
-    if not rules:
-        return {}
-    name = names.access_chain(service.name)
-    return {name: tuple(rules), names.DENIED: _DENIED} | _logs(service, rules, Goto(names.DENIED))
-
-
 def asks_access(service: Service) -> tuple[Rule, ...]:
-    """The first rule of the service's own chain."""
-    return (Rule(target=Jump(names.access_chain(service.name))),) if _access_rules(service) else ()
+    """The first rules of the service's own chain; none where nobody is refused."""
+    access, found = service.access, []
+    if access.drop_invalid and service.protocol is Protocol.TCP:
+        found.append((Reason.NOT_SYN, Rule(protocol=Protocol.TCP, not_syn=True, target=Drop())))
+    if access.deny:
+        found.append((Reason.DENIED, Rule(listed=Listed(make_list(access.deny)[0]), target=Drop())))
+    if access.allow:
+        outside = Listed(make_list(access.allow)[0], outside=True)
+        found.append((Reason.NOT_ALLOWED, Rule(listed=outside, target=Drop())))
+    if access.new_per_second_per_source is not None:
+        found.append((Reason.RATE, Rule(faster=_faster(service), target=Drop())))
+    return tuple(
+        replace(rule, target=Goto(names.refusal_chain(service.name, reason))) for reason, rule in found
+    )
+
+
+def access_chains(service: Service) -> Chains:
+    """Of nat: a chain for each reason for which the service refuses, and what they share."""
+    rules = asks_access(service)
+    chains: Chains = {names.DENIED: _DENIED} if rules else {}
+    for rule in rules:
+        reason = reason_of(rule)
+        assert reason is not None
+        chains |= _refusal(service, reason, Goto(names.DENIED))
+    return chains
 
 
 def denies(services: Iterable[Service]) -> bool:
     """Whether connections can be marked as denied, so that the filter table has to drop them."""
-    return any(_access_rules(service) for service in services)
+    return any(asks_access(service) for service in services)
 
 
 def drop_denied() -> Rule:
@@ -82,23 +96,28 @@ def invalid_chains(service: Service) -> Chains:
     """Of filter: where INVALID packets are logged before they are dropped."""
     if not (service.access.drop_invalid and service.access.log_refused):
         return {}
-    return _log(service, Reason.INVALID, Drop())
+    return _refusal(service, Reason.INVALID, Drop())
 
 
 def invalid_target(service: Service) -> Target:
     if not service.access.drop_invalid:
         return Return()
-    return Goto(names.log_chain(service.name, Reason.INVALID)) if service.access.log_refused else Drop()
+    return Goto(names.refusal_chain(service.name, Reason.INVALID)) if service.access.log_refused else Drop()
 
 
 def early_rules(service: Service) -> tuple[Rule, ...]:
     """Of filter, before a SYN proxy: who is in no list that lets him in need not even shake hands."""
-    rules = (rule for rule in _conditions(service) if rule.listed is not None)
-    return tuple(_refusing(service, rule, Drop()) for rule in rules)
+    return tuple(rule for rule in asks_access(service) if rule.listed is not None)
 
 
 def early_chains(service: Service) -> Chains:
-    return _logs(service, list(early_rules(service)), Drop())
+    """Those to which `early_rules` lead."""
+    chains: Chains = {}
+    for rule in early_rules(service):
+        reason = reason_of(rule)
+        assert reason is not None
+        chains |= _refusal(service, reason, Drop())
+    return chains
 
 
 def let_everybody_in(ruleset: Ruleset) -> Ruleset:
@@ -143,30 +162,11 @@ def limits_table(services: tuple[Service, ...]) -> Table | None:
     for service in limited:
         limits = _limits(service)
         chains[names.limits_chain(service.name)] = tuple(limits)
-        chains |= _logs(service, limits, Drop())
+        chains |= _logs_of_limits(service, limits)
     # Only what begins, and only what was sent to a backend, is looked up.
     balanced = Mark(marks.BALANCED, marks.BALANCED | marks.REFUSE)
     chains[names.LIMITS] = (Rule(ct_state="NEW", connmark=balanced, target=Jump(names.LIMITED)),)
     return Table(TableName.MANGLE, dict(sorted(chains.items())), _JUMPS)
-
-
-def _access_rules(service: Service) -> list[Rule]:
-    return [_refusing(service, rule, Goto(names.DENIED)) for rule in _conditions(service)]
-
-
-def _conditions(service: Service) -> list[Rule]:
-    """What is refused, each reason in a rule; their targets come later."""
-    access = service.access
-    conditions = []
-    if access.drop_invalid and service.protocol is Protocol.TCP:
-        conditions.append(Rule(protocol=Protocol.TCP, not_syn=True, target=Drop()))
-    if access.deny:
-        conditions.append(Rule(listed=Listed(make_list(access.deny)[0]), target=Drop()))
-    if access.allow:
-        conditions.append(Rule(listed=Listed(make_list(access.allow)[0], outside=True), target=Drop()))
-    if access.new_per_second_per_source is not None:
-        conditions.append(Rule(faster=_faster(service), target=Drop()))
-    return conditions
 
 
 def _faster(service: Service) -> Faster:
@@ -187,7 +187,7 @@ def _limits(service: Service) -> list[Rule]:
             Rule(protocol=service.protocol, destination_ports=ports, more_than=full, target=Drop())
             for ports in _told_apart_by(service)
         ]
-    return [_refusing(service, rule, Drop()) for rule in rules]
+    return [_logging(service, rule) for rule in rules]
 
 
 def _told_apart_by(service: Service) -> tuple[PortRange | None, ...]:
@@ -198,26 +198,29 @@ def _told_apart_by(service: Service) -> tuple[PortRange | None, ...]:
     return tuple(PortRange(port, port) for port in sorted({backend.port for backend in service.backends}))
 
 
-def _refusing(service: Service, rule: Rule, plain: Target) -> Rule:
-    """With the log in between where the service wants it."""
+def _logging(service: Service, rule: Rule) -> Rule:
+    """With the log before the drop where the service wants it."""
     reason = reason_of(rule)
     assert reason is not None
-    logged = Goto(names.log_chain(service.name, reason))
-    return replace(rule, target=logged if service.access.log_refused else plain)
+    logged = Goto(names.refusal_chain(service.name, reason))
+    return replace(rule, target=logged) if service.access.log_refused else rule
 
 
-def _logs(service: Service, rules: list[Rule], then: Target) -> Chains:
+def _logs_of_limits(service: Service, rules: list[Rule]) -> Chains:
     if not service.access.log_refused:
         return {}
     chains: Chains = {}
-    for reason in {reason_of(rule) for rule in rules} - {None}:
-        chains |= _log(service, Reason(str(reason)), then)
+    for reason in (Reason.CONNECTIONS, Reason.BACKEND_FULL):
+        if any(reason_of(rule) is reason for rule in rules):
+            chains |= _refusal(service, reason, Drop())
     return chains
 
 
-def _log(service: Service, reason: Reason, then: Target) -> Chains:
-    line = Rule(at_most=LOGGED, target=Log(names.log_prefix(service.name, reason)))
-    return {names.log_chain(service.name, reason): (line, Rule(target=then))}
+def _refusal(service: Service, reason: Reason, then: Target) -> Chains:
+    """Its last rule counts; the one before, if any, logs."""
+    log = Rule(at_most=LOGGED, target=Log(names.log_prefix(service.name, reason)))
+    before = (log,) if service.access.log_refused else ()
+    return {names.refusal_chain(service.name, reason): (*before, Rule(target=then))}
 
 
 _DENIED = (Rule(target=SetConnMark(marks.DENIED)), Rule(target=Accept()))

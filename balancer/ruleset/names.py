@@ -32,7 +32,6 @@ _DRILL = "LB-drill-"
 _HASH_LENGTH = 10
 _ACCESS = "LB-A-"
 _LIMITS = "LB-C-"
-_LOG = "LB-L-"
 _PROXY = "LB-P-"
 DENIED = "LB-DENIED"
 LIMITS = "LB-LIMITS"
@@ -48,11 +47,6 @@ def service_chain(service: str) -> str:
     return _fit(_SERVICE, service)
 
 
-def access_chain(service: str) -> str:
-    """Where a service refuses who may not begin a connection."""
-    return _fit(_ACCESS, service)
-
-
 def proxy_chain(service: str) -> str:
     """Where a service with a SYN proxy refuses who is not to get to the proxy."""
     return _fit(_PROXY, service)
@@ -63,9 +57,9 @@ def limits_chain(service: str) -> str:
     return _fit(_LIMITS, service)
 
 
-def log_chain(service: str, reason: str) -> str:
-    """Where a refusal is logged."""
-    return _fit(_LOG, f"{service}:{reason}")
+def refusal_chain(service: str, reason: str) -> str:
+    """Where those are counted, and maybe logged, whom a service refuses for this reason."""
+    return _fit(_ACCESS, f"{service}:{reason}")
 
 
 def log_prefix(service: str, reason: str) -> str:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from balancer.domain.types import Service
-from balancer.ruleset.names import backend_chain, limits_chain, log_chain, proxy_chain, service_chain
+from balancer.ruleset.names import backend_chain, limits_chain, proxy_chain, refusal_chain, service_chain
 from balancer.ruleset.reasons import Reason
 
 _CHAIN = re.compile(r"(?<=\s)LB-[A-Z]-[A-Za-z0-9:._-]+")
@@ -31,7 +31,7 @@ def _owners_of_chains(lines: Iterable[str], *, services: Iterable[Service]) -> d
     owners = {}
     for service in services:
         waiting = [service_chain(service.name), limits_chain(service.name), proxy_chain(service.name)]
-        waiting += [log_chain(service.name, reason) for reason in Reason]
+        waiting += [refusal_chain(service.name, reason) for reason in Reason]
         # Nothing leads to a backend that gets no connections.
         waiting += [backend_chain(service.name, one.address, one.port) for one in service.backends]
         while waiting:

@@ -28,6 +28,7 @@ class Reason(StrEnum):
 
 Place = tuple[TableName, str, int]
 """Table, chain, and the place of the rule in the chain, from 0."""
+Chains = Mapping[tuple[TableName, str], tuple[Rule, ...]]
 
 
 def reason_of(rule: Rule) -> Reason | None:
@@ -55,16 +56,26 @@ def reasons_of(ruleset: Ruleset, services: Iterable[str]) -> Mapping[Place, tupl
 def _find(ruleset: Ruleset, services: tuple[str, ...]) -> Iterator[tuple[Place, tuple[str, Reason]]]:
     chains = {(table.name, chain): rules for table in ruleset.tables for chain, rules in table.chains.items()}
     for service in services:
-        for table, chain in (
-            (TableName.NAT, names.service_chain(service)),
-            (TableName.NAT, names.access_chain(service)),
-            (TableName.MANGLE, names.limits_chain(service)),
-            (TableName.FILTER, names.proxy_chain(service)),
-        ):
-            for index, rule in enumerate(chains.get((table, chain), ())):
-                reason = reason_of(rule)
-                if reason is not None:
-                    yield (table, chain, index), (service, reason)
+        for reason, place in _refusal_chains(service):
+            if place in chains:
+                yield (*place, len(chains[place]) - 1), (service, reason)
+        for index, rule in enumerate(chains.get((TableName.MANGLE, names.limits_chain(service)), ())):
+            if (found := reason_of(rule)) is not None:
+                yield (TableName.MANGLE, names.limits_chain(service), index), (service, found)
+        for index, rule in enumerate(chains.get((TableName.NAT, names.service_chain(service)), ())):
+            if reason_of(rule) is Reason.NO_BACKEND:
+                yield (TableName.NAT, names.service_chain(service), index), (service, Reason.NO_BACKEND)
+    yield from _find_invalid(chains)
+
+
+def _refusal_chains(service: str) -> Iterator[tuple[Reason, tuple[TableName, str]]]:
+    for reason in Reason:
+        yield reason, (TableName.NAT, names.refusal_chain(service, reason))
+        if reason is not Reason.INVALID:  # told by the rules that lead there
+            yield reason, (TableName.FILTER, names.refusal_chain(service, reason))
+
+
+def _find_invalid(chains: Chains) -> Iterator[tuple[Place, tuple[str, Reason]]]:
     for (table, chain), rules in chains.items():
         if table is TableName.FILTER:
             for index, rule in enumerate(rules):

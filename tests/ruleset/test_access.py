@@ -165,7 +165,7 @@ def test_no_other_change_touches_the_rules_that_refuse(change: str) -> None:
 
 
 def own_rules(ruleset: Ruleset) -> dict[tuple[str, str], tuple[Rule, ...]]:
-    prefixes = ("LB-A-", "LB-C-", "LB-L-")
+    prefixes = ("LB-A-", "LB-C-")
     return {
         (table.name, chain): rules
         for table in ruleset.tables
@@ -205,9 +205,10 @@ def test_each_reason_has_a_rule_that_counts_it_alone() -> None:
         Reason.NOT_SYN,
     }
     assert ("none", Reason.NO_BACKEND) in found.values()
-    for (table, chain, index), (_, reason) in found.items():
+    for (table, chain, index), (service, reason) in found.items():
         rule = ruleset.table(table).chains[chain][index]
-        assert reason is Reason.INVALID or reason_of(rule) is reason
+        in_chain = chain == names.refusal_chain(service, reason)
+        assert in_chain or reason is Reason.INVALID or reason_of(rule) is reason
     assert len([1 for value in found.values() if value == ("web", Reason.INVALID)]) == 2, "two interfaces"
 
 
@@ -231,7 +232,7 @@ def test_a_line_of_the_log_begins_with_the_service_and_the_reason(name: str) -> 
 def test_another_rate_is_counted_under_another_name_and_the_same_one_goes_on() -> None:
     def rate_names(**access: int) -> list[str]:
         ruleset = compile_document(document(service_data(access=access)))
-        rules = ruleset.table(TableName.NAT).chains["LB-A-web"]
+        rules = ruleset.table(TableName.NAT).chains["LB-S-web"]
         return [rule.faster.name for rule in rules if rule.faster is not None]
 
     five = rate_names(new_per_second_per_source=5)
@@ -248,6 +249,6 @@ def test_every_rule_that_refuses_is_owned_by_its_service() -> None:
     one = document(service_data(access=EVERYTHING))
     text = render_ruleset(compile_document(one))
     owners = dict(zip(text.splitlines(), owners_of_rules(text, services=one.services), strict=True))
-    own = [line for line in owners if line.startswith(("-A LB-A-web", "-A LB-C-web", "-A LB-L-web"))]
+    own = [line for line in owners if line.startswith(("-A LB-A-web", "-A LB-C-web"))]
     assert len(own) > 12
     assert {owners[line] for line in own} == {"web"}

@@ -227,9 +227,9 @@ def test_the_source_addresses_of_many_pools_are_told_apart_in_steps_too() -> Non
 
 ACCESS = {
     "nothing of UDP": ({"protocol": "udp"}, Price(0, 0)),
-    "nothing of TCP": ({"protocol": "tcp"}, Price(6, 2)),
-    "lists": ({"access": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.7/32"]}}, Price(7, 3)),
-    "a rate": ({"access": {"new_per_second_per_source": 10}}, Price(6, 2)),
+    "nothing of TCP": ({"protocol": "tcp"}, Price(6, 1)),
+    "lists": ({"access": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.7/32"]}}, Price(8, 2)),
+    "a rate": ({"access": {"new_per_second_per_source": 10}}, Price(6, 1)),
     "limits of connections": (
         {"access": {"connections_per_source": 10, "connections_per_backend": 100}},
         Price(4, 0),
@@ -242,7 +242,7 @@ ACCESS = {
                 "log_refused": True,
             }
         },
-        Price(13, 3),
+        Price(12, 2),
     ),
 }
 """What access rules add, in rules and in the walk of a connection that is let in."""

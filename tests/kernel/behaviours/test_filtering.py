@@ -106,13 +106,15 @@ def test_a_source_may_begin_a_burst_and_then_so_many_connections_a_second(lab: L
     assert counted(lab, "rate")[Reason.RATE] >= 20
 
 
-def test_what_a_source_has_begun_counts_across_applies(lab: Lab) -> None:
+def test_what_a_source_has_begun_and_what_was_refused_counts_across_applies(lab: Lab) -> None:
     (greedy,) = lab.strangers(1)
     lab.open(UDP, RATE, [greedy] * 10)
-    started = time.monotonic()
+    started, refused = time.monotonic(), counted(lab, "rate")
+    assert refused[Reason.RATE] >= 4
     receipt = lab.carry(*services(lab, rate={"scheduler": "random"}, any={"scheduler": "random"}))
     assert receipt is not None
     assert "nat LB-S-rate" in receipt.chains_written
+    assert counted(lab, "rate") == refused
     assert sum(passed(lab.open(UDP, RATE, [greedy] * 10))) <= 1 + (time.monotonic() - started)
 
 
@@ -162,7 +164,7 @@ def test_refusals_are_logged_with_the_name_of_the_service_and_not_too_often(lab:
     denied = [lab.source(number, network=DENIED) for number in range(100)]
     assert passed(lab.open(UDP, LOGGED, denied)) == [False] * 100
     assert counted(lab, "logged")[Reason.DENIED] - before == 100
-    listed = lab.iptables("-t", "nat", "-v", "-x", "-n", "-L", "LB-L-logged:denied")
+    listed = lab.iptables("-t", "nat", "-v", "-x", "-n", "-L", "LB-A-logged:denied")
     (lines,) = re.findall(r"^ *(\d+) .*LOG .*prefix \"LB logged denied: \"$", listed, re.MULTILINE)
     assert 10 <= int(lines) <= 20
 
