@@ -127,7 +127,7 @@ def state_of(
     health: Health,
     now: datetime,
 ) -> HealthState:
-    """What to show of a backend that people want to be `wanted`; without any standing, `checked_at` is None."""
+    """What to show of a backend that people want to be `wanted`; `checked_at` None: without any standing."""
     if wanted is BackendState.DISABLED:
         return HealthState.MAINTENANCE
     if wanted is BackendState.DRAINING:

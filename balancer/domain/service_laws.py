@@ -17,7 +17,7 @@ from balancer.domain.types import (
     Access,
     AllDown,
     Family,
-    Health,
+    HealthKind,
     Persistence,
     PersistenceMode,
     PortRange,
@@ -136,6 +136,27 @@ def _check_health(service: Service) -> Iterator[Problem]:
         yield Problem("health.timeout", "range", "Timeout must not be longer than the interval.")
 
 
+def _check_all_down(service: Service) -> Iterator[Problem]:
+    """Where the other service must fit, `stand_ins` asks."""
+    named = service.all_down_service is not None
+    if service.health.kind is HealthKind.NONE:
+        given = {
+            "all_down": service.all_down is not AllDown.KEEP,
+            "all_down_service": named,
+            "healthy_min": service.healthy_min > 0,
+        }
+        message = (
+            "Without health checks no backend is ever found down; choose a kind of check or leave it out."
+        )
+        yield from (Problem(path, "unused", message) for path, found in given.items() if found)
+    elif service.all_down is AllDown.SERVICE and not named:
+        message = "Name the service that takes the connections when all backends are down."
+        yield Problem("all_down_service", "missing", message)
+    elif service.all_down is not AllDown.SERVICE and named:
+        message = f"Only all_down service uses another service; {service.all_down} does not. Leave this out."
+        yield Problem("all_down_service", "unused", message)
+
+
 def _check_families(service: Service) -> Iterator[Problem]:
     family = service.family
     of = "the service's address" if service.address is not None else "the first backend"
@@ -214,13 +235,9 @@ def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
         "access": service.access not in {Access(), Access(drop_invalid=False)},
-        "health": service.health != Health(),
-        "all_down": service.all_down is not AllDown.KEEP,
     }
     what = {
         "access": "Access lists and limits",
-        "health": "Health checks",
-        "all_down": f"all_down {service.all_down}",
     }
     for path, wanted in later.items():
         if wanted:
@@ -245,6 +262,7 @@ _CHECKS = (
     _check_source_nat,
     _check_persistence,
     _check_health,
+    _check_all_down,
     _check_families,
     _check_backends,
     _check_scheduler,

@@ -7,6 +7,7 @@ from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.emergencies import Emergency
+from balancer.models.health import BackendHealth, HealthEvent, NodeHealth
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
 from balancer.models.revisions import Revision
@@ -16,6 +17,7 @@ from balancer.models.windows import Freeze, Window
 __all__ = [
     "AuditEvent",
     "Backend",
+    "BackendHealth",
     "Change",
     "Clearing",
     "Cluster",
@@ -25,10 +27,12 @@ __all__ = [
     "Emergency",
     "Evidence",
     "Freeze",
+    "HealthEvent",
     "Job",
     "LateReview",
     "Node",
     "NodeBalance",
+    "NodeHealth",
     "Override",
     "Rehearsal",
     "Review",

@@ -28,6 +28,7 @@ from balancer.workflow.drills import drop_untimely_drill, start_due_drill
 from balancer.workflow.effective import Effective, effective_of
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
+from balancer.workflow.health_carrying import carry_health
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
@@ -44,6 +45,7 @@ COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
 MESSAGE_GRACE = timedelta(seconds=3)
 """A job that was just queued has its message still on the way; the message comes first."""
+COMPILED_KEPT = 2
 RETRY_FIRST, RETRY_MAX = timedelta(seconds=5), timedelta(minutes=5)
 
 
@@ -56,8 +58,9 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
-    compiled: tuple[tuple[int, str, str], tuple[Ruleset, ...]] | None = None
-    """The rulesets of a revision's key and of what is laid over it: compiling big ones takes seconds."""
+    compiled: dict[tuple[int, str, str, str], tuple[Ruleset, ...]] = field(default_factory=dict)
+    """The rulesets of a revision's key and of what is laid over it, the last two that were asked for:
+    compiling big ones takes seconds."""
     handed_over: tuple[int, str] | None = None
     """Revision's key and digest of overrides of what the node's guard was seen to know."""
     balancing: BalancingMemory = field(default_factory=BalancingMemory)
@@ -77,8 +80,8 @@ def reconcile_node(
     clock: Clock = timezone.now,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Record what the node's guard did, refresh what is known of the node, forget the clients that it was
-    asked to forget, then do the first of these:
+    """Record what the node's guard did, refresh what is known of the node, carry what its health checks
+    found, forget the clients that it was asked to forget, then do the first of these:
 
     leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
@@ -100,6 +103,7 @@ def reconcile_node(
         return
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
+    carry_own_health(node=node, bench=bench, memory=memory)
     carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
@@ -129,6 +133,17 @@ def reconcile_node(
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
+def carry_own_health(*, node: Node, bench: Bench, memory: NodeMemory) -> None:
+    """What the node's health checks found since the last time, into its kernel."""
+    written = carry_health(
+        node=node,
+        tools=bench,
+        compiled=lambda revision, effective: _compiled(revision, effective, memory=memory),
+    )
+    if written:
+        node.refresh_from_db(fields=["carried_health", "carried_weights"])
+
+
 def _use_leisure(
     *, node: Node, bench: Bench, memory: NodeMemory, rehearse: Rehearse | None, identity: str
 ) -> None:
@@ -139,7 +154,12 @@ def _use_leisure(
     elif rehearse is not None:
         before = bench.clock() - MESSAGE_GRACE
         rehearse_next(
-            node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=bench.clock
+            node=node,
+            rehearse=rehearse,
+            identity=identity,
+            queued_before=before,
+            meanwhile=lambda: carry_own_health(node=node, bench=bench, memory=memory),
+            clock=bench.clock,
         )
 
 
@@ -187,6 +207,8 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
         cause = "The node carries other operational overrides than those in force."
     elif node.carried_weights != effective.weights_digest:
         cause = "The node carries other weights than those to which it had moved itself."
+    elif node.carried_health != effective.health_digest:
+        cause = "The node carries something else than its health checks had asked for."
     else:
         settled = memory.settled
         in_sync = _is_in_sync(
@@ -240,10 +262,14 @@ def _is_in_sync(
 
 
 def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
-    key = revision.pk, effective.digest, effective.weights_digest
-    if memory.compiled is None or memory.compiled[0] != key:
-        memory.compiled = key, tuple(node_rulesets(effective.document).values())
-    return memory.compiled[1]
+    key = revision.pk, effective.digest, effective.health_digest, effective.weights_digest
+    found = memory.compiled.pop(key, None)
+    if found is None:
+        found = tuple(node_rulesets(effective.document).values())
+    memory.compiled[key] = found
+    while len(memory.compiled) > COMPILED_KEPT:
+        del memory.compiled[next(iter(memory.compiled))]
+    return found
 
 
 def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:
