@@ -8,7 +8,7 @@ Entries are deleted by exact description through conntrack(8); the table is neve
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -87,7 +87,8 @@ def find_stale(
     flows: Iterable[Flows], *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> tuple[Flows, ...]:
     """The flows that the document's rules would not let be as they are."""
-    services = PortIndex(s for s in document.services if s.enabled and s.family is family)
+    named = {s.name: s for s in document.services if s.enabled and s.family is family}
+    services = PortIndex(named.values())
 
     def is_stale(flow: Flows) -> bool:
         candidates = services.at(flow.protocol, flow.port)
@@ -95,10 +96,13 @@ def find_stale(
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         # The interface is not in a conntrack entry: what any service could own is left alone.
-        states = {b.state for s in covering for b in s.backends if _answers(s, b, flow)}
         if flow.protocol is Protocol.UDP:
-            return not states & {BackendState.ENABLED, BackendState.DRAINING}
-        return states == {BackendState.DISABLED}
+            now = [b for s in covering for b in _answering(s, named, flow, follow=lambda s: s.stand_in)]
+            return not any(b.up and b.state is not BackendState.DISABLED for b in now)
+        ever = {
+            b.state for s in covering for b in _answering(s, named, flow, follow=lambda s: s.all_down_service)
+        }
+        return ever == {BackendState.DISABLED}
 
     return tuple(sorted({flow for flow in flows if is_stale(flow)}, key=str))
 
@@ -159,9 +163,23 @@ def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address
     return flow.is_balanced or flow.address in local_addresses
 
 
+def _answering(
+    service: Service, named: Mapping[str, Service], flow: Flows, *, follow: Callable[[Service], str | None]
+) -> Iterator[Backend]:
+    """The backends that answer such a flow: the service's own, and those of services that stand in for it."""
+    at: Service | None = service
+    seen: set[str] = set()
+    while at is not None and at.name not in seen:
+        seen.add(at.name)
+        yield from (backend for backend in at.backends if _answers(at, backend, flow))
+        at = named.get(follow(at) or "")
+
+
 def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
-    endpoint = backend.address, service.backend_port(backend, flow.port)
-    return endpoint == (flow.answered_by, flow.answered_port)
+    """A service with one port sends all that it gets to the one of its backend, also for another service."""
+    one = service.span.first == service.span.last
+    port = backend.port if one else service.backend_port(backend, flow.port)
+    return (backend.address, port) == (flow.answered_by, flow.answered_port)
 
 
 def _take_apart(line: str) -> tuple[str, ...] | None:

@@ -50,10 +50,10 @@ def prefix_of(service: Service) -> int:
 
 
 def keepers(service: Service) -> tuple[Backend, ...]:
-    """The backends that keep the clients they have: a disabled one lets them go at once."""
+    """The backends that keep the clients they have: one that is disabled or down lets them go at once."""
     if service.persistence.mode is PersistenceMode.NONE:
         return ()
-    return tuple(b for b in service.backends if b.state is not BackendState.DISABLED)
+    return tuple(b for b in service.backends if b.up and b.state is not BackendState.DISABLED)
 
 
 @dataclass(slots=True)
@@ -69,7 +69,9 @@ class _Service:
         rules: tuple[Rule, ...] = ()
         if choice is not None or known:
             rules = (Rule(target=SetConnMark(marks.balanced(service, self.pools))), *self._hairpin(), *known)
-        if choice is None:
+        if service.stand_in is not None:
+            rules = (*rules, Rule(target=Goto(names.service_chain(service.stand_in))))
+        elif choice is None:
             # ACCEPT ends the walk in nat, so that no rule behind ours sends the connection elsewhere.
             rules = (*rules, Rule(target=SetConnMark(marks.REFUSED)), Rule(target=Accept()))
         else:
