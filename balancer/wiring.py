@@ -51,6 +51,7 @@ def run_own_job(*, job_id: str) -> None:
     )
     # A first apply turns forwarding on: the node's page should say so at the next tick.
     _memory.facts_due = None
+    _carry_own_health()
 
 
 def reconcile_own_node() -> None:
@@ -79,8 +80,9 @@ def run_own_rehearsal(*, rehearsal_id: str) -> None:
 
 
 def _carry_own_health() -> None:
-    node = Node.objects.defer("observation", "clients").get(name=own_node_name())
-    carry_own_health(node=node, bench=_own_bench(), memory=_memory)
+    node = Node.objects.defer("observation", "clients").filter(name=own_node_name()).first()
+    if node is not None:
+        carry_own_health(node=node, bench=_own_bench(), memory=_memory)
 
 
 def _own_bench() -> Bench:

@@ -115,12 +115,12 @@ def reconcile_node(
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
         if waiting.attempts or since <= clock() - MESSAGE_GRACE:
-            _run(job=waiting, bench=bench, identity=identity)
+            _run(job=waiting, bench=bench, memory=memory, identity=identity)
         return
     if node.enabled and not _is_deploying(node):
         cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
         if cause:
-            _converge(node=node, cause=cause, bench=bench, identity=identity)
+            _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
         else:
             _hand_over(node=node, guard=guard, memory=memory)
             _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
@@ -150,7 +150,7 @@ def _use_leisure(
     """A drill that is due, else a rehearsal that waits."""
     drill = start_due_drill(node=node, clock=bench.clock) if memory.settled else None
     if drill is not None:
-        _run(job=drill, bench=bench, identity=identity)
+        _run(job=drill, bench=bench, memory=memory, identity=identity)
     elif rehearse is not None:
         before = bench.clock() - MESSAGE_GRACE
         rehearse_next(
@@ -311,7 +311,7 @@ def _hand_over(*, node: Node, guard: Guard, memory: NodeMemory) -> None:
         memory.handed_over = key
 
 
-def _run(*, job: Job, bench: Bench, identity: str) -> None:
+def _run(*, job: Job, bench: Bench, memory: NodeMemory, identity: str) -> None:
     run_job(
         job_id=str(job.pk),
         node_name=job.node.name,
@@ -322,16 +322,18 @@ def _run(*, job: Job, bench: Bench, identity: str) -> None:
         clock=bench.clock,
         pause=bench.pause,
     )
+    # What its guard put back is laid over again, and what was found meanwhile has waited.
+    carry_own_health(node=job.node, bench=bench, memory=memory)
 
 
-def _converge(*, node: Node, cause: str, bench: Bench, identity: str) -> None:
+def _converge(*, node: Node, cause: str, bench: Bench, memory: NodeMemory, identity: str) -> None:
     with audit.writing():
         # Deployments take this lock too, so none of them queues a job for the node in this moment.
         cluster = lock_cluster(node.cluster)
         if _is_deploying(node) or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
             return
         job = queue_job(actor=None, node=node, revision=live_revision(cluster), cause=cause, announce=False)
-    _run(job=job, bench=bench, identity=identity)
+    _run(job=job, bench=bench, memory=memory, identity=identity)
 
 
 def _is_deploying(node: Node) -> bool:
