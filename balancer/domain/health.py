@@ -27,7 +27,8 @@ class HealthState(StrEnum):
 class Result:
     """Of one check."""
 
-    good: bool
+    good: bool | None
+    """None: the check could not be made, which says nothing about the backend."""
     reason: str
     """What was tried, what came of it and how long it took; never empty."""
     warning: str = ""
@@ -127,7 +128,7 @@ def state_of(
     health: Health,
     now: datetime,
 ) -> HealthState:
-    """What to show of a backend that people want to be `wanted`; `checked_at` None: without any standing."""
+    """What to show of a backend that people want to be `wanted`; without a standing `checked_at` is None."""
     if wanted is BackendState.DISABLED:
         return HealthState.MAINTENANCE
     if wanted is BackendState.DRAINING:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
+from balancer.domain.health_laws import check_health
 from balancer.domain.limits import (
     BITS,
     HASH_SLOTS,
@@ -13,11 +14,10 @@ from balancer.domain.limits import (
     scheduled,
 )
 from balancer.domain.problem import Problem, Severity
+from balancer.domain.stand_ins import check_all_down
 from balancer.domain.types import (
     Access,
-    AllDown,
     Family,
-    HealthKind,
     Persistence,
     PersistenceMode,
     PortRange,
@@ -131,32 +131,6 @@ def _check_persistence(service: Service) -> Iterator[Problem]:
         yield Problem("persistence.prefix", "range", message)
 
 
-def _check_health(service: Service) -> Iterator[Problem]:
-    if service.health.timeout > service.health.interval:
-        yield Problem("health.timeout", "range", "Timeout must not be longer than the interval.")
-
-
-def _check_all_down(service: Service) -> Iterator[Problem]:
-    """Where the other service must fit, `stand_ins` asks."""
-    named = service.all_down_service is not None
-    if service.health.kind is HealthKind.NONE:
-        given = {
-            "all_down": service.all_down is not AllDown.KEEP,
-            "all_down_service": named,
-            "healthy_min": service.healthy_min > 0,
-        }
-        message = (
-            "Without health checks no backend is ever found down; choose a kind of check or leave it out."
-        )
-        yield from (Problem(path, "unused", message) for path, found in given.items() if found)
-    elif service.all_down is AllDown.SERVICE and not named:
-        message = "Name the service that takes the connections when all backends are down."
-        yield Problem("all_down_service", "missing", message)
-    elif service.all_down is not AllDown.SERVICE and named:
-        message = f"Only all_down service uses another service; {service.all_down} does not. Leave this out."
-        yield Problem("all_down_service", "unused", message)
-
-
 def _check_families(service: Service) -> Iterator[Problem]:
     family = service.family
     of = "the service's address" if service.address is not None else "the first backend"
@@ -261,8 +235,8 @@ _CHECKS = (
     _check_places,
     _check_source_nat,
     _check_persistence,
-    _check_health,
-    _check_all_down,
+    check_health,
+    check_all_down,
     _check_families,
     _check_backends,
     _check_scheduler,

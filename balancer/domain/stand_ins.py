@@ -1,14 +1,36 @@
-"""A service that takes the connections of another one whose backends are all down: whether it can.
+"""What holds when all backends of a service are down: whether it can.
 
-The rules of the other service send it what came in for the first, and the backends get it at their ports.
+Where another service takes the connections, its rules send what came in for the first to its own backends,
+at their ports.
 """
 
 from collections.abc import Iterator, Mapping
 
 from balancer.domain.problem import Problem
-from balancer.domain.types import AllDown, Service
+from balancer.domain.types import AllDown, HealthKind, Service
 
 _KEY = "all_down_service"
+
+
+def check_all_down(service: Service) -> Iterator[Problem]:
+    """Of a service by itself; paths begin at it."""
+    named = service.all_down_service is not None
+    if service.health.kind is HealthKind.NONE:
+        given = {
+            "all_down": service.all_down is not AllDown.KEEP,
+            "all_down_service": named,
+            "healthy_min": service.healthy_min > 0,
+        }
+        message = (
+            "Without health checks no backend is ever found down; choose a kind of check or leave it out."
+        )
+        yield from (Problem(path, "unused", message) for path, found in given.items() if found)
+    elif service.all_down is AllDown.SERVICE and not named:
+        message = "Name the service that takes the connections when all backends are down."
+        yield Problem("all_down_service", "missing", message)
+    elif service.all_down is not AllDown.SERVICE and named:
+        message = f"Only all_down service uses another service; {service.all_down} does not. Leave this out."
+        yield Problem("all_down_service", "unused", message)
 
 
 def check_stand_ins(services: Mapping[str, Service]) -> Iterator[Problem]:
