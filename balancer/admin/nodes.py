@@ -11,6 +11,7 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
+from balancer.admin.health import health_of_node
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
@@ -107,6 +108,7 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             **node_clients_context(row),
             **in_force(request, row.cluster),
             **weights_of_node(row),
+            **health_of_node(row),
         )
 
     @display(description="Node", ordering="name")

@@ -14,7 +14,7 @@ from balancer.domain.health_overlay import is_checked
 from balancer.domain.lifecycle import JobState
 from balancer.domain.overrides import Override, with_overrides
 from balancer.domain.types import Service
-from balancer.models import BackendHealth, HealthEvent, Job, Node, NodeHealth, Revision
+from balancer.models import BackendHealth, Cluster, HealthEvent, Job, Node, NodeHealth, Revision
 from balancer.workflow.clock import Clock
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.health_records import record_events
@@ -38,10 +38,9 @@ def targets_of(node_name: str) -> tuple[Service, ...]:
     if node is None or not node.enabled:
         return ()
     unconfirmed = Job.objects.filter(node=node, state=JobState.UNCONFIRMED).values_list("revision", flat=True)
-    revision = unconfirmed.first() or node.carried_revision_id
-    if revision is None:
-        return ()
-    return _checked_services(revision, overrides_in_force(node.cluster))
+    revisions = Revision.objects.filter(pk=unconfirmed.first() or node.carried_revision_id)
+    digest = revisions.values_list("digest", flat=True).first()
+    return () if digest is None else _checked_services(node.cluster, digest)
 
 
 def record_standings(node_name: str, standings: Sequence[Standing], *, clock: Clock) -> None:
@@ -62,10 +61,15 @@ def record_standings(node_name: str, standings: Sequence[Standing], *, clock: Cl
             NodeHealth.objects.filter(pk=row.pk).update(checked_at=now)
 
 
+def _checked_services(cluster: Cluster, digest: str) -> tuple[Service, ...]:
+    return _read_services(cluster.pk, digest, overrides_in_force(cluster))
+
+
 @lru_cache(maxsize=1)
-def _checked_services(revision: int, overrides: tuple[Override, ...]) -> tuple[Service, ...]:
-    """A revision never changes, and a daemon asks every few seconds."""
-    document = with_overrides(document_of(Revision.objects.get(pk=revision)), overrides)
+def _read_services(cluster: int, digest: str, overrides: tuple[Override, ...]) -> tuple[Service, ...]:
+    """A daemon asks every few seconds, and what has this digest never changes."""
+    revision = Revision.objects.filter(cluster=cluster, digest=digest).order_by("-number")[0]
+    document = with_overrides(document_of(revision), overrides)
     return tuple(service for service in document.services if is_checked(service))
 
 

@@ -55,7 +55,9 @@ def _events(node: Node, before: HealthOverlay, after: Effective, *, now: datetim
             at=now,
             service_name=service.name,
             kind=HealthEvent.Kind.PANIC if service.name in has else HealthEvent.Kind.CALM,
-            why=_why(service, after.health, holds=service.name in has),
+            why=describe_short(service, after.health)
+            if service.name in has
+            else f"{_count(service, after.health)}; connections go to these again.",
         )
         for service in after.approved.services
         if service.name in had ^ has
@@ -72,10 +74,13 @@ def is_short(service: Service, overlay: HealthOverlay) -> bool:
     return service.name in overlay.panic or (of > 0 and healthy == 0)
 
 
-def _why(service: Service, overlay: HealthOverlay, *, holds: bool) -> str:
-    healthy, of = healthy_share(service, overlay.down.get(service.name, ()))
-    told = f"{healthy} of {of} backends are healthy"
-    if not holds:
-        return f"{told}; connections go to these again."
+def describe_short(service: Service, overlay: HealthOverlay) -> str:
+    """How few are healthy, and what holds because of it."""
     least = f", {service.healthy_min} % are needed" if service.healthy_min else ""
-    return f"{told}{least}: {_POLICIES[service.all_down].format(service.all_down_service)}."
+    policy = _POLICIES[service.all_down].format(service.all_down_service)
+    return f"{_count(service, overlay)}{least}: {policy}."
+
+
+def _count(service: Service, overlay: HealthOverlay) -> str:
+    healthy, of = healthy_share(service, overlay.down.get(service.name, ()))
+    return f"{healthy} of {of} backends are healthy"
