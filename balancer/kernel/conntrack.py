@@ -8,7 +8,7 @@ The table is read once, line by line, and what is stale is deleted entry by entr
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -111,7 +111,8 @@ def staleness(
     document: Document, *, family: Family, local_addresses: frozenset[Address]
 ) -> Callable[[Flows], bool]:
     """Tells of one flow at a time what `find_stale` tells of many."""
-    services = PortIndex(s for s in document.services if s.enabled and s.family is family)
+    named = {s.name: s for s in document.services if s.enabled and s.family is family}
+    services = PortIndex(named.values())
 
     def is_stale(flow: Flows) -> bool:
         candidates = services.at(flow.protocol, flow.port)
@@ -119,10 +120,13 @@ def staleness(
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         # The interface is not in a conntrack entry: what any service could own is left alone.
-        states = {b.state for s in covering for b in s.backends if _answers(s, b, flow)}
         if flow.protocol is Protocol.UDP:
-            return not states & {BackendState.ENABLED, BackendState.DRAINING}
-        return states == {BackendState.DISABLED}
+            now = [b for s in covering for b in _answering(s, named, flow, follow=lambda s: s.stand_in)]
+            return not any(b.up and b.state is not BackendState.DISABLED for b in now)
+        ever = {
+            b.state for s in covering for b in _answering(s, named, flow, follow=lambda s: s.all_down_service)
+        }
+        return ever == {BackendState.DISABLED}
 
     return is_stale
 
@@ -212,9 +216,23 @@ def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address
     return flow.is_balanced or flow.address in local_addresses
 
 
+def _answering(
+    service: Service, named: Mapping[str, Service], flow: Flows, *, follow: Callable[[Service], str | None]
+) -> Iterator[Backend]:
+    """The backends that answer such a flow: the service's own, and those of services that stand in for it."""
+    at: Service | None = service
+    seen: set[str] = set()
+    while at is not None and at.name not in seen:
+        seen.add(at.name)
+        yield from (backend for backend in at.backends if _answers(at, backend, flow))
+        at = named.get(follow(at) or "")
+
+
 def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
-    endpoint = backend.address, service.backend_port(backend, flow.port)
-    return endpoint == (flow.answered_by, flow.answered_port)
+    """A service with one port sends all that it gets to the one of its backend, also for another service."""
+    one = service.span.first == service.span.last
+    port = backend.port if one else service.backend_port(backend, flow.port)
+    return (backend.address, port) == (flow.answered_by, flow.answered_port)
 
 
 def _take_apart(*, protocol: Protocol, family: Family) -> Iterator[tuple[str, ...]]:

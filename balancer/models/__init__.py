@@ -8,6 +8,7 @@ from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.drift import DriftEvent
 from balancer.models.emergencies import Emergency
+from balancer.models.health import BackendHealth, HealthEvent, NodeHealth
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
 from balancer.models.revisions import Revision
@@ -17,6 +18,7 @@ from balancer.models.windows import Freeze, Window
 __all__ = [
     "AuditEvent",
     "Backend",
+    "BackendHealth",
     "Change",
     "Clearing",
     "Cluster",
@@ -27,10 +29,12 @@ __all__ = [
     "Emergency",
     "Evidence",
     "Freeze",
+    "HealthEvent",
     "Job",
     "LateReview",
     "Node",
     "NodeBalance",
+    "NodeHealth",
     "Override",
     "Rehearsal",
     "Review",
