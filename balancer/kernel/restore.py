@@ -54,6 +54,14 @@ def render_plan(plan: TablePlan) -> str:
     lines = [f"*{plan.table}"]
     lines += [f":{chain} - [0:0]" for chain in plan.write]
     lines += [f"-A {chain} {rule}" for chain, rules in plan.write.items() for rule in rules]
+    lines += [
+        f"-I {chain} {number} {rule}"
+        for chain, rules in plan.prepend.items()
+        for number, rule in enumerate(rules, start=1)
+    ]
+    lines += [
+        f"-D {chain} {first}" for chain, (first, last) in plan.cut.items() for _ in range(first, last + 1)
+    ]
     lines += [line for jump in plan.jumps for line in _render_jump(jump)]
     lines += [f"-F {chain}" for chain in plan.delete]
     lines += [f"-X {chain}" for chain in plan.delete]

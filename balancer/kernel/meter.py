@@ -1,0 +1,77 @@
+"""Counting new connections through everything that is written: who reads the counters, and when.
+
+Every method but `take_warnings` is called with the writer lock of the namespace held, so that no chain of
+ours comes or goes meanwhile.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from balancer.domain.types import Family
+from balancer.kernel.base import Flavour
+from balancer.kernel.counter_files import CounterFiles
+from balancer.kernel.counter_reading import read_counters
+from balancer.kernel.counter_table import CounterTable, PlaceOf, Reading
+from balancer.kernel.guard import read_boot_id, read_network
+from balancer.kernel.guard_files import GuardError
+
+LOOK_AGAIN_SECONDS = 0.05
+
+
+class Meter:
+    """Of one node. What cannot be counted is no reason to leave rules unwritten: it is a warning."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        read: Callable[..., Reading] = read_counters,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._files = CounterFiles(directory)
+        self._read, self._pause = read, pause
+        self._warnings: list[str] = []
+
+    def look(self, *, flavour: Flavour, family: Family, place_of: PlaceOf | None = None) -> Reading:
+        """Take in what the kernel holds now, and keep it on the disk. Raises KernelError."""
+        table = self.table()
+        reading = self._read(flavour=flavour, family=family)
+        if table.is_less(reading):
+            self._pause(LOOK_AGAIN_SECONDS)
+            reading = self._read(flavour=flavour, family=family)
+        lost = table.see(reading, place_of=place_of)
+        if lost:
+            self._warnings.append(
+                f"The counters of {lost} backend{'' if lost == 1 else 's'} began anew, which is not"
+                " lbadmin's doing; what they counted since the last look is not known."
+            )
+        self.keep(table)
+        return reading
+
+    def fold(self, chains: Iterable[str]) -> None:
+        """These chains are not there at this moment, and are about to be made."""
+        table = self.table()
+        known = [chain for chain in chains if chain in table.series]
+        if known:
+            table.fold(known)
+            self.keep(table)
+
+    def table(self) -> CounterTable:
+        """What has been counted, of this kernel: after a reboot nothing is left of what was seen before."""
+        table = self._files.read()
+        table.begin_kernel(f"{read_boot_id()} {read_network()}")
+        return table
+
+    def keep(self, table: CounterTable) -> None:
+        try:
+            self._files.write(table)
+        except GuardError as error:
+            self._warnings.append(f"What was counted could not be kept: {error}")
+
+    def take_warnings(self) -> tuple[str, ...]:
+        """What there is to say since the last call."""
+        found = tuple(dict.fromkeys((*self._files.said, *self._warnings)))
+        self._files.said.clear()
+        self._warnings.clear()
+        return found

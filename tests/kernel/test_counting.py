@@ -1,0 +1,143 @@
+"""New connections of each backend, counted exactly through everything that lbadmin writes."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from balancer.domain.types import Address, Document
+from balancer.kernel.base import DriverName, Flavour
+from balancer.kernel.counter_files import CounterFiles
+from balancer.kernel.lock import default_lock_directory, hold_writer_lock
+from balancer.kernel.meter import Meter
+from balancer.kernel.node import NodeKernel
+from balancer.ruleset.compile import compile_document
+from tests.kernel.machine import Namespace, document, load, save, service
+from tests.kernel.many import PORT, Crowd
+
+CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
+CONNECTIONS, APPLIES = (10_000, 100) if CAMPAIGN else (1_000, 10)
+BACKENDS = 6
+
+
+@pytest.fixture
+def crowd(namespace: Namespace) -> Iterator[Crowd]:
+    built = Crowd(namespace)
+    yield built
+    built.close()
+
+
+class Counted:
+    """A node whose processes come and go; the directory stays."""
+
+    def __init__(self, *, flavour: Flavour, driver: DriverName, directory: Path) -> None:
+        self.flavour, self.driver, self.directory = flavour, driver, directory
+        self.kernel = self.restart()
+
+    def restart(self) -> NodeKernel:
+        """A new process knows what is on the disk."""
+        meter = Meter(directory=self.directory)
+        self.kernel = NodeKernel(flavour=self.flavour, driver=self.driver, meter=meter, wait_seconds=10)
+        return self.kernel
+
+    def apply(self, wanted: Document) -> tuple[str, ...]:
+        return self.kernel.sync(ruleset=compile_document(wanted), document=wanted).warnings
+
+    def sample(self) -> tuple[str, ...]:
+        """As the counting process does, which is another one."""
+        meter = Meter(directory=self.directory)
+        with hold_writer_lock(directory=default_lock_directory(), wait_seconds=10):
+            meter.look(flavour=self.flavour, family=compile_document(Document()).family)
+        return meter.take_warnings()
+
+    def totals(self) -> dict[str, int]:
+        """Endpoint -> new connections of all services since ever."""
+        found: Counter[str] = Counter()
+        for series in CounterFiles(self.directory).read().series.values():
+            found[series.place[1]] += series.total
+        return {endpoint: count for endpoint, count in found.items() if count}
+
+
+@pytest.fixture
+def counted(kind: tuple[Flavour, DriverName], crowd: Crowd, tmp_path: Path) -> Counted:
+    return Counted(flavour=kind[0], driver=kind[1], directory=tmp_path / "counters")
+
+
+class Visitors:
+    """New flows, one after the other, for as long as this goes on: which backend got each."""
+
+    def __init__(self, crowd: Crowd, *, at_least: int) -> None:
+        self._crowd, self._at_least = crowd, at_least
+        self._done = Event()
+        self._thread = Thread(target=self._run)
+        self.found: list[Address] = []
+        self._next = 1
+
+    def __enter__(self) -> "Visitors":
+        # The neighbours are known and the first flows done before anything is in a hurry.
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.is_set() or len(self.found) < self._at_least:
+            self.found.append(self._crowd.send([self._next])[self._next])
+            self._next += 1
+            if not self._done.is_set():
+                self._done.wait(0.002)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {f"{address}:{PORT}": count for address, count in Counter(self.found).items()}
+
+
+def version(crowd: Crowd, number: int) -> Document:
+    """The documents of a busy day: weights move, backends and services come and go, chains are redone."""
+    backends = [
+        {
+            "address": str(crowd.plan.backend(index)),
+            "port": PORT,
+            "weight": 1 + (number + index) % 3,
+            "state": "draining" if index == number % 5 else "enabled",
+        }
+        for index in range(BACKENDS)
+        if index != number % (BACKENDS + 1)
+    ]
+    web = {"protocol": "udp", "port": PORT, "scheduler": "random", "backends": backends}
+    web |= {"persistence": {"mode": "source", "timeout": 300 + number // 3 % 2}}
+    other = service("other", port=8000 + number % 2)
+    return document(service("dns", **web), *([other] if number % 3 else []))
+
+
+def slip_rules_in(flavour: Flavour) -> None:
+    """As somebody does by hand: into a chain that counts, and behind what decides."""
+    chain = next(line.split()[1] for line in save(flavour).splitlines() if line.startswith("-A LB-B-dns"))
+    load(flavour, f"*nat\n-I {chain} 1 -s 192.0.2.77/32 -j RETURN\n-A LB-S-dns -j RETURN\nCOMMIT\n")
+
+
+def test_connections_are_counted_exactly_through_applies_restarts_and_repairs(
+    counted: Counted, crowd: Crowd
+) -> None:
+    counted.apply(version(crowd, 0))
+    said = []
+    with Visitors(crowd, at_least=CONNECTIONS) as visitors:
+        for number in range(1, APPLIES + 1):
+            if number % 4 == 2:
+                slip_rules_in(counted.flavour)
+            if number % 5 == 3:
+                counted.restart()
+            said += counted.apply(version(crowd, number))
+            said += counted.sample() if number % 3 == 0 else ()
+    said += counted.sample()
+
+    assert len(visitors.found) >= CONNECTIONS
+    assert counted.totals() == visitors.counts
+    assert said == []
+    counted.restart().remove()
+    assert counted.totals() == visitors.counts
