@@ -138,6 +138,6 @@ def test_connections_are_counted_exactly_through_applies_restarts_and_repairs(
 
     assert len(visitors.found) >= CONNECTIONS
     assert counted.totals() == visitors.counts
-    assert said == []
+    assert not [line for line in said if "count" in line]
     counted.restart().remove()
     assert counted.totals() == visitors.counts
