@@ -1,8 +1,8 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from django.utils.module_loading import import_string
 from balancer.domain.digests import join_digests
 from balancer.domain.types import Document
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
+from balancer.kernel.flavour import detect_host_tool
 from balancer.kernel.guard import FileGuard, Guard
+from balancer.kernel.meter import Meter
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
@@ -26,6 +28,7 @@ from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
+from balancer.workflow.counting import CountingMemory, count_node
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.nodes import NodeMemory, reconcile_node
 from balancer.workflow.queue import NODE_TICK
@@ -120,6 +123,33 @@ def probe_broker() -> ConfirmProbe:
     return ConfirmProbe("broker", True, f"The broker answered after {took} ms.")
 
 
+@contextmanager
+def counting() -> Iterator[Callable[[], float]]:
+    """What takes one look at all that this process's node counts and keeps it; it says how long that took."""
+    from balancer.kernel.flow_events import FlowEvents
+    from balancer.kernel.lock import default_lock_directory
+    from balancer.kernel.sampler import Sampler
+
+    ensure_own_namespace(this_host=settings.LBADMIN_THIS_HOST)
+    asked = settings.LBADMIN_FLAVOUR
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=own_meter(),
+            flavour=detect_host_tool().flavour if asked == AUTO else Flavour(asked),
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        memory = CountingMemory()
+        yield lambda: count_node(
+            node_name=own_node_name(), look=sampler.look, memory=memory, clock=timezone.now
+        )
+
+
+def own_meter() -> Meter:
+    """Counts in the directory of the node's guard, which outlasts a restart."""
+    return Meter(directory=Path(settings.LBADMIN_GUARD_DIR))
+
+
 def own_node_name() -> str:
     if not settings.LBADMIN_NODE:
         raise ImproperlyConfigured("LBADMIN_NODE is not set: this process is no node's worker.")
@@ -154,6 +184,7 @@ def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
         flavour=None if flavour == AUTO else Flavour(flavour),
         driver=None if driver == AUTO else DriverName(driver),
         this_host=settings.LBADMIN_THIS_HOST,
+        meter=None if settings.LBADMIN_GUARD == OFF else own_meter(),
     )
 
 

@@ -14,7 +14,7 @@ from balancer.kernel.counter_table import CounterTable, read_rows, write_rows
 from balancer.kernel.guard_files import Damaged, GuardError, link_file, read_file, write_file
 
 _GOOD_COPY = "What was counted goes on from the copy before it; some seconds of it may be missing."
-_ANEW = "The totals begin anew on this node."
+_ANEW = "Counting goes on from what the console was told last."
 FILE, PREVIOUS = "counters.json", "counters.previous.json"
 
 
@@ -32,6 +32,7 @@ class CounterFiles:
         self._directory = directory
         self._path, self._previous = directory / FILE, directory / PREVIOUS
         self._known: tuple[tuple[int, int], CounterTable] | None = None
+        self._written = ""
         self.said: list[str] = []
         """Sentences about what was found damaged; whoever shows them takes them out."""
 
@@ -45,6 +46,10 @@ class CounterFiles:
 
     def write(self, table: CounterTable) -> None:
         """On the disk when this returns. Raises GuardError."""
+        rows = write_rows(table)
+        text = "\n".join((table.epoch, table.kernel, rows))
+        if self._known is not None and self._stamp() == self._known[0] and text == self._written:
+            return
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -52,10 +57,10 @@ class CounterFiles:
         # A damaged file never takes the place of the good copy.
         if self._known is not None and self._stamp() == self._known[0]:
             link_file(self._path, self._previous)
-        write_file(self._path, Counters(epoch=table.epoch, kernel=table.kernel, rows=write_rows(table)))
+        write_file(self._path, Counters(epoch=table.epoch, kernel=table.kernel, rows=rows))
         stamp = self._stamp()
         assert stamp is not None
-        self._known = stamp, table
+        self._known, self._written = (stamp, table), text
 
     def _stamp(self) -> tuple[int, int] | None:
         """Every write makes a new file."""

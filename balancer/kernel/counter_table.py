@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from ipaddress import ip_address
 
 from balancer.domain.types import Family, Service
 from balancer.ruleset import names
@@ -110,9 +111,20 @@ class CounterTable:
     def see_refusals(self, family: Family, counts: Mapping[Place, int]) -> None:
         """Packets by service and reason. A rule that was written anew lets its count begin anew, too."""
         for place, count in counts.items():
-            key = " ".join((Kind.REFUSAL, *place))
+            key = _refusal_key(place)
             series = self.series.setdefault(key, Series(Kind.REFUSAL, family, place))
             series.see((count,))
+
+    def adopt(self, told: Mapping[tuple[Kind, Place], int]) -> None:
+        """Go on from totals that are known elsewhere: the table was lost."""
+        for series in self.series.values():
+            known = told.get((series.kind, series.place))
+            series.base += known - series.total if known is not None else 0
+        places = {(series.kind, series.place) for series in self.series.values()}
+        for (kind, place), count in told.items():
+            if (kind, place) not in places:
+                key, family = _key_of(kind, place)
+                self.series[key] = Series(kind, family, place, base=count)
 
     def is_less(self, reading: Reading) -> bool:
         """Whether some rule shows less than it did. While somebody else commits to iptables-legacy, counters
@@ -141,6 +153,20 @@ def place_of_chain(chain: str) -> Place | None:
         return None
     service, address, port = found.groups()
     return service, f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _refusal_key(place: Place) -> str:
+    return " ".join((Kind.REFUSAL, *place))
+
+
+def _key_of(kind: Kind, place: Place) -> tuple[str, Family]:
+    service, name = place
+    if kind is Kind.REFUSAL:
+        return _refusal_key(place), Family.IPV4
+    address, _, port = name.rpartition(":")
+    found = ip_address(address.strip("[]"))
+    family = Family.IPV6 if found.version == 6 else Family.IPV4
+    return names.backend_chain(service, found, int(port)), family
 
 
 def places_in(services: Iterable[Service]) -> PlaceOf:

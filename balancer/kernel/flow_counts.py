@@ -79,7 +79,7 @@ class FlowCounts:
     ) -> dict[Flow, tuple[int, int]]:
         """What was carried since the last look. `lost`: some of what went was not heard of.
 
-        An entry that went is out of `live` before it is in `gone`: what is missing then comes at the next look.
+        An entry that went is out of `live` before it is in `gone`: what is missing comes at the next look.
         """
         for flow, carried in gone.items():
             self.gone.setdefault(flow, Carried()).add(carried)

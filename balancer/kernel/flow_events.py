@@ -1,7 +1,7 @@
 """Entries that leave the kernel's connection table, heard as they go: `conntrack -E -e DESTROY` in a child.
 
-The kernel tells whoever listens, and throws away what nobody takes in time (ENOBUFS). That is noticed, so that
-nobody takes a part for the whole.
+The kernel tells whoever listens, and throws away what nobody takes in time (ENOBUFS). That is noticed, so
+that nobody takes a part for the whole.
 """
 
 import subprocess

@@ -5,14 +5,14 @@ ours comes or goes meanwhile.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour
 from balancer.kernel.counter_files import CounterFiles
 from balancer.kernel.counter_reading import read_counters
-from balancer.kernel.counter_table import CounterTable, PlaceOf, Reading
+from balancer.kernel.counter_table import CounterTable, Place, PlaceOf, Reading
 from balancer.kernel.guard import read_boot_id, read_network
 from balancer.kernel.guard_files import GuardError
 
@@ -33,7 +33,9 @@ class Meter:
         self._read, self._pause = read, pause
         self._warnings: list[str] = []
 
-    def look(self, *, flavour: Flavour, family: Family, place_of: PlaceOf | None = None) -> Reading:
+    def look(
+        self, *, flavour: Flavour, family: Family, place_of: PlaceOf | None = None, keep: bool = True
+    ) -> Reading:
         """Take in what the kernel holds now, and keep it on the disk. Raises KernelError."""
         table = self.table()
         reading = self._read(flavour=flavour, family=family)
@@ -46,8 +48,13 @@ class Meter:
                 f"The counters of {lost} backend{'' if lost == 1 else 's'} began anew, which is not"
                 " lbadmin's doing; what they counted since the last look is not known."
             )
-        self.keep(table)
+        if keep:
+            self.keep(table)
         return reading
+
+    def see_refusals(self, family: Family, counts: Mapping[Place, int]) -> None:
+        """As `look`, of rules that refuse; kept with the next `keep`."""
+        self.table().see_refusals(family, counts)
 
     def fold(self, chains: Iterable[str]) -> None:
         """These chains are not there at this moment, and are about to be made."""

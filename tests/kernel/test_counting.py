@@ -1,6 +1,7 @@
 """New connections of each backend, counted exactly through everything that lbadmin writes."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from balancer.domain.types import Address, Document
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.counter_files import CounterFiles
+from balancer.kernel.flow_events import FlowEvents
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.meter import Meter
 from balancer.kernel.node import NodeKernel
+from balancer.kernel.sampler import Carrying, Sampler
 from balancer.ruleset.compile import compile_document
-from tests.kernel.machine import Namespace, document, load, save, service
+from tests.kernel.machine import Namespace, document, load, run, save, service
 from tests.kernel.many import PORT, Crowd
 
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
@@ -141,3 +144,52 @@ def test_connections_are_counted_exactly_through_applies_restarts_and_repairs(
     assert not [line for line in said if "count" in line]
     counted.restart().remove()
     assert counted.totals() == visitors.counts
+
+
+@pytest.fixture
+def balanced(crowd: Crowd, tmp_path: Path) -> Counted:
+    """One flavour is enough where it is about connections and files."""
+    found = Counted(flavour=Flavour.NFT, driver=DriverName.IPTABLES_RESTORE, directory=tmp_path / "counters")
+    found.apply(version(crowd, 1))
+    return found
+
+
+def test_packets_and_bytes_are_told_once_whether_their_connection_lives_or_has_gone(
+    balanced: Counted, crowd: Crowd
+) -> None:
+    carrying = Carrying(services=version(crowd, 1).services)
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=Meter(directory=balanced.directory),
+            flavour=balanced.flavour,
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        first = sampler.look(carrying)
+        visited = crowd.visit(range(1, 101))
+        second = sampler.look(carrying)
+        run("conntrack", "-D", "-p", "udp")
+        crowd.visit(range(101, 121))
+        run("conntrack", "-D", "-p", "udp")
+        told = until_heard(sampler, carrying, connections=20)
+
+    packet = 20 + 8 + 4
+    assert first.carried == {}
+    assert sum(one.packets for one in second.carried.values()) == len(visited) == 100
+    assert sum(one.bytes for one in second.carried.values()) == 100 * packet
+    assert sum(one.current for one in second.carried.values()) == 100
+    assert {place[0] for place in second.carried} == {"dns"}
+    assert told == (20, 20 * packet)
+    assert sum(second.connections.values()) == 100
+
+
+def until_heard(sampler: Sampler, carrying: Carrying, *, connections: int) -> tuple[int, int]:
+    """Packets and bytes of some looks together, until all of it was told of."""
+    packets = size = 0
+    for _ in range(50):
+        for carried in sampler.look(carrying).carried.values():
+            packets, size = packets + carried.packets, size + carried.bytes
+        if packets >= connections:
+            break
+        time.sleep(0.05)
+    return packets, size
