@@ -130,7 +130,6 @@ def counting() -> Iterator[Callable[[], float]]:
     from balancer.kernel.lock import default_lock_directory
     from balancer.kernel.sampler import Sampler
 
-    ensure_own_namespace(this_host=settings.LBADMIN_THIS_HOST)
     asked = settings.LBADMIN_FLAVOUR
     with FlowEvents() as events:
         sampler = Sampler(

@@ -58,9 +58,7 @@ def count_until(stop: threading.Event, *, count: Callable[[], float]) -> None:
         try:
             took = count()
         except Error as error:
-            logger.error(
-                "Counts could not be written; new connections come with the next look: %s", error
-            )
+            logger.error("Counts could not be written; new connections come with the next look: %s", error)
         finally:
             close_old_connections()
 

@@ -163,10 +163,10 @@ def _check(*, this_host: bool, no_worker: bool) -> None:
 
 
 def _node_programs(node: str) -> tuple[Program, ...]:
-    """Guard, worker and what counts: the only ones with the licence to touch this machine's tables."""
+    """Guard and worker, the only ones with the licence to write this machine's tables, and what counts."""
     environment = {"LBADMIN_THIS_HOST": "1"}
     return (
         guard_program(node=node, environment=environment),
         worker_program(node=node, environment=environment),
-        counters_program(node=node, environment=environment),
+        counters_program(node=node, environment={}),
     )
