@@ -19,6 +19,7 @@ from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
+from balancer.admin.traffic_pages import TrafficPages
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import PersistenceMode, SourceNatMode
@@ -63,7 +64,14 @@ class ServiceList(ChangeList):
 
 @register(Service)
 class ServiceAdmin(
-    ServicePages, OperatePages, ClearingPages, BulkPages, ImportPages, EditingPages, ConsoleAdmin
+    ServicePages,
+    OperatePages,
+    TrafficPages,
+    ClearingPages,
+    BulkPages,
+    ImportPages,
+    EditingPages,
+    ConsoleAdmin,
 ):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")

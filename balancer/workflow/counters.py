@@ -33,6 +33,8 @@ from balancer.kernel.counter_table import Kind, Place
 from balancer.kernel.sampler import Look
 from balancer.models import CounterSample, CounterSlice, CounterState, CounterTotal, Node
 
+NODE_ITSELF = ""
+"""In the place of a service's name: when the node was looked at, also where nothing happened."""
 BATCH = 500
 """Rows that one transaction writes."""
 COARSENED_AT_ONCE = 200
@@ -171,7 +173,7 @@ def _counts(point: ServicePoint) -> Iterable[tuple[Kind, str, int]]:
 def _slice(*, node: Node, start: datetime, samples: list[CounterSample]) -> None:
     """One slice for each service where anything happened, and its totals with it."""
     read = [(sample, read_sample(sample)) for sample in samples]
-    names = sorted({name for _, points in read for name in points})
+    names = sorted({NODE_ITSELF, *(name for _, points in read for name in points)})
     for first in range(0, len(names), BATCH):
         with transaction.atomic():
             _slice_some(node=node, start=start, read=read, names=names[first : first + BATCH])

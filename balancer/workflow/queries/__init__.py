@@ -26,6 +26,15 @@ from balancer.workflow.queries.cluster import (
     view_dashboard,
     view_node,
 )
+from balancer.workflow.queries.counters import (
+    OTHERS,
+    BackendLines,
+    CountersView,
+    Line,
+    Span,
+    counted_endpoints,
+    view_counters,
+)
 from balancer.workflow.queries.deployments import CancelView, DeploymentView, JobView, view_deployment
 from balancer.workflow.queries.drafts import (
     Preview,
@@ -70,13 +79,16 @@ from balancer.workflow.queries.weights import NodeShare, moves_of_node, moves_of
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
+    "OTHERS",
     "ApprovalDeed",
     "ApprovalsView",
     "BackendClients",
+    "BackendLines",
     "BackendNow",
     "CancelView",
     "ChangeActions",
     "ChangeView",
+    "CountersView",
     "Dashboard",
     "DeploymentView",
     "DraftView",
@@ -85,6 +97,7 @@ __all__ = [
     "EvidenceView",
     "JobView",
     "LateReviewRow",
+    "Line",
     "Move",
     "NodeShare",
     "NodeView",
@@ -102,12 +115,14 @@ __all__ = [
     "ServiceForm",
     "ServiceRow",
     "ShareRow",
+    "Span",
     "TableDiff",
     "VoteView",
     "WayBack",
     "actions_for",
     "candidate_text",
     "coming_windows",
+    "counted_endpoints",
     "describe_late_reviews",
     "diff_override",
     "diff_revisions",
@@ -133,6 +148,7 @@ __all__ = [
     "stopped_windows",
     "view_change",
     "view_clients",
+    "view_counters",
     "view_dashboard",
     "view_deployment",
     "view_drill",
