@@ -13,6 +13,7 @@ from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
 from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
+from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
 from balancer.admin.operating import OperatePages
 from balancer.admin.places import describe_place
@@ -22,7 +23,7 @@ from balancer.admin.site import ConsoleAdmin, page_address, register
 from balancer.admin.traffic_pages import TrafficPages
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
-from balancer.domain.types import PersistenceMode, SourceNatMode
+from balancer.domain.types import HealthKind, PersistenceMode, SourceNatMode
 from balancer.models import Cluster, Draft, Override, Service
 from balancer.workflow.effective import value_of as override_value
 from balancer.workflow.live import value_of_row
@@ -186,6 +187,8 @@ def options_of(row: Service) -> list[str]:
     if row.source_nat_mode == SourceNatMode.SNAT:
         last = row.source_nat_address_end
         found.append(f"backends see {row.source_nat_address}{f' to {last}' if last else ''}")
+    if row.health.get("kind", HealthKind.NONE) != HealthKind.NONE:
+        found.append(describe_health(row.health))
     if row.from_node:
         found.append("from the node itself, too")
     return found
