@@ -24,6 +24,13 @@
     return `${Number(number.toPrecision(3))}${units[unit]}`;
   }
 
+  // In UTC, as every time in the console; where more than a day is shown, with the day.
+  function momentOf(seconds) {
+    const text = new Date(seconds * 1000).toISOString();
+    const long = data.times[data.times.length - 1] - data.times[0] > 90000;
+    return long ? `${Number(text.slice(8, 10))}/${Number(text.slice(5, 7))}` : text.slice(11, 16);
+  }
+
   function linesOf(kind) {
     if (kind === "refused") return data.refused.map((one, index) => ({ name: one.name, values: one.refused, index }));
     if (kind !== "fair") return data.backends.map((one, index) => ({ name: one.name, values: one[kind], index }));
@@ -80,12 +87,15 @@
       // What matters is told in tables; the legend is for the pointer.
       legend: { show: true, live: true },
       scales: { y: { range: (plot, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
-      axes: [axis(), { ...axis(), size: 52, values: (plot, values) => values.map(short) }],
+      axes: [{ ...axis(), values: (plot, values) => values.map(momentOf) }, { ...axis(), size: 52, values: (plot, values) => values.map(short) }],
       series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }, ...series],
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
       hooks: { draw: [drawMarks] },
     };
     const plot = new uPlot(options, valuesOf(kind, lines), element);
+    // The declared line has the colour of its backend, and needs no name of its own.
+    const rows = element.querySelectorAll(".u-legend .u-series");
+    lines.forEach((line, index) => { rows[index + 1].hidden = Boolean(line.dashed); });
     plots.set(element, { plot, names: lines.map((line) => line.name).join() });
   }
 

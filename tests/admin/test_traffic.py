@@ -54,7 +54,7 @@ def test_lines_add_what_all_nodes_counted(service: Service, viewer: User, login:
     data = ask(login(viewer), service)
 
     lines = {one["name"]: one for one in data["backends"]}
-    assert list(lines) == [ONE, THREE, TWO, FOUR], "the busiest first"
+    assert list(lines) == [ONE, TWO, THREE, FOUR], "the busiest first"
     assert last(lines[ONE]["new"]) == 3.0
     assert last(lines[ONE]["packets"]) == 20.0
     assert last(lines[ONE]["bytes"]) == 1200.0
