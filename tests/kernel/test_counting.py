@@ -10,9 +10,14 @@ from threading import Event, Thread
 import pytest
 
 from balancer.domain.types import Address, Document
+from balancer.kernel import counted as counted_module
+from balancer.kernel import counter_files
+from balancer.kernel import meter as meter_module
 from balancer.kernel.base import DriverName, Flavour
-from balancer.kernel.counter_files import CounterFiles
+from balancer.kernel.counter_files import FILE, PREVIOUS, CounterFiles
+from balancer.kernel.counter_table import Kind
 from balancer.kernel.flow_events import FlowEvents
+from balancer.kernel.guard_files import GuardError
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.meter import Meter
 from balancer.kernel.node import NodeKernel
@@ -193,3 +198,121 @@ def until_heard(sampler: Sampler, carrying: Carrying, *, connections: int) -> tu
             break
         time.sleep(0.05)
     return packets, size
+
+
+def count_some(counted: Counted, crowd: Crowd, number: int) -> dict[str, int]:
+    """Fifty flows of clients that nobody has seen before."""
+    visited = crowd.visit(range(1000 * number + 1, 1000 * number + 51))
+    return {f"{address}:{PORT}": count for address, count in Counter(visited.values()).items()}
+
+
+def test_a_process_that_ends_between_the_two_commits_loses_nothing(
+    balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 3 has another backend less and another timeout, so that chains go and are redone."""
+    found = Counter(count_some(balanced, crowd, 1))
+
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for when in ("_rest", "_look"):
+        balanced.apply(version(crowd, 1))
+        found.update(count_some(balanced, crowd, 2 + 2 * (when == "_look")))
+        with monkeypatch.context() as patch:
+            patch.setattr(counted_module.CountedDriver, when, end)
+            with pytest.raises(KeyboardInterrupt):
+                balanced.apply(version(crowd, 3))
+        found.update(count_some(balanced, crowd, 3 + 2 * (when == "_look")))
+        balanced.sample()
+        balanced.restart()
+        balanced.apply(version(crowd, 3))
+
+    assert balanced.totals() == found
+    assert balanced.kernel.compare(ruleset=compile_document(version(crowd, 3))).in_sync
+
+
+def test_a_damaged_table_is_said_and_the_copy_before_it_goes_on(balanced: Counted, crowd: Crowd) -> None:
+    found = Counter(count_some(balanced, crowd, 1))
+    balanced.sample()
+    found.update(count_some(balanced, crowd, 2))
+    balanced.sample()
+    path = balanced.directory / FILE
+    path.write_bytes(path.read_bytes()[:-40])
+
+    (said,) = balanced.sample()
+
+    assert "damaged" in said
+    assert "goes on from the copy before it" in said
+    assert balanced.totals() == found, "the kernel still knows the rest"
+
+
+def test_a_table_that_is_lost_goes_on_from_what_is_known_elsewhere(balanced: Counted, crowd: Crowd) -> None:
+    found = count_some(balanced, crowd, 1)
+    balanced.sample()
+    known = {(Kind.BACKEND, ("dns", name)): 1000 + count for name, count in found.items()}
+    known[Kind.BACKEND, ("gone", "[2001:db8::1]:80")] = 7
+    for name in (FILE, PREVIOUS):
+        (balanced.directory / name).write_text("{}")
+
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=Meter(directory=balanced.directory),
+            flavour=balanced.flavour,
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        carrying = Carrying(services=version(crowd, 1).services)
+        look = sampler.look(carrying, epoch="the one before", told=known)
+        again = sampler.look(carrying, epoch=look.epoch, told=known)
+
+    assert any("what the console was told last" in note for note in look.notes)
+    assert {("dns", name): 1000 + count for name, count in found.items()}.items() <= look.connections.items()
+    assert look.connections["gone", "[2001:db8::1]:80"] == 7
+    assert again.connections == look.connections
+
+
+def test_a_table_that_others_flush_keeps_what_was_seen_and_says_so(balanced: Counted, crowd: Crowd) -> None:
+    found = Counter(count_some(balanced, crowd, 1))
+    balanced.sample()
+    run("iptables-nft", "-t", "nat", "-Z")
+    (said,) = balanced.sample()
+    assert "began anew, which is not lbadmin's doing" in said
+    run("iptables-nft", "-t", "nat", "-F")
+    balanced.sample()
+    balanced.apply(version(crowd, 1))
+    found.update(count_some(balanced, crowd, 2))
+    balanced.sample()
+
+    assert balanced.totals() == found
+
+
+def test_after_a_reboot_counting_goes_on_above_what_was_counted_before(
+    balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many again, so that no number alone tells that the kernel is another one."""
+    found = Counter(count_some(balanced, crowd, 1))
+    balanced.sample()
+    run("iptables-nft", "-t", "nat", "-F")
+    run("iptables-nft", "-t", "nat", "-X")
+    monkeypatch.setattr(meter_module, "read_boot_id", lambda: "another boot")
+    balanced.restart()
+    balanced.apply(version(crowd, 1))
+    for number in (2, 3):
+        found.update(count_some(balanced, crowd, number))
+    balanced.sample()
+
+    assert balanced.totals() == found
+
+
+def test_a_full_disk_is_a_warning_and_rules_are_written_all_the_same(
+    balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise GuardError("No space left on device.")
+
+    monkeypatch.setattr(counter_files, "write_file", refuse)
+
+    warnings = balanced.apply(version(crowd, 3))
+
+    assert any("could not be kept: No space left" in text for text in warnings)
+    assert balanced.kernel.compare(ruleset=compile_document(version(crowd, 3))).in_sync
