@@ -118,7 +118,8 @@ def version(crowd: Crowd, number: int) -> Document:
         if index != number % (BACKENDS + 1)
     ]
     web = {"protocol": "udp", "port": PORT, "scheduler": "random", "backends": backends}
-    web |= {"persistence": {"mode": "source", "timeout": 300 + number // 3 % 2}}
+    if number % 4 == 3:
+        web |= {"persistence": {"mode": "source", "timeout": 300 + number // 4 % 2}}
     other = service("other", port=8000 + number % 2)
     return document(service("dns", **web), *([other] if number % 3 else []))
 
