@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour
-from balancer.kernel.counter_table import PlaceOf, is_counted
+from balancer.kernel.counter_table import PlaceOf, counts
 from balancer.kernel.meter import Meter
 from balancer.kernel.plan import Rules, TablePlan
 from balancer.kernel.restore import RestoreDriver
@@ -36,9 +36,7 @@ class CountedDriver:
             return
         waiting: list[TablePlan] = []
         for plan in plans:
-            gone = _counted(plan.delete, plan)
-            redone = _redone(plan)
-            self.meter.fold(_counted(plan.create, plan))
+            gone, redone = self._find_counted(plan) if plan.table == COUNTING_TABLE else ((), {})
             if not gone and not redone:
                 waiting.append(plan)
                 continue
@@ -48,6 +46,15 @@ class CountedDriver:
             self.driver.write([*waiting, *([] if first.is_empty else [first])], pass_fds=pass_fds)
             waiting = [self._rest(plan, gone=gone, redone=redone)]
         self.driver.write(waiting, pass_fds=pass_fds)
+
+    def _find_counted(self, plan: TablePlan) -> tuple[tuple[str, ...], Mapping[str, Rules]]:
+        """Chains of backends that go, and those that are there and get other rules."""
+        assert self.meter is not None
+        new = {chain for chain in plan.create if counts(plan.write[chain])}
+        self.meter.begin(new, family=self.family, place_of=self.place_of)
+        made = set(plan.create)
+        redone = {c: rules for c, rules in plan.write.items() if c not in made and counts(rules)}
+        return self.meter.counted(plan.delete), redone
 
     def _look(self) -> Mapping[str, int]:
         """Chain -> how many rules it has."""
@@ -63,16 +70,6 @@ class CountedDriver:
             delete=gone,
             cut={chain: (first, last) for chain, (first, last) in old.items() if first <= last},
         )
-
-
-def _counted(chains: Sequence[str], plan: TablePlan) -> tuple[str, ...]:
-    return tuple(filter(is_counted, chains)) if plan.table == COUNTING_TABLE else ()
-
-
-def _redone(plan: TablePlan) -> Mapping[str, Rules]:
-    """Chains that count, are there, and get other rules."""
-    new = set(plan.create)
-    return {chain: plan.write[chain] for chain in _counted(tuple(plan.write), plan) if chain not in new}
 
 
 def _without(plan: TablePlan, *, gone: tuple[str, ...], redone: Mapping[str, Rules]) -> TablePlan:

@@ -5,16 +5,14 @@ from collections import Counter, defaultdict
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour, Rejected
-from balancer.kernel.counter_table import BACKEND_PREFIX, Reading
+from balancer.kernel.counter_table import Reading, counts
 from balancer.kernel.flavour import tool_name
 from balancer.kernel.tools import run_tool
 from balancer.ruleset.ir import OWN_PREFIX
 from balancer.ruleset.parse import tidy_save_text
 
 _TABLE = "*"
-_CHAIN = re.compile(rf":({BACKEND_PREFIX}\S+) ")
 _RULE = re.compile(rf"\[(\d+):(\d+)\] -A ({OWN_PREFIX}\S+) (.*)")
-_DNAT = " -j DNAT "
 
 
 def read_counters(*, flavour: Flavour, family: Family) -> Reading:
@@ -37,18 +35,15 @@ def parse_counters(text: str, *, family: Family) -> Reading:
             packets, size, chain, rule = found.groups()
             number = numbers[table, chain]
             numbers[table, chain] += 1
-            if chain.startswith(BACKEND_PREFIX) and table == "nat":
-                if _DNAT in f" {rule}":
-                    backends[chain].append(int(packets))
+            if table == "nat" and counts((rule,)):
+                backends[chain].append(int(packets))
             elif packets != "0":
                 rules[table, chain, number] = int(packets), int(size), rule
         elif line.startswith(_TABLE):
             table = line[1:]
-        elif table == "nat" and (declared := _CHAIN.match(line)):
-            backends[declared[1]] = []
     return Reading(
         family=family,
         backends={chain: tuple(counts) for chain, counts in backends.items()},
-        lengths={chain: numbers["nat", chain] for chain in backends},
+        lengths={chain: number for (of, chain), number in numbers.items() if of == "nat"},
         rules=rules,
     )

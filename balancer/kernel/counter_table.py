@@ -15,8 +15,8 @@ from ipaddress import ip_address
 from balancer.domain.types import Family, Service
 from balancer.ruleset import names
 
-BACKEND_PREFIX = "LB-B-"
-_PLAIN = re.compile(r"([A-Za-z0-9._-]+):([0-9a-f.:]+)-(\d+)")
+_PLAIN = re.compile(r"LB-S-([A-Za-z0-9._-]+):([0-9a-f.:]+)-(\d+)")
+"""`names.backend_chain`, where it was short enough to be readable."""
 _FIELDS = 8
 
 Place = tuple[str, str]
@@ -67,9 +67,9 @@ class Reading:
 
     family: Family
     backends: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Chain of a backend -> connections that each of its DNAT rules counted."""
+    """Chain -> connections that each of its DNAT rules counted; of chains in nat that have such a rule."""
     lengths: Mapping[str, int] = field(default_factory=dict)
-    """Chain of a backend -> how many rules it has."""
+    """Chain of ours in nat -> how many rules it has."""
     rules: Mapping[tuple[str, str, int], tuple[int, int, str]] = field(default_factory=dict)
     """Table, chain of ours and number of the rule, from 0 -> packets, bytes and text, where it met any."""
 
@@ -88,6 +88,13 @@ class CounterTable:
         if self.kernel != kernel:
             self.fold(self.series)
             self.kernel = kernel
+
+    def begin(self, chains: Iterable[str], *, family: Family, place_of: PlaceOf | None) -> None:
+        """These chains of backends are not there at this moment, and are about to be made."""
+        for chain in chains:
+            found = self.series.get(chain) or self._begin(chain, family=family, place_of=place_of)
+            if found is not None:
+                found.see(())
 
     def fold(self, keys: Iterable[str]) -> None:
         """These have no rules at this moment."""
@@ -142,13 +149,14 @@ class CounterTable:
         return self.series.setdefault(chain, Series(Kind.BACKEND, family, place))
 
 
-def is_counted(chain: str) -> bool:
-    return chain.startswith(BACKEND_PREFIX)
+def counts(rules: Iterable[str]) -> bool:
+    """Whether a chain with these rules counts the connections of a backend."""
+    return any("-j DNAT " in rule for rule in rules)
 
 
 def place_of_chain(chain: str) -> Place | None:
     """Service and endpoint, where the chain's name was short enough to say so."""
-    found = _PLAIN.fullmatch(chain.removeprefix(BACKEND_PREFIX))
+    found = _PLAIN.fullmatch(chain)
     if found is None:
         return None
     service, address, port = found.groups()

@@ -12,7 +12,7 @@ from balancer.domain.types import Family
 from balancer.kernel.base import Flavour
 from balancer.kernel.counter_files import CounterFiles
 from balancer.kernel.counter_reading import read_counters
-from balancer.kernel.counter_table import CounterTable, Place, PlaceOf, Reading
+from balancer.kernel.counter_table import CounterTable, Place, PlaceOf, Reading, place_of_chain
 from balancer.kernel.guard import read_boot_id, read_network
 from balancer.kernel.guard_files import GuardError
 
@@ -56,13 +56,16 @@ class Meter:
         """As `look`, of rules that refuse; kept with the next `keep`."""
         self.table().see_refusals(family, counts)
 
-    def fold(self, chains: Iterable[str]) -> None:
-        """These chains are not there at this moment, and are about to be made."""
+    def begin(self, chains: Iterable[str], *, family: Family, place_of: PlaceOf | None) -> None:
+        """These chains of backends are not there at this moment, and are about to be made."""
         table = self.table()
-        known = [chain for chain in chains if chain in table.series]
-        if known:
-            table.fold(known)
-            self.keep(table)
+        table.begin(chains, family=family, place_of=place_of)
+        self.keep(table)
+
+    def counted(self, chains: Iterable[str]) -> tuple[str, ...]:
+        """Those of the chains, which are there, that count the connections of a backend."""
+        known = self.table().series
+        return tuple(chain for chain in chains if chain in known or place_of_chain(chain) is not None)
 
     def table(self) -> CounterTable:
         """What has been counted, of this kernel: after a reboot nothing is left of what was seen before."""

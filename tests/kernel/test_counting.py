@@ -126,7 +126,7 @@ def version(crowd: Crowd, number: int) -> Document:
 
 def slip_rules_in(flavour: Flavour) -> None:
     """As somebody does by hand: into a chain that counts, and behind what decides."""
-    chain = next(line.split()[1] for line in save(flavour).splitlines() if line.startswith("-A LB-B-dns"))
+    chain = next(line.split()[1] for line in save(flavour).splitlines() if line.startswith("-A LB-S-dns:"))
     load(flavour, f"*nat\n-I {chain} 1 -s 192.0.2.77/32 -j RETURN\n-A LB-S-dns -j RETURN\nCOMMIT\n")
 
 
