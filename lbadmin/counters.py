@@ -18,7 +18,7 @@ from django.conf import settings
 
 TICK_SECONDS = 10
 REST = 20
-"""A look that was slow is followed by a wait of so many times its length: a twentieth of a core at most."""
+"""A look that was dear is followed by a wait of so many times what it cost: a twentieth of a core at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def count_until(stop: threading.Event, *, count: Callable[[], float]) -> None:
-    """`count` takes one look and says how many seconds that took.
+    """`count` takes one look and says how many seconds of a core that took.
 
     Looks are at whole ten seconds of the clock, so that those of different nodes fall together.
     """

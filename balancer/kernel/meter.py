@@ -33,12 +33,16 @@ class Meter:
         self._read, self._pause = read, pause
         self._warnings: list[str] = []
 
-    def look(
-        self, *, flavour: Flavour, family: Family, place_of: PlaceOf | None = None, keep: bool = True
-    ) -> Reading:
+    def look(self, *, flavour: Flavour, family: Family, place_of: PlaceOf | None = None) -> Reading:
         """Take in what the kernel holds now, and keep it on the disk. Raises KernelError."""
-        table = self.table()
         reading = self._read(flavour=flavour, family=family)
+        found = self.take_in(reading, flavour=flavour, place_of=place_of)
+        self.keep(self.table())
+        return found
+
+    def take_in(self, reading: Reading, *, flavour: Flavour, place_of: PlaceOf | None = None) -> Reading:
+        """What was read since anybody wrote last, or a better reading of it; kept with the next `keep`."""
+        table, family = self.table(), reading.family
         if table.is_less(reading):
             self._pause(LOOK_AGAIN_SECONDS)
             reading = self._read(flavour=flavour, family=family)
@@ -48,8 +52,6 @@ class Meter:
                 f"The counters of {lost} backend{'' if lost == 1 else 's'} began anew, which is not"
                 " lbadmin's doing; what they counted since the last look is not known."
             )
-        if keep:
-            self.keep(table)
         return reading
 
     def see_refusals(self, family: Family, counts: Mapping[Place, int]) -> None:

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from balancer.domain.types import Family, Service
 from balancer.kernel.base import Flavour, KernelError
+from balancer.kernel.counter_reading import read_counters
 from balancer.kernel.counter_table import CounterTable, Kind, Place, Reading, places_in
 from balancer.kernel.flow_counts import Carried, Flow, FlowCounts, Owners, add_lines, by_place
 from balancer.kernel.flow_events import FlowEvents
-from balancer.kernel.lock import hold_writer_lock
+from balancer.kernel.lock import hold_writer_lock, writing_of
 from balancer.kernel.meter import Meter
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED
 
 LOCK_SECONDS = 5.0
+TRIES = 3
 LOST = (
     "The kernel ended more connections at once than could be heard of, so some packets and bytes of the last"
     " seconds are missing. New connections are not concerned."
@@ -69,8 +71,8 @@ class Sampler:
         another epoch, it was lost, and goes on from there.
         """
         started = time.monotonic()
-        with hold_writer_lock(directory=self._lock_directory, wait_seconds=LOCK_SECONDS):
-            table = self._look_at_rules(carrying)
+        with self._read_rules() as readings:
+            table = self._take_in(readings, carrying)
             if epoch and told and table.epoch != epoch:
                 table.adopt(told)
             self._meter.keep(table)
@@ -87,19 +89,38 @@ class Sampler:
             duration_ms=round((time.monotonic() - started) * 1000),
         )
 
-    def _look_at_rules(self, carrying: Carrying) -> CounterTable:
+    @contextmanager
+    def _read_rules(self) -> Iterator[list[Reading]]:
+        """What the kernel's rules hold, and the writer lock.
+
+        Very many rules take seconds to read, and nobody who writes shall wait for that: it is done without the
+        lock, and once more where somebody wrote meanwhile.
+        """
+        for _ in range(TRIES):
+            with self._locked() as lock:
+                before = writing_of(lock)
+            readings = self._read_families()
+            with self._locked() as lock:
+                if writing_of(lock) == before:
+                    yield readings
+                    return
+        with self._locked():
+            yield self._read_families()
+
+    def _locked(self) -> AbstractContextManager[int]:
+        return hold_writer_lock(directory=self._lock_directory, wait_seconds=LOCK_SECONDS, writes=False)
+
+    def _read_families(self) -> list[Reading]:
+        found = [read_counters(flavour=self._flavour, family=Family.IPV4)]
+        with suppress(KernelError):  # a machine without ip6tables
+            found.append(read_counters(flavour=self._flavour, family=Family.IPV6))
+        return found
+
+    def _take_in(self, readings: list[Reading], carrying: Carrying) -> CounterTable:
         place_of = places_in(carrying.services)
-        for family in Family:
-            try:
-                reading = self._meter.look(
-                    flavour=self._flavour, family=family, place_of=place_of, keep=False
-                )
-            except KernelError:
-                if family is Family.IPV4:
-                    raise
-                continue  # a machine without ip6tables
-            refused = _refused(reading, carrying.refusing.get(family, {}))
-            self._meter.see_refusals(family, refused)
+        for reading in readings:
+            seen = self._meter.take_in(reading, flavour=self._flavour, place_of=place_of)
+            self._meter.see_refusals(seen.family, _refused(seen, carrying.refusing.get(seen.family, {})))
         return self._meter.table()
 
     def _list_flows(self) -> dict[Flow, Carried]:
