@@ -48,7 +48,7 @@ def hold_writer_lock(*, directory: Path, wait_seconds: float, writes: bool = Tru
 
 
 def writing_of(descriptor: int) -> int:
-    """Another number after each writer that held the lock: for who holds it to see whether one came between."""
+    """Another number after each writer that held the lock: who holds it sees whether one came between."""
     return os.fstat(descriptor).st_mtime_ns
 
 

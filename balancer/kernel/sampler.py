@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,8 +94,8 @@ class Sampler:
     def _read_rules(self) -> Iterator[list[Reading]]:
         """What the kernel's rules hold, and the writer lock.
 
-        Very many rules take seconds to read, and nobody who writes shall wait for that: it is done without the
-        lock, and once more where somebody wrote meanwhile.
+        Very many rules take seconds to read, and nobody who writes shall wait for that: it is done without
+        the lock, and once more where somebody wrote meanwhile.
         """
         for _ in range(TRIES):
             with self._locked() as lock:
