@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import django
 from django.conf import settings
@@ -32,9 +33,8 @@ def main() -> int:
     if not settings.LBADMIN_NODE:
         print("Set LBADMIN_NODE to the name of the node that is counted on.", file=sys.stderr)
         return 2
-    # Here, not above: they need the settings.
+    # Here, not above: it needs the settings.
     from balancer.kernel.base import KernelError
-    from balancer.wiring import counting
 
     try:
         with counting() as count:
@@ -43,6 +43,33 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[], float]]:
+    """What takes one look at all that this process's node counts and keeps it; it says what that cost."""
+    from django.utils import timezone
+
+    from balancer.kernel.base import Flavour
+    from balancer.kernel.flavour import detect_host_tool
+    from balancer.kernel.flow_events import FlowEvents
+    from balancer.kernel.lock import default_lock_directory
+    from balancer.kernel.sampler import Sampler
+    from balancer.wiring import AUTO, own_meter, own_node_name
+    from balancer.workflow.counting import CountingMemory, count_node
+
+    asked = settings.LBADMIN_FLAVOUR
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=own_meter(),
+            flavour=detect_host_tool().flavour if asked == AUTO else Flavour(asked),
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        memory = CountingMemory()
+        yield lambda: count_node(
+            node_name=own_node_name(), look=sampler.look, memory=memory, clock=timezone.now
+        )
 
 
 def count_until(stop: threading.Event, *, count: Callable[[], float]) -> None:

@@ -15,6 +15,8 @@ from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
 from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
+from balancer.admin.input_pages import InputPages
+from balancer.admin.leaving import ServiceLeavingPages
 from balancer.admin.operating import OperatePages
 from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
@@ -71,6 +73,8 @@ class ServiceAdmin(
     ClearingPages,
     BulkPages,
     ImportPages,
+    ServiceLeavingPages,
+    InputPages,
     EditingPages,
     ConsoleAdmin,
 ):

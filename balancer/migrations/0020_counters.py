@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0018_node_weights'),
+        ('balancer', '0023_leaving'),
     ]
 
     operations = [

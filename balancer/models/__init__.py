@@ -7,6 +7,7 @@ from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
 from balancer.models.counters import CounterSample, CounterSlice, CounterState, CounterTotal
 from balancer.models.deployments import Deployment, Evidence, Job
+from balancer.models.drift import DriftEvent
 from balancer.models.emergencies import Emergency
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
@@ -26,6 +27,7 @@ __all__ = [
     "CounterTotal",
     "Deployment",
     "Draft",
+    "DriftEvent",
     "EditedChange",
     "Emergency",
     "Evidence",
