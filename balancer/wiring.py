@@ -152,7 +152,8 @@ def record_own_standings(standings: Sequence[Standing]) -> None:
 
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:
     """For passive health."""
-        from balancer.kernel.looks import look_at
+    from balancer.kernel.flavour import detect_host_tool
+    from balancer.kernel.looks import look_at
 
     try:
         asked = settings.LBADMIN_FLAVOUR
