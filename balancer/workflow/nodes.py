@@ -109,6 +109,7 @@ def reconcile_node(
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
+        carry_own_health(node=node, bench=bench, memory=memory)  # over what the guard has put back
         return
     drop_untimely_drill(node=node, clock=clock)
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
