@@ -16,6 +16,8 @@ from balancer.admin.editing_pages import EditingPages
 from balancer.admin.health import summary_chip
 from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
+from balancer.admin.input_pages import InputPages
+from balancer.admin.leaving import ServiceLeavingPages
 from balancer.admin.operating import OperatePages
 from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
@@ -69,7 +71,15 @@ class ServiceList(ChangeList):
 
 @register(Service)
 class ServiceAdmin(
-    ServicePages, OperatePages, ClearingPages, BulkPages, ImportPages, EditingPages, ConsoleAdmin
+    ServicePages,
+    OperatePages,
+    ServiceLeavingPages,
+    ClearingPages,
+    BulkPages,
+    ImportPages,
+    InputPages,
+    EditingPages,
+    ConsoleAdmin,
 ):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")

@@ -34,6 +34,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.drift import DriftView, drift_history, list_drift, view_drift
 from balancer.workflow.queries.drills import (
     DrillState,
     DrillView,
@@ -53,6 +54,12 @@ from balancer.workflow.queries.health import (
     summarise_health,
     view_health,
     view_node_health,
+)
+from balancer.workflow.queries.leaving import (
+    Leaving,
+    LeavingOnNode,
+    leaving_of_node,
+    leaving_of_service,
 )
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.overrides import (
@@ -92,11 +99,14 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "DriftView",
     "DrillState",
     "DrillView",
     "EvidenceView",
     "JobView",
     "LateReviewRow",
+    "Leaving",
+    "LeavingOnNode",
     "Move",
     "NodeCheck",
     "NodeChecks",
@@ -129,11 +139,15 @@ __all__ = [
     "diff_override",
     "diff_revisions",
     "differing_services",
+    "drift_history",
     "evidence_about",
     "find_origin",
     "is_in_drill",
     "judge_way_back",
+    "leaving_of_node",
+    "leaving_of_service",
     "list_bad_drills",
+    "list_drift",
     "list_late_reviews",
     "list_restored",
     "list_services",
@@ -153,6 +167,7 @@ __all__ = [
     "view_clients",
     "view_dashboard",
     "view_deployment",
+    "view_drift",
     "view_drill",
     "view_freezes",
     "view_health",
