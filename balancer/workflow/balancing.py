@@ -33,7 +33,7 @@ from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.schedulers import promised_shares
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.confirming import Bench
-from balancer.workflow.effective import Effective, effective_of
+from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
     before = effective_of(cluster=node.cluster, revision=revision, node=node)
     services = [service for service in before.healthy.services if has_own_weights(service)]
     row = NodeBalance.objects.filter(node=node).first() if services else None
-    if row is None or not _carries(node, before) or not _is_past(row.written_at, WRITE_EVERY, now):
+    if row is None or not carries(node, before) or not _is_past(row.written_at, WRITE_EVERY, now):
         return None
     known = memory_of_row(row)
     memory, why = advance_ramps(known, services, now=now)
@@ -125,11 +125,6 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
 
 def _is_at_work(node: Node) -> bool:
     return Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists()
-
-
-def _carries(node: Node, effective: Effective) -> bool:
-    carried = node.carried_overrides, node.carried_health, node.carried_weights
-    return carried == (effective.digest, effective.health_digest, effective.weights_digest)
 
 
 def _is_past(at: datetime | None, wait: timedelta, now: datetime) -> bool:

@@ -94,6 +94,12 @@ def with_node_weights(effective: Effective, *, node: Node) -> Effective:
     return replace(effective, weights=own_weights(healthy, memory_of(node, healthy)))
 
 
+def carries(node: Node, effective: Effective) -> bool:
+    """Whether the node is known to carry just this of what is laid over its revision."""
+    carried = node.carried_overrides, node.carried_health, node.carried_weights
+    return carried == (effective.digest, effective.health_digest, effective.weights_digest)
+
+
 def effective_of_job(job: Job) -> Effective:
     """What the job wrote: its revision with what its receipt names, whatever was set, lifted or moved since.
 

@@ -46,7 +46,7 @@ def targets_of(node_name: str) -> tuple[Service, ...]:
 def record_standings(node_name: str, standings: Sequence[Standing], *, clock: Clock) -> None:
     """Write down what changed, and that the daemon is there. Called at most once a second.
 
-    One query reads what is known and one statement each writes new and changed rows, however many there are.
+    One query reads what is known, and a few statements write all that is new or changed.
     A standing that says what is known already is not written.
     """
     node = Node.objects.only("pk", "name").filter(name=node_name).first()
@@ -77,36 +77,37 @@ def _write(node: Node, standings: dict[tuple[str, str], Standing]) -> None:
     names = {service for service, _ in standings}
     rows = BackendHealth.objects.filter(node=node, service_name__in=names)
     known = {(row.service_name, row.endpoint): row for row in rows}
-    new, changed, events = [], [], []
-    for key, standing in standings.items():
-        row = known.get(key)
-        if row is not None and not _is_news(row, standing):
-            continue
-        before = True if row is None or row.up is None else row.up
-        if standing.up is not None and standing.up != before:
-            events.append(_event(node, standing))
-        if row is None:
-            new.append(_filled(BackendHealth(node=node, service_name=key[0], endpoint=key[1]), standing))
-        else:
-            changed.append(_filled(row, standing))
-    BackendHealth.objects.bulk_create(new, batch_size=_BATCH)
-    BackendHealth.objects.bulk_update(changed, fields=_FIELDS, batch_size=_BATCH)
+    news = [one for key, one in standings.items() if _is_news(known.get(key), one)]
+    events = [_event(node, one) for one in news if _has_turned(known.get((one.service, one.endpoint)), one)]
+    BackendHealth.objects.bulk_create(
+        (_row(node, standing) for standing in news),
+        update_conflicts=True,
+        unique_fields=["node", "service_name", "endpoint"],
+        update_fields=_FIELDS,
+        batch_size=_BATCH,
+    )
     record_events(node, events)
 
 
-def _is_news(row: BackendHealth, standing: Standing) -> bool:
+def _is_news(row: BackendHealth | None, standing: Standing) -> bool:
+    if row is None:
+        return True
     if standing.up is None and row.up is not None:
         return False  # a daemon that has just begun does not know yet what the one before it found
-    known, told = (row.up, row.warning), (standing.up, standing.warning)
-    if known != told:
+    if (row.up, row.warning) != (standing.up, standing.warning):
         return True
     return row.reason != standing.reason and standing.checked_at - row.checked_at >= WORDS_EVERY
 
 
-def _filled(row: BackendHealth, standing: Standing) -> BackendHealth:
-    for name in _FIELDS:
-        setattr(row, name, getattr(standing, name))
-    return row
+def _has_turned(row: BackendHealth | None, standing: Standing) -> bool:
+    """Whether the log is to tell; who is found up at first is where everybody thought."""
+    before = True if row is None or row.up is None else row.up
+    return standing.up is not None and standing.up != before
+
+
+def _row(node: Node, standing: Standing) -> BackendHealth:
+    told = {name: getattr(standing, name) for name in _FIELDS}
+    return BackendHealth(node=node, service_name=standing.service, endpoint=standing.endpoint, **told)
 
 
 def _event(node: Node, standing: Standing) -> HealthEvent:

@@ -23,7 +23,7 @@ from balancer.kernel.guard_files import GuardError
 from balancer.models import Job, Node, NodeBalance, NodeHealth, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.clock import Clock
-from balancer.workflow.effective import Effective, effective_of, effective_of_job, renew_health
+from balancer.workflow.effective import Effective, carries, effective_of, effective_of_job, renew_health
 from balancer.workflow.health_records import note_carried, remember_health
 from balancer.workflow.node_weights import remember_carried
 from balancer.workflow.revisions import node_rulesets
@@ -141,12 +141,8 @@ def _as_carried(node: Node, kept: Effective) -> Effective | None:
 
     A guard that went back, and a drill, leave a node with nothing of its own laid over.
     """
-    carried = node.carried_overrides, node.carried_health, node.carried_weights
     bare = replace(kept, health=HealthOverlay(), weights={})
-    for found in (kept, bare):
-        if carried == (found.digest, found.health_digest, found.weights_digest):
-            return found
-    return None
+    return next((found for found in (kept, bare) if carries(node, found)), None)
 
 
 def _keep_distance(*, node: Node, tools: Tools) -> None:

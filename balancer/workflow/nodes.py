@@ -29,7 +29,7 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
 from balancer.workflow.drift import link_job, note_look, rest_after, why_put_back
 from balancer.workflow.drills import drop_untimely_drill, start_due_drill
-from balancer.workflow.effective import Effective, effective_of
+from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.health_carrying import carry_health
@@ -115,6 +115,7 @@ def reconcile_node(
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
+        carry_own_health(node=node, bench=bench, memory=memory)  # over what the guard has put back
         return
     drop_untimely_drill(node=node, clock=clock)
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
@@ -242,8 +243,7 @@ def _watch(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> N
     if carried is None or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
         return
     effective = _effective(node, carried)
-    carried_now = node.carried_overrides, node.carried_health, node.carried_weights
-    if carried_now == (effective.digest, effective.health_digest, effective.weights_digest):
+    if carries(node, effective):
         _look(node=node, revision=carried, effective=effective, kernel=kernel, memory=memory, clock=clock)
 
 
