@@ -26,7 +26,7 @@ KEPT = 5
 STAYS, BESIDE = PORT + 1, PORT + 2
 """Ports of connections that stay open: of the service under load, and of one beside it. Backends get both at
 STAYS."""
-TAKES = 0.1
+TAKES = 0.2
 """Seconds that a connection of the load lasts: some are under way with each backend at any moment."""
 KINDS = [(flavour, DriverName.IPTABLES_RESTORE) for flavour in Flavour]
 Ends = tuple[socket.socket, socket.socket]
