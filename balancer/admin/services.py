@@ -15,6 +15,7 @@ from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
 from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
+from balancer.admin.input_pages import InputPages
 from balancer.admin.leaving import ServiceLeavingPages
 from balancer.admin.operating import OperatePages
 from balancer.admin.places import describe_place
@@ -71,6 +72,7 @@ class ServiceAdmin(
     ClearingPages,
     BulkPages,
     ImportPages,
+    InputPages,
     EditingPages,
     ConsoleAdmin,
 ):

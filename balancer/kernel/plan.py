@@ -103,9 +103,17 @@ def want_own_part(snapshot: Snapshot) -> Wanted:
     }
 
 
-def make_plan(*, snapshot: Snapshot, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
-    """One plan for each table that needs a commit, in the order of `wanted`."""
-    plans = (_plan_table(name, snapshot.table(name), want, family) for name, want in wanted.items())
+def make_plan(
+    *, snapshot: Snapshot, wanted: Wanted, family: Family, jumps_first: bool = False
+) -> tuple[TablePlan, ...]:
+    """One plan for each table that needs a commit, in the order of `wanted`.
+
+    A jump that is there stays where it is, unless `jumps_first`.
+    """
+    plans = (
+        _plan_table(name, snapshot.table(name), want, family, jumps_first=jumps_first)
+        for name, want in wanted.items()
+    )
     return tuple(plan for plan in plans if not plan.is_empty)
 
 
@@ -120,7 +128,8 @@ def find_foreign_references(*, snapshot: Snapshot, plans: tuple[TablePlan, ...])
             found += [
                 f"{plan.table}: -A {chain} {rule}"
                 for rule in rules
-                if _destination(rule) in going and not _is_plain_jump(snapshot.table(plan.table), chain, rule)
+                if destination_of(rule) in going
+                and not _is_plain_jump(snapshot.table(plan.table), chain, rule)
             ]
     return tuple(found)
 
@@ -150,7 +159,17 @@ def name_table(table: str, *, family: Family) -> str:
     return table if family == Family.IPV4 else f"{family} {table}"
 
 
-def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) -> TablePlan:
+def destination_of(rule: str) -> str | None:
+    """The chain or the target that a rule leads to."""
+    # A quoted text (a comment, a log prefix) may hold anything, -j and our names included.
+    words = _QUOTED.sub('""', rule).split()
+    places = [i for i, word in enumerate(words[:-1]) if word in {"-j", "-g"}]
+    return words[places[-1] + 1] if places else None
+
+
+def _plan_table(
+    name: str, have: SavedTable, want: WantedTable, family: Family, *, jumps_first: bool
+) -> TablePlan:
     own = {chain for chain in have.chains if chain.startswith(OWN_PREFIX)}
     write = {
         chain: rules
@@ -162,7 +181,7 @@ def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) 
         create=tuple(sorted(set(write) - own)),
         write=write,
         delete=tuple(sorted(own - set(want.chains))),
-        jumps=_plan_jumps(have, want),
+        jumps=_plan_jumps(have, want, first=jumps_first),
     )
 
 
@@ -181,7 +200,7 @@ def _are_same(have: Rules, want: Rules, family: Family) -> bool:
     return all(h == w and not isinstance(h, Unknown) for h, w in parsed)
 
 
-def _plan_jumps(have: SavedTable, want: WantedTable) -> tuple[JumpEdit, ...]:
+def _plan_jumps(have: SavedTable, want: WantedTable, *, first: bool) -> tuple[JumpEdit, ...]:
     edits = []
     for builtin, chain in sorted({*_jumps(have), *want.jumps}):
         places = [i for i, rule in enumerate(have.chains.get(builtin, ()), start=1) if rule == f"-j {chain}"]
@@ -189,6 +208,8 @@ def _plan_jumps(have: SavedTable, want: WantedTable) -> tuple[JumpEdit, ...]:
             edits.append(JumpEdit(builtin=builtin, chain=chain, drop=len(places)))
         elif not places:
             edits.append(JumpEdit(builtin=builtin, chain=chain, insert_at=1))
+        elif first and places != [1]:
+            edits.append(JumpEdit(builtin=builtin, chain=chain, drop=len(places), insert_at=1))
         elif len(places) > 1:
             edits.append(JumpEdit(builtin=builtin, chain=chain, drop=len(places), insert_at=places[0]))
     return tuple(edits)
@@ -200,14 +221,7 @@ def _jumps(table: SavedTable) -> set[tuple[str, str]]:
 
 
 def _is_plain_jump(table: SavedTable, chain: str, rule: str) -> bool:
-    return chain in table.policies and rule == f"-j {_destination(rule)}"
-
-
-def _destination(rule: str) -> str | None:
-    # A quoted text (a comment, a log prefix) may hold anything, -j and our names included.
-    words = _QUOTED.sub('""', rule).split()
-    places = [i for i, word in enumerate(words[:-1]) if word in {"-j", "-g"}]
-    return words[places[-1] + 1] if places else None
+    return chain in table.policies and rule == f"-j {destination_of(rule)}"
 
 
 def _describe_jump(table: str, jump: JumpEdit) -> list[str]:

@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("balancer", "0018_node_weights")]
+    dependencies = [("balancer", "0021_drift")]
 
     operations = [
         migrations.AddField(

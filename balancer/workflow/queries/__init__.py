@@ -34,6 +34,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.drift import DriftView, drift_history, list_drift, view_drift
 from balancer.workflow.queries.drills import (
     DrillState,
     DrillView,
@@ -86,6 +87,7 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "DriftView",
     "DrillState",
     "DrillView",
     "EvidenceView",
@@ -120,6 +122,7 @@ __all__ = [
     "diff_override",
     "diff_revisions",
     "differing_services",
+    "drift_history",
     "evidence_about",
     "find_origin",
     "is_in_drill",
@@ -127,6 +130,7 @@ __all__ = [
     "leaving_of_node",
     "leaving_of_service",
     "list_bad_drills",
+    "list_drift",
     "list_late_reviews",
     "list_restored",
     "list_services",
@@ -145,6 +149,7 @@ __all__ = [
     "view_clients",
     "view_dashboard",
     "view_deployment",
+    "view_drift",
     "view_drill",
     "view_freezes",
     "view_node",
