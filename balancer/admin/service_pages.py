@@ -27,7 +27,7 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.permissions import DRAFT, may
 
-_OWN_CHAINS = ("-A LB-S", "-A LB-H", "-A LB-B")
+_OWN_CHAINS = ("-A LB-S", "-A LB-H")
 """The choice itself, who of the clients is a backend, and what each backend gets."""
 MISSING = "missing"
 """The code of a Problem about a field that has no default."""

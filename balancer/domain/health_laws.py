@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from balancer.domain.problem import Problem
 from balancer.domain.types import Health, HealthKind, HttpMethod, Protocol, Service
 
+MAX_PASSIVE_INTERVAL = 8
+"""Seconds; below the 10 of nf_conntrack_tcp_timeout_close."""
 _HTTP = (HealthKind.HTTP, HealthKind.HTTPS)
 _ASKED = (HealthKind.TCP, *_HTTP, HealthKind.UDP, HealthKind.ICMP)
 """Kinds that send something of their own."""
@@ -43,6 +45,12 @@ def check_health(service: Service) -> Iterator[Problem]:
             " Choose another kind, such as icmp."
         )
         yield Problem("health.kind", "protocol", message)
+    if health.kind is HealthKind.PASSIVE and health.interval > MAX_PASSIVE_INTERVAL:
+        message = (
+            f"Interval of passive checks must be {MAX_PASSIVE_INTERVAL} or less: a connection that was reset"
+            " is forgotten after 10 seconds, and the next look would take it for one that was refused."
+        )
+        yield Problem("health.interval", "range", message)
     if health.expect_body and health.method is HttpMethod.HEAD:
         message = "An answer to HEAD has no body. Choose GET, or leave the expected text out."
         yield Problem("health.expect_body", "unused", message)

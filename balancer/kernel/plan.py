@@ -128,7 +128,8 @@ def find_foreign_references(*, snapshot: Snapshot, plans: tuple[TablePlan, ...])
             found += [
                 f"{plan.table}: -A {chain} {rule}"
                 for rule in rules
-                if _destination(rule) in going and not _is_plain_jump(snapshot.table(plan.table), chain, rule)
+                if destination_of(rule) in going
+                and not _is_plain_jump(snapshot.table(plan.table), chain, rule)
             ]
     return tuple(found)
 
@@ -156,6 +157,14 @@ def describe_difference(*, snapshot: Snapshot, wanted: Wanted, family: Family) -
 def name_table(table: str, *, family: Family) -> str:
     """`nat`, or `ipv6 nat`."""
     return table if family == Family.IPV4 else f"{family} {table}"
+
+
+def destination_of(rule: str) -> str | None:
+    """The chain or the target that a rule leads to."""
+    # A quoted text (a comment, a log prefix) may hold anything, -j and our names included.
+    words = _QUOTED.sub('""', rule).split()
+    places = [i for i, word in enumerate(words[:-1]) if word in {"-j", "-g"}]
+    return words[places[-1] + 1] if places else None
 
 
 def _plan_table(
@@ -212,14 +221,7 @@ def _jumps(table: SavedTable) -> set[tuple[str, str]]:
 
 
 def _is_plain_jump(table: SavedTable, chain: str, rule: str) -> bool:
-    return chain in table.policies and rule == f"-j {_destination(rule)}"
-
-
-def _destination(rule: str) -> str | None:
-    # A quoted text (a comment, a log prefix) may hold anything, -j and our names included.
-    words = _QUOTED.sub('""', rule).split()
-    places = [i for i, word in enumerate(words[:-1]) if word in {"-j", "-g"}]
-    return words[places[-1] + 1] if places else None
+    return chain in table.policies and rule == f"-j {destination_of(rule)}"
 
 
 def _describe_jump(table: str, jump: JumpEdit) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from balancer.domain.types import Family
 from balancer.kernel.base import Busy, Flavour, KernelError, Rejected
 from balancer.kernel.flavour import tool_name
+from balancer.kernel.order import leaves_first, pivots
 from balancer.kernel.plan import JumpEdit, TablePlan
 from balancer.kernel.tools import Completed, run_tool
 
@@ -50,10 +51,13 @@ class RestoreDriver:
 
 
 def render_plan(plan: TablePlan) -> str:
-    """Chains first, so that jumps find them; deletions last, when nothing points there any more."""
-    lines = [f"*{plan.table}"]
-    lines += [f":{chain} - [0:0]" for chain in plan.write]
-    lines += [f"-A {chain} {rule}" for chain, rules in plan.write.items() for rule in rules]
+    """Chains before what leads to them; deletions last, when nothing points there any more."""
+    made = pivots(plan.write)
+    lines = [f"*{plan.table}", *map(_render_chain, made)]
+    already = set(made)
+    for chain in leaves_first(plan.write):
+        lines += [] if chain in already else [_render_chain(chain)]
+        lines += [f"-A {chain} {rule}" for rule in plan.write[chain]]
     lines += [line for jump in plan.jumps for line in _render_jump(jump)]
     lines += [f"-F {chain}" for chain in plan.delete]
     lines += [f"-X {chain}" for chain in plan.delete]
@@ -73,6 +77,10 @@ def classify_failure(done: Completed, *, text: str, table: str) -> KernelError:
     return Rejected(
         f"The kernel refused the rules of table {table}{where}: {said or f'exit code {done.code}'}"
     )
+
+
+def _render_chain(chain: str) -> str:
+    return f":{chain} - [0:0]"
 
 
 def _render_jump(jump: JumpEdit) -> list[str]:

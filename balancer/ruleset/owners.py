@@ -4,34 +4,38 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from balancer.ruleset.names import service_chain
+from balancer.domain.types import Service
+from balancer.ruleset.names import backend_chain, service_chain
 
 _CHAIN = re.compile(r"(?<=\s)LB-[A-Z]-[A-Za-z0-9:._-]+")
 
 
-def owners_of_rules(text: str, *, services: Iterable[str]) -> tuple[str | None, ...]:
+def owners_of_rules(text: str, *, services: Iterable[Service]) -> tuple[str | None, ...]:
     """For each line of iptables-restore input, the service that it belongs to; None where it serves several.
 
-    A service owns its chain, the chains that only its chain leads to, and the rules that lead to them.
+    A service owns its chain, the chains that only its chain leads to, those of its backends, and the rules
+    that lead to them.
     """
     lines = text.splitlines()
     owners = _owners_of_chains(lines, services=services)
     return tuple(_owner_of_line(line, owners) for line in lines)
 
 
-def _owners_of_chains(lines: Iterable[str], *, services: Iterable[str]) -> dict[str, str]:
+def _owners_of_chains(lines: Iterable[str], *, services: Iterable[Service]) -> dict[str, str]:
     leads: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         if line.startswith("-A "):
             first, *rest = _CHAIN.findall(line) or [""]
             leads[first].extend(rest)
     owners = {}
-    for name in services:
-        waiting = [service_chain(name)]
+    for service in services:
+        waiting = [service_chain(service.name)]
+        # Nothing leads to a backend that gets no connections.
+        waiting += [backend_chain(service.name, one.address, one.port) for one in service.backends]
         while waiting:
             chain = waiting.pop()
             if chain not in owners:
-                owners[chain] = name
+                owners[chain] = service.name
                 waiting.extend(leads.get(chain, ()))
     return owners
 

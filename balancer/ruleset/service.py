@@ -1,4 +1,5 @@
-"""The chains of one service: its mark, the clients that it knows, and a backend for those it does not."""
+"""The chains of one service: its mark, the clients that it knows, a backend for those it does not; and one
+for each backend, in which its connections are counted."""
 
 import hashlib
 from collections import defaultdict
@@ -19,7 +20,6 @@ from balancer.ruleset.ir import (
     Rule,
     SetConnMark,
     SourceHash,
-    Target,
 )
 from balancer.ruleset.schedulers import Choice, choose
 
@@ -50,10 +50,13 @@ def prefix_of(service: Service) -> int:
 
 
 def keepers(service: Service) -> tuple[Backend, ...]:
-    """The backends that keep the clients they have: a disabled one lets them go at once."""
-    if service.persistence.mode is PersistenceMode.NONE:
-        return ()
-    return tuple(b for b in service.backends if b.state is not BackendState.DISABLED)
+    """The backends that keep the clients they have."""
+    return tuple(backend for backend in service.backends if keeps_clients(service, backend))
+
+
+def keeps_clients(service: Service, backend: Backend) -> bool:
+    """A disabled backend lets its clients go at once."""
+    return service.persistence.mode is not PersistenceMode.NONE and backend.state is not BackendState.DISABLED
 
 
 @dataclass(slots=True)
@@ -61,10 +64,16 @@ class _Service:
     service: Service
     pools: marks.Pools
     chains: Chains = field(default_factory=dict)
+    keepers: tuple[Backend, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keepers = keepers(self.service)
 
     def build(self) -> Chains:
         service = self.service
         choice = choose(service)
+        for backend in service.backends:
+            self.chains[self._backend_chain(backend)] = self._backend(backend)
         known = self._known()
         rules: tuple[Rule, ...] = ()
         if choice is not None or known:
@@ -92,9 +101,7 @@ class _Service:
 
     def _known(self) -> tuple[Rule, ...]:
         """A client whom a backend has goes there again, whatever the scheduler would say."""
-        keep = keepers(self.service)
-        for backend in keep:
-            self.chains[self._backend_chain(backend)] = self._remember(backend)
+        keep = self.keepers
         if len(keep) <= KNOWN_LIST_MAX:
             return tuple(self._known_at(backend) for backend in keep)
         rules = []
@@ -107,13 +114,18 @@ class _Service:
     def _known_at(self, backend: Backend) -> Rule:
         return Rule(clients=self._set(backend), target=Goto(self._backend_chain(backend)))
 
+    def _backend(self, backend: Backend) -> tuple[Rule, ...]:
+        """Depends on nothing but the backend. So it stays as it is and goes on counting, whatever becomes of
+        others, of weights and of the scheduler, and while the backend gets no connections."""
+        return *self._remember(backend), Rule(protocol=self.service.protocol, target=self._dnat(backend))
+
     def _remember(self, backend: Backend) -> tuple[Rule, ...]:
-        timeout = self.service.persistence.timeout
+        if not keeps_clients(self.service, backend):
+            return ()
         sets = [self._set(backend)]
-        if len(keepers(self.service)) > KNOWN_LIST_MAX:
+        if len(self.keepers) > KNOWN_LIST_MAX:
             sets.append(self._group_set(group_of(backend)))
-        remember = tuple(Rule(target=Remember(clients, timeout)) for clients in sets)
-        return *remember, Rule(protocol=self.service.protocol, target=self._dnat(backend))
+        return tuple(Rule(target=Remember(clients, self.service.persistence.timeout)) for clients in sets)
 
     def _groups(self, keep: tuple[Backend, ...]) -> dict[int, list[Backend]]:
         groups: dict[int, list[Backend]] = defaultdict(list)
@@ -124,29 +136,21 @@ class _Service:
     def _choice(self, choice: Choice, *, path: tuple[int, ...]) -> tuple[Rule, ...]:
         rules = []
         for index, branch in enumerate(choice.branches):
-            target: Target
             if isinstance(branch.to, Backend):
-                target = self._leaf(branch.to)
+                chain = self._backend_chain(branch.to)
             else:
                 inner = (*path, index)
-                name = names.part_chain(self.service.name, inner)
-                self.chains[name] = self._choice(branch.to, path=inner)
-                target = Goto(name)
+                chain = names.part_chain(self.service.name, inner)
+                self.chains[chain] = self._choice(branch.to, path=inner)
             condition = branch.condition
             rules.append(
                 Rule(
-                    protocol=self.service.protocol,
                     statistic=condition if isinstance(condition, Nth | Chance) else None,
                     source_hash=condition if isinstance(condition, SourceHash) else None,
-                    target=target,
+                    target=Goto(chain),
                 )
             )
         return tuple(rules)
-
-    def _leaf(self, backend: Backend) -> Target:
-        if self.service.persistence.mode is PersistenceMode.NONE:
-            return self._dnat(backend)
-        return Goto(self._backend_chain(backend))
 
     def _dnat(self, backend: Backend) -> Dnat:
         service, span = self.service, self.service.span

@@ -117,6 +117,8 @@ def test_laws_between_keys_name_the_one_to_change() -> None:
     assert found({"kind": "passive"}, protocol="udp") == [("health.kind", "protocol")]
     assert found({"kind": "passive"}, protocol="sctp") == [("health.kind", "protocol")]
     assert found({"kind": "udp"}, protocol="tcp") == []
+    assert found({"kind": "passive", "interval": 8}) == []
+    assert found({"kind": "passive", "interval": 9}) == [("health.interval", "range")]
 
 
 def test_every_kind_and_method_is_known_to_the_document() -> None:

@@ -56,6 +56,29 @@ def test_on_nft_a_change_elsewhere_keeps_turns_and_counters_of_untouched_chains(
     assert _counters("LB-S-dns")[0] == 6, "the mark rule counts each new connection"
 
 
+def test_what_each_backend_got_is_counted_on_through_every_change_but_its_own(
+    kernel: NodeKernel, kind: tuple[Flavour, DriverName], wires: Wires
+) -> None:
+    backends = wires.listen_udp(port=53)
+    others = [{"address": address, "weight": 2} for address in BACKENDS[1:]]
+    got: Counter[str] = Counter()
+    for change in (
+        {},
+        {"scheduler": "random"},
+        {"backends": [{"address": BACKENDS[0], "state": "draining"}, *others]},
+        {"backends": [{"address": BACKENDS[0], "state": "disabled"}, *others]},
+        {"backends": [{"address": BACKENDS[0]}, *others], "scheduler": "source-hash"},
+        {"backends": [{"address": address, "priority": i} for i, address in enumerate(BACKENDS)]}
+        | {"scheduler": "failover"},
+        {},
+    ):
+        sync(kernel, DNS | change, service("web", port=80 + sum(got.values())))
+        got.update(ask_udp(wires.udp_client(port=53), backends) for _ in range(5))
+        found = {address: _counters(f"LB-S-dns:{address}-53", kind[0])[-1] for address in BACKENDS}
+        assert found == {address: got[address] for address in BACKENDS}, change
+    assert got.total() == 35
+
+
 def test_on_legacy_a_commit_to_nat_goes_on_at_any_backend_and_the_receipt_says_so(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,8 +106,6 @@ def test_where_a_round_robin_goes_on_is_up_to_chance() -> None:
     assert len(begins) == len(BACKENDS), "the chance to miss one is 4 * (3 / 4) ** 80"
 
 
-def _counters(chain: str) -> list[int]:
+def _counters(chain: str, flavour: Flavour = Flavour.NFT) -> list[int]:
     """Packets of each rule of a chain."""
-    return [
-        int(n) for n in re.findall(rf"^\[(\d+):\d+\] -A {chain} ", save(Flavour.NFT, counters=True), re.M)
-    ]
+    return [int(n) for n in re.findall(rf"^\[(\d+):\d+\] -A {chain} ", save(flavour, counters=True), re.M)]

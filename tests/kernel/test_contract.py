@@ -119,10 +119,20 @@ def test_a_second_sync_of_the_same_ruleset_commits_nothing(subject: Subject) -> 
 
 def test_a_change_writes_the_chains_that_it_changes_and_no_other(subject: Subject) -> None:
     subject.sync(service("web"), service("api", port=81))
-    receipt = subject.sync(service("web"), service("api", port=81, backends=[{"address": "10.0.0.9"}]))
+    receipt = subject.sync(service("web"), service("api", port=81, scheduler="random"))
     assert receipt.tables_committed == ("nat",)
     assert receipt.chains_written == ("nat LB-S-api",)
     assert receipt.chains_deleted == ()
+
+
+def test_a_backend_that_takes_the_place_of_another_changes_the_service_and_these_two(
+    subject: Subject,
+) -> None:
+    subject.sync(service("web"), service("api", port=81, backends=[{"address": "10.0.0.3"}]))
+    receipt = subject.sync(service("web"), service("api", port=81, backends=[{"address": "10.0.0.9"}]))
+    assert receipt.tables_committed == ("nat",)
+    assert set(receipt.chains_written) == {"nat LB-S-api", "nat LB-S-api:10.0.0.9-81"}
+    assert receipt.chains_deleted == ("nat LB-S-api:10.0.0.3-81",)
 
 
 def test_a_service_that_goes_takes_its_chains_along(subject: Subject) -> None:
@@ -175,7 +185,7 @@ def test_compare_names_what_is_missing_and_what_is_too_much(subject: Subject) ->
     assert not difference.in_sync
     assert "- nat: -A LB-S-web -j RETURN" in difference.lines
     assert "+ nat: -N LB-S-api" in difference.lines
-    assert any(line.startswith("+ nat: -A LB-S-api -p tcp") for line in difference.lines)
+    assert "+ nat: -A LB-S-api -g LB-S-api:10.0.0.6-81" in difference.lines
 
 
 def test_compare_names_a_jump_that_is_missing(subject: Subject) -> None:

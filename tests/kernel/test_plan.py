@@ -74,8 +74,8 @@ def test_a_plan_as_text_makes_chains_first_and_deletes_them_last() -> None:
     )
     assert render_plan(edits).splitlines() == [
         "*filter",
-        ":LB-A - [0:0]",
         ":LB-B - [0:0]",
+        ":LB-A - [0:0]",
         "-A LB-A -j LB-B",
         "-D INPUT -j LB-A",
         "-D INPUT -j LB-A",
@@ -84,6 +84,22 @@ def test_a_plan_as_text_makes_chains_first_and_deletes_them_last() -> None:
         "-X LB-C",
         "COMMIT",
     ]
+
+
+def test_every_chain_is_made_before_the_rules_that_lead_to_it() -> None:
+    """And the middle one of them first: iptables-nft-save takes that for the pivot of its quicksort."""
+    chains = {
+        f"LB-{i:04}": (f"-g LB-{(i * 7) % 1000:04}",) if i % 1000 > i * 7 % 1000 else () for i in range(1000)
+    }
+    lines = render_plan(TablePlan(table="nat", write=chains)).splitlines()
+    made = {line[1:].split()[0]: at for at, line in enumerate(lines) if line.startswith(":")}
+    assert len(made) == len(lines) - 2 - sum(map(len, chains.values())) == 1000
+    assert min(made, key=lambda chain: made[chain]) == "LB-0500"
+    for at, line in enumerate(lines):
+        if line.startswith("-A "):
+            _, chain, _, to = line.split()
+            assert made[to] < at
+            assert made[chain] < at
 
 
 def test_a_plan_back_to_our_own_part_undoes_a_plan() -> None:

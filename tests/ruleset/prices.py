@@ -1,18 +1,21 @@
 """What a document costs: rules in both tables, and nat rules that the unluckiest connection tries."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from balancer.domain.types import Address, Document, Family, Service
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Goto, Rule, Ruleset, TableName
+from balancer.ruleset.ir import Goto, Ruleset, TableName
 from balancer.ruleset.trace import Packet, trace_packet
 from tests.documents import Data, backend_data, document, service_data
 from tests.ruleset.walks import longest_walk
 
 EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
+
+
+OWN = ("LB-S-", "LB-T-", "LB-K-", "LB-H-")
+"""How the names of the chains begin that belong to one service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def price_of_service(data: Data) -> Price:
     """Of what belongs to the service alone, behind the rule that leads to it."""
     nat = compile_document(document(data)).table(TableName.NAT).chains
     name = names.service_chain(data["name"])
-    return Price(sum(len(nat[chain]) for chain in reached(nat, name)), longest_walk(nat, name))
+    return Price(sum(len(nat[chain]) for chain in nat if chain.startswith(OWN)), longest_walk(nat, name))
 
 
 def price_of_dispatch(services: int) -> Price:
@@ -59,11 +62,6 @@ def price_of_dispatch(services: int) -> Price:
 
 def count_rules(ruleset: Ruleset) -> int:
     return sum(len(rules) for table in ruleset.tables for rules in table.chains.values())
-
-
-def reached(chains: Mapping[str, tuple[Rule, ...]], name: str) -> set[str]:
-    inner = {rule.target.chain for rule in chains[name] if hasattr(rule.target, "chain")}
-    return {name}.union(*(reached(chains, chain) for chain in inner))
 
 
 def way_to(ruleset: Ruleset, service: Service) -> int:

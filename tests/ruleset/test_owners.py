@@ -12,9 +12,9 @@ LONG = "a-name-that-is-longer-than-a-chain-may-be"
 
 def owned(*services: dict[str, object]) -> dict[str, str | None]:
     """Rule -> owner, of the ruleset of these services."""
-    text = render_ruleset(compile_document(document(*services)))
-    names = [str(service["name"]) for service in services]
-    return dict(zip(text.splitlines(), owners_of_rules(text, services=names), strict=True))
+    one = document(*services)
+    text = render_ruleset(compile_document(one))
+    return dict(zip(text.splitlines(), owners_of_rules(text, services=one.services), strict=True))
 
 
 def test_the_rules_that_choose_a_backend_belong_to_their_service() -> None:
@@ -45,3 +45,14 @@ def test_a_tree_of_many_backends_belongs_to_its_service_whatever_its_chains_are_
     trees = {rule: owner for rule, owner in rules.items() if rule.startswith("-A LB-T-")}
     assert len(trees) > 50
     assert set(trees.values()) == {name}
+
+
+@pytest.mark.parametrize("name", ["web", LONG])
+@pytest.mark.parametrize("state", ["enabled", "draining", "disabled"])
+def test_the_chain_of_a_backend_belongs_to_its_service_though_nothing_leads_there(
+    name: str, state: str
+) -> None:
+    backends = [backend_data("10.1.0.1"), backend_data("10.1.0.2", state=state)]
+    rules = owned(service_data(name, backends=backends), service_data("other", port=81))
+
+    assert {owner for rule, owner in rules.items() if "10.1.0.2:" in rule} == {name}

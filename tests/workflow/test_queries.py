@@ -61,7 +61,7 @@ def test_a_change_that_was_applied_still_shows_what_it_did(site: Site) -> None:
     assert [draft.action for draft in view.drafts] == ["create"]
     (nodes,) = view.rulesets or ()
     lines = [line for table in nodes.tables for line in table.lines]
-    rules = [line.text for line in lines if line.kind == "added" and "DNAT" in line.text]
+    rules = [line.text for line in lines if line.kind == "added" and "-g LB-S-web:" in line.text]
     assert [rule.partition("--every ")[2][:1] for rule in rules[:4]] == ["4", "3", "2", ""]
     assert view.deployment is not None
     assert view.votes[0].user == "approver"

@@ -63,6 +63,7 @@ class HealthEngine:
         self._slots = asyncio.Semaphore(at_once)
         self._watched: dict[Key, _Watched] = {}
         self._changed: dict[Key, Standing] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._passive = PassiveRounds(look=look, judge=self._take_result, clock=clock)
         self._checks: Mapping[HealthKind, Check] = {
             HealthKind.TCP: check_tcp,
@@ -104,11 +105,10 @@ class HealthEngine:
                 self._changed.setdefault(key, standing)
 
     async def close(self) -> None:
-        tasks = [watched.task for watched in self._watched.values() if watched.task is not None]
         for key in list(self._watched):
             self._forget(key)
         await self._passive.close()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pinger.close()
 
     def _watch(self, target: Target, known: _Watched | None) -> None:
@@ -121,6 +121,8 @@ class HealthEngine:
         self._watched[target.key] = watched
         if check is not None:
             watched.task = asyncio.create_task(self._check_for_ever(watched, check))
+            self._tasks.add(watched.task)
+            watched.task.add_done_callback(self._tasks.discard)
 
     def _forget(self, key: Key) -> None:
         watched = self._watched.pop(key)
@@ -135,10 +137,10 @@ class HealthEngine:
             async with self._slots:
                 started = loop.time()
                 result = await self._check_once(target, check)
+            now = self._clock()
             if result.good is not None:
-                now = self._clock()
                 watched.track = watched.track.after(result.good, health=target.health, now=now)
-            self._take_result(target.key, watched.track, result)
+            self._take_result(target.key, watched.track, result, now)
             pause = watched.track.pause(target.health) * (1 - JITTER * self._rng.random())
             await asyncio.sleep(started + pause - loop.time())
 
@@ -158,7 +160,7 @@ class HealthEngine:
             return Result(good=None, reason=reason, warning=reason)
         return result
 
-    def _take_result(self, key: Key, track: Track, result: Result) -> None:
+    def _take_result(self, key: Key, track: Track, result: Result, now: datetime) -> None:
         watched = self._watched.get(key)
         if watched is None:
             return
@@ -169,7 +171,7 @@ class HealthEngine:
             service=key[0],
             endpoint=key[1],
             health=watched.target.health,
-            now=self._clock(),
+            now=now,
         )
         told = watched.told
         if told is not None and not is_news(told, standing):

@@ -1,7 +1,6 @@
 """Passive checks: looks at the connections of all such services, as often as each of them asks for it."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 
@@ -12,8 +11,6 @@ from balancer.probes.health.base import Key
 
 ROUND_SECONDS = 1.0
 
-logger = logging.getLogger(__name__)
-
 
 class CannotLook(Exception):
     """The connections cannot be read; the message is a sentence that says why."""
@@ -21,7 +18,7 @@ class CannotLook(Exception):
 
 LookAtConnections = Callable[[Collection[Service]], Mapping[Key, Look]]
 """What is remembered of the services' connections, by backend; runs in a thread. Raises CannotLook."""
-Judge = Callable[[Key, Track, Result], None]
+Judge = Callable[[Key, Track, Result, datetime], None]
 
 
 class PassiveRounds:
@@ -63,17 +60,17 @@ class PassiveRounds:
         try:
             looks = await asyncio.to_thread(self._look, services)
         except CannotLook as error:
+            nothing = Result(good=None, reason=str(error), warning=str(error))
             for key in (key for service in services for key in _keys_of(service)):
-                track = self._watches.get(key, Watch()).track
-                self._judge(key, track, Result(good=None, reason=str(error), warning=str(error)))
+                self._judge(key, self._watches.get(key, Watch()).track, nothing, self._clock())
             return
+        now = self._clock()
         for service in services:
             for key in _keys_of(service):
-                watch, result = self._watches.get(key, Watch()).after(
-                    looks.get(key, Look()), health=service.health, now=self._clock()
-                )
+                watch = self._watches.get(key, Watch())
+                watch, result = watch.after(looks.get(key, Look()), health=service.health, now=now)
                 self._watches[key] = watch
-                self._judge(key, watch.track, result)
+                self._judge(key, watch.track, result, now)
 
 
 def _keys_of(service: Service) -> list[Key]:

@@ -31,7 +31,7 @@ async def _listen(target: Target, wire: Wire, tried: str) -> Result:
                 return Result(good=True, reason=f"{tried}, answered in {describe_time(wire.seconds)}")
     except Silence:
         if not wanted:
-            return Result(good=True, reason=f"{tried}, not refused within {target.health.timeout} s")
+            return Result(good=True, reason=f"{tried}, not refused within {target.health.timeout:g} s")
     if last is None:
         return silent(tried, timeout=target.health.timeout)
     return Result(

@@ -84,9 +84,9 @@ def service_names(*, revision: Revision) -> tuple[str, ...]:
 
 def owners_in(revision: Revision) -> dict[str, tuple[tuple[str, str | None], ...]]:
     """Family -> the lines of the ruleset, each with the service that it is there for."""
-    names = service_names(revision=revision)
+    services = document_of(revision).services
     return {
-        family: tuple(zip(text.splitlines(), owners_of_rules(text, services=names), strict=True))
+        family: tuple(zip(text.splitlines(), owners_of_rules(text, services=services), strict=True))
         for family, text in revision.rulesets.items()
     }
 
