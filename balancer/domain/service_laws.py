@@ -15,8 +15,8 @@ from balancer.domain.limits import (
     scheduled,
 )
 from balancer.domain.problem import Problem, Severity
+from balancer.domain.stand_ins import check_all_down
 from balancer.domain.types import (
-    AllDown,
     Family,
     Persistence,
     PersistenceMode,
@@ -205,23 +205,6 @@ def _weights_by_turn(service: Service) -> list[tuple[int, ...]]:
     return list(turns.values())
 
 
-def _check_later(service: Service) -> Iterator[Problem]:
-    """Keys whose behaviour comes in a later version are refused, never ignored."""
-    later = {
-        "all_down": service.all_down is not AllDown.KEEP,
-    }
-    what = {
-        "all_down": f"all_down {service.all_down}",
-    }
-    for path, wanted in later.items():
-        if wanted:
-            yield _not_yet(path, what[path])
-
-
-def _not_yet(path: str, what: str) -> Problem:
-    return Problem(path, "not-yet", f"{what} is not available in this version; leave out this key.")
-
-
 def _warn(service: Service) -> Iterator[Problem]:
     if service.enabled and not service.usable_backends:
         message = (
@@ -236,10 +219,10 @@ _CHECKS = (
     _check_source_nat,
     _check_persistence,
     check_health,
+    check_all_down,
     _check_families,
     _check_backends,
     _check_scheduler,
     check_access,
-    _check_later,
     _warn,
 )
