@@ -15,13 +15,13 @@ from balancer.domain.limits import (
     scheduled,
 )
 from balancer.domain.problem import Problem, Severity
+from balancer.domain.stand_ins import check_all_down
+from balancer.domain.syn_proxies import check_syn_proxy
 from balancer.domain.types import (
-    AllDown,
     Family,
     Persistence,
     PersistenceMode,
     PortRange,
-    Protocol,
     Scheduler,
     Service,
     SourceNatMode,
@@ -206,39 +206,6 @@ def _weights_by_turn(service: Service) -> list[tuple[int, ...]]:
     return list(turns.values())
 
 
-def _check_syn_proxy(service: Service) -> Iterator[Problem]:
-    if service.access.syn_proxy and service.protocol is not Protocol.TCP:
-        message = (
-            f"A SYN proxy is for TCP, whose connections begin with a SYN; this service is {service.protocol}."
-            " Turn it off."
-        )
-        yield Problem("access.syn_proxy", "syn-proxy-tcp", message)
-    access = service.access
-    if access.syn_proxy and (access.connections_per_source, access.connections_per_backend) != (None, None):
-        message = (
-            "Connections are counted where they pass the node, which those of a SYN proxy begin elsewhere."
-            " Turn the SYN proxy off, or take connections_per_source and connections_per_backend out."
-        )
-        yield Problem("access.syn_proxy", "syn-proxy-limits", message)
-
-
-def _check_later(service: Service) -> Iterator[Problem]:
-    """Keys whose behaviour comes in a later version are refused, never ignored."""
-    later = {
-        "all_down": service.all_down is not AllDown.KEEP,
-    }
-    what = {
-        "all_down": f"all_down {service.all_down}",
-    }
-    for path, wanted in later.items():
-        if wanted:
-            yield _not_yet(path, what[path])
-
-
-def _not_yet(path: str, what: str) -> Problem:
-    return Problem(path, "not-yet", f"{what} is not available in this version; leave out this key.")
-
-
 def _warn(service: Service) -> Iterator[Problem]:
     if service.enabled and not service.usable_backends:
         message = (
@@ -253,11 +220,11 @@ _CHECKS = (
     _check_source_nat,
     _check_persistence,
     check_health,
+    check_all_down,
     _check_families,
     _check_backends,
     _check_scheduler,
-    _check_syn_proxy,
+    check_syn_proxy,
     check_access,
-    _check_later,
     _warn,
 )

@@ -1,12 +1,28 @@
-"""What services with a SYN proxy must obey together: the proxy's own connections come in on no interface."""
+"""What a service with a SYN proxy must obey, and several of them together."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
 
 from balancer.domain.problem import Problem
-from balancer.domain.types import Address, Family, PortRange, Service
+from balancer.domain.types import Address, Family, PortRange, Protocol, Service
 
 _Place = tuple[PortRange, str, Service, Address | None]
+
+
+def check_syn_proxy(service: Service) -> Iterator[Problem]:
+    if service.access.syn_proxy and service.protocol is not Protocol.TCP:
+        message = (
+            f"A SYN proxy is for TCP, whose connections begin with a SYN; this service is {service.protocol}."
+            " Turn it off."
+        )
+        yield Problem("access.syn_proxy", "syn-proxy-tcp", message)
+    access = service.access
+    if access.syn_proxy and (access.connections_per_source, access.connections_per_backend) != (None, None):
+        message = (
+            "Connections are counted where they pass the node, which those of a SYN proxy begin elsewhere."
+            " Turn the SYN proxy off, or take connections_per_source and connections_per_backend out."
+        )
+        yield Problem("access.syn_proxy", "syn-proxy-limits", message)
 
 
 def check_syn_proxies(services: Mapping[str, Service]) -> Iterator[Problem]:

@@ -29,7 +29,7 @@ from tests.kernel.attacks.scene import PLAIN, PROXIED, Scene
 
 SECONDS, RATE, HONEST = 5.0, 30_000, 300
 NETWORKS = 10_000
-CONNECTIONS = 1500
+CONNECTIONS = 500
 
 
 class HAProxyScene(Scene):

@@ -75,19 +75,6 @@ def test_weights_with_a_common_divisor_make_a_short_round() -> None:
     assert round_robin_slots(()) == 0
 
 
-@pytest.mark.parametrize(
-    ("fields", "path"),
-    [
-        ({"all_down": "refuse"}, "all_down"),
-    ],
-)
-def test_a_key_whose_behaviour_comes_later_is_refused_and_never_ignored(
-    fields: dict[str, object], path: str
-) -> None:
-    problems = problems_of(service_data(**fields))
-    assert [(p.path, p.code) for p in problems] == [(f"services[0].{path}", "not-yet")]
-
-
 def test_an_ipv6_service_is_valid_with_and_without_an_address() -> None:
     backends = [backend_data("2001:db8::3"), backend_data("fd00::4")]
     assert problems_of(service_data(address="2001:db8::1", backends=backends)) == ()

@@ -120,7 +120,7 @@ def test_a_list_that_is_not_whole_is_no_ruleset(old: str, new: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j DROP",
+        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK  SYN -j DROP",
         "-m hashlimit --hashlimit-upto 10/sec --hashlimit-mode srcip --hashlimit-name x -j DROP",
         "-m hashlimit --hashlimit-above 10/sec --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name"
         " LB-0123456789ab --hashlimit-htable-max 262144 --hashlimit-htable-expire 9000 -j DROP",

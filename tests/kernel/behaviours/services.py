@@ -25,17 +25,25 @@ DRAINING, TALK = 4400, 4401
 HUNDRED = 4500
 MIXED = 4600
 PROXIED, PROXIED_SINKS = 5900, 5901
-DENY, ALLOW, RATE, BY_SOURCE, BY_BACKEND, LOGGED, CHECKED, UNCHECKED = range(4700, 4708)
+DENY, ALLOW, RATE, BY_SOURCE, BY_BACKEND, LOGGED, STRICT, LENIENT = range(4710, 4718)
 """Services that let not everybody in."""
 DENIED, ALLOWED = 900, 902
 """Networks of clients (`Machines.source`)."""
 PER_SOURCE, PER_BACKEND = 3, 2
+CHECKED, CHECKED_REFUSE, CHECKED_AWAY, CHECKED_LIVE, CHECKED_STICKY, SORRY = range(4700, 4706)
 DOCKER = 4900
 
 
 def services(lab: Lab, **changes: Data) -> tuple[Data, ...]:
     """All services, some with other fields. Those of `changes` are named with underscores."""
-    every = (*_scheduled(lab), *_persistent(lab), *_found(lab), *_others(lab), *_guarded(lab))
+    every = (
+        *_scheduled(lab),
+        *_persistent(lab),
+        *_found(lab),
+        *_checked(lab),
+        *_others(lab),
+        *_guarded(lab),
+    )
     found = {data["name"]: data for data in every}
     for name, fields in changes.items():
         found[name.replace("_", "-")] |= fields
@@ -145,9 +153,29 @@ def _guarded(lab: Lab) -> list[Data]:
         make("by-source", BY_SOURCE, two, access={"connections_per_source": PER_SOURCE}),
         make("by-backend", BY_BACKEND, two, access={"connections_per_backend": PER_BACKEND}),
         make("logged", LOGGED, two, access={"deny": denied, "log_refused": True}),
-        make("checked", CHECKED, two, protocol="tcp"),
-        make("checked-udp", CHECKED, two),
-        make("unchecked", UNCHECKED, two, protocol="tcp", access={"drop_invalid": False}),
+        make("strict", STRICT, two, protocol="tcp"),
+        make("strict-udp", STRICT, two),
+        make("lenient", LENIENT, two, protocol="tcp", access={"drop_invalid": False}),
+    ]
+
+
+def _checked(lab: Lab) -> list[Data]:
+    """With health checks: which backends are down is laid over them."""
+    three, check = sinks(lab, 1, 2, 3), {"health": {"kind": "tcp"}}
+    away = {"all_down": "service", "all_down_service": "sorry"}
+    return [
+        make("checked", CHECKED, three, **check),
+        make("checked-refuse", CHECKED_REFUSE, three, all_down="refuse", **check),
+        make("checked-away", CHECKED_AWAY, three, **away, **check),
+        make(
+            "checked-live",
+            CHECKED_LIVE,
+            [{"address": lab.live(1)}, {"address": lab.live(2)}],
+            protocol="tcp",
+            **check,
+        ),
+        make("checked-sticky", CHECKED_STICKY, three, persistence={"mode": "source"}, **check),
+        make("sorry", SORRY, sinks(lab, 9, port=99), source_nat={"mode": "snat", "address": lab.pool(1)}),
     ]
 
 

@@ -16,15 +16,15 @@ from tests.kernel.behaviours.services import (
     ALLOWED,
     BY_BACKEND,
     BY_SOURCE,
-    CHECKED,
     DENIED,
     DENY,
+    LENIENT,
     LOGGED,
     PER_BACKEND,
     PER_SOURCE,
     RATE,
+    STRICT,
     TALK,
-    UNCHECKED,
     services,
 )
 from tests.kernel.machine import run
@@ -140,21 +140,21 @@ def test_a_backend_has_so_many_connections_at_once(lab: Lab) -> None:
 
 def test_packets_that_are_malformed_or_begin_no_connection_reach_nobody(lab: Lab) -> None:
     (client,) = lab.strangers(1)
-    kinds = malformed_tcp(client, ip_address(lab.own()), CHECKED)
-    kinds |= malformed_udp(client, ip_address(lab.own()), CHECKED)
+    kinds = malformed_tcp(client, ip_address(lab.own()), STRICT)
+    kinds |= malformed_udp(client, ip_address(lab.own()), STRICT)
     assert len(kinds) >= 75
-    before = counted(lab, "checked")
+    before = counted(lab, "strict")
     for name, packets in kinds.items():
         inside, back = lab.send_raw(packets)
         assert (inside, back) == ([], []), name
-    after = counted(lab, "checked")
+    after = counted(lab, "strict")
     assert all(after[reason] > before[reason] for reason in (Reason.INVALID, Reason.NOT_SYN))
-    assert all(passed(lab.open(TCP, CHECKED, [client])))
+    assert all(passed(lab.open(TCP, STRICT, [client])))
 
 
 def test_who_turns_that_off_has_connections_picked_up_in_the_middle(lab: Lab) -> None:
     (client,) = lab.strangers(1)
-    kinds = malformed_tcp(client, ip_address(lab.own()), UNCHECKED)
+    kinds = malformed_tcp(client, ip_address(lab.own()), LENIENT)
     inside, _ = lab.send_raw(kinds["flags ACK"])
     assert len(inside) == 1
 
