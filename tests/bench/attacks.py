@@ -47,7 +47,8 @@ class HAProxyScene(Scene):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
             self._running = subprocess.Popen(
-                ["haproxy", "-db", "-f", self.directory / "haproxy.cfg"], stdin=subprocess.DEVNULL
+                ["setpriv", "--pdeathsig", "KILL", "haproxy", "-db", "-f", self.directory / "haproxy.cfg"],
+                stdin=subprocess.DEVNULL,
             )
         for _ in range(200):
             try:

@@ -19,7 +19,7 @@ from tests.ruleset.walks import longest_walk
 
 def with_weights(weights: list[int], scheduler: str = "round-robin") -> Document:
     backends = [backend_data(f"10.0.{i // 250}.{i % 250 + 1}", weight=w) for i, w in enumerate(weights)]
-    return document(service_data(backends=backends, scheduler=scheduler))
+    return document(service_data(protocol="udp", backends=backends, scheduler=scheduler))
 
 
 class NthCounters:

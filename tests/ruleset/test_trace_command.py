@@ -75,3 +75,22 @@ def test_a_connection_of_the_node_itself_is_balanced_where_the_service_takes_it(
 def test_a_connection_comes_in_somewhere_or_from_the_node(trace: Any, where: list[str]) -> None:
     with pytest.raises(CommandError, match="--interface"):
         trace(service_data(), *where)
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "reason"),
+    [
+        ("203.0.113.77", "drops this connection: the client is on its deny list", "denied"),
+        ("198.51.100.9", "drops this connection: the client is on its deny list", "denied"),
+        ("192.0.2.1", "drops this connection: the client is not on its allow list", "not-allowed"),
+        ("198.51.100.8", "Backends see", None),
+        (None, "Backends see", None),
+    ],
+)
+def test_a_client_who_is_refused_is_told_why(
+    trace: Any, source: str | None, words: str, reason: str | None
+) -> None:
+    access = {"allow": ["198.51.100.0/24"], "deny": ["203.0.113.0/24", "198.51.100.9"], "log_refused": True}
+    web, asked = service_data(access=access), [*INSIDE, *(["--source", source] if source else [])]
+    assert words in trace(web, *asked)
+    assert json.loads(trace(web, *asked, "--json")).get("denied") == reason

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from balancer.domain.types import Family, Protocol
+from balancer.kernel.base import Flavour
 from balancer.ruleset.ir import TableName
 from balancer.ruleset.reasons import Reason, reasons_of
 from tests.kernel.behaviours.lab import Flow, Lab, by_backend, wait_for
@@ -136,6 +137,18 @@ def test_a_backend_has_so_many_connections_at_once(lab: Lab) -> None:
     assert counted(lab, "by-backend")[Reason.BACKEND_FULL] >= 6
     lab.forget_connections()
     assert wait_for(lambda: passed(lab.open(UDP, BY_BACKEND, lab.strangers(1))) == [True])
+
+
+def test_what_a_commit_does_to_the_count_of_connections(lab: Lab) -> None:
+    """As the guide says: only iptables-legacy forgets it for the change of another service."""
+    lab.forget_connections()
+    (client,) = lab.strangers(1)
+    assert sum(passed(lab.open(UDP, BY_SOURCE, [client] * 5))) == PER_SOURCE
+    lab.carry(*services(lab, by_backend={"access": {"connections_per_backend": 9}}))
+    kept = 0 if lab.flavour is Flavour.NFT else PER_SOURCE
+    assert sum(passed(lab.open(UDP, BY_SOURCE, [client] * 5))) == kept
+    lab.carry(*services(lab, by_source={"access": {"connections_per_source": PER_SOURCE + 1}}))
+    assert sum(passed(lab.open(UDP, BY_SOURCE, [client] * 6))) == PER_SOURCE + 1
 
 
 def test_packets_that_are_malformed_or_begin_no_connection_reach_nobody(lab: Lab) -> None:
