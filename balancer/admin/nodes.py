@@ -12,7 +12,9 @@ from unfold.decorators import display
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
 from balancer.admin.drift import DriftPages, drift_of_node
+from balancer.admin.health import health_of_node
 from balancer.admin.input_pages import services_dropped
+from balancer.admin.leaving import NodeLeavingPages, node_leaving
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
@@ -29,7 +31,7 @@ RECENT_JOBS = 10
 
 
 @register(Node)
-class NodeAdmin(DriftPages, MachinePages, ConsoleAdmin):
+class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
     list_display = (
         "show_name",
         "cluster",
@@ -110,8 +112,10 @@ class NodeAdmin(DriftPages, MachinePages, ConsoleAdmin):
             overrides_words=_describe_overrides(row),
             **drift_of_node(request, row),
             **node_clients_context(row),
+            **node_leaving(row),
             **in_force(request, row.cluster),
             **weights_of_node(row),
+            **health_of_node(row),
         )
 
     @display(description="Node", ordering="name")

@@ -199,6 +199,10 @@ class Kernel(Protocol):
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """Established connections of each backend of these services. Reads only; a backend may be missing."""
 
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """Connections, flows and associations of each backend of these services that are not over. Reads
+        only; a backend without any may be missing."""
+
     def remove(self) -> Receipt:
         """Takes every own chain and jump out, of both families, and the sets of clients with them."""
 

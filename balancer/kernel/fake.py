@@ -100,6 +100,8 @@ class FakeKernel:
         """What `compare` says is at work on the machine."""
         self.loads: dict[str, dict[str, int]] = {}
         """What `count_loads` answers."""
+        self.open: dict[str, dict[str, int]] = {}
+        """What `count_open` answers."""
 
     def sync(
         self,
@@ -170,6 +172,10 @@ class FakeKernel:
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""
         return {s.name: dict(self.loads.get(s.name, {})) for s in services}
+
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_open`."""
+        return {s.name: dict(self.open.get(s.name, {})) for s in services}
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""

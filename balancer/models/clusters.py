@@ -196,6 +196,10 @@ class Node(models.Model):
     """{"counts": {set of clients -> how many it remembers}} as the kernel said, {"error": sentence} where it
     could not; empty until it was asked, which is only where a live service has persistence."""
     clients_at = models.DateTimeField(null=True, editable=False)
+    leaving = models.JSONField(default=dict, blank=True, editable=False)
+    """{"backends": {service: {endpoint: `workflow.leaving.Left` as data}}} of backends that drain, {"error":
+    sentence} where they could not be counted; empty where none drains."""
+    leaving_at = models.DateTimeField(null=True, editable=False)
     last_seen = models.DateTimeField(null=True, editable=False)
     carried_revision = models.ForeignKey(
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False
@@ -205,6 +209,8 @@ class Node(models.Model):
     """`digest_overrides` of those that were laid over it then; empty where there were none."""
     carried_weights = models.CharField(max_length=64, blank=True, editable=False)
     """`digest_own_weights` of those that the node had moved itself then; empty where all were as declared."""
+    carried_health = models.CharField(max_length=64, blank=True, editable=False)
+    """`HealthOverlay.digest` of what its health checks had laid over it then; empty where nothing was."""
     in_sync = models.BooleanField(null=True, editable=False)
     """Whether the kernel's own chains equal the carried revision with these; null where nobody has looked."""
     sync_detail = models.TextField(blank=True, editable=False)
