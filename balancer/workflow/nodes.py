@@ -62,6 +62,8 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
+    health_waits: bool = False
+    """What the health checks found could not be carried, as the kernel differs from what it should carry."""
     compiled: dict[tuple[int, str, str, str], tuple[Ruleset, ...]] = field(default_factory=dict)
     """The rulesets of a revision's key and of what is laid over it, the last two that were asked for:
     compiling big ones takes seconds."""
@@ -152,8 +154,9 @@ def carry_own_health(*, node: Node, bench: Bench, memory: NodeMemory) -> None:
         )
     except Differs as error:
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
-        memory.compare_due = None  # this tick looks for drift, and puts ours back where it may
+        memory.compare_due, memory.health_waits = None, True  # this tick looks, and puts ours back if it may
         return
+    memory.health_waits = False
     if written:
         node.refresh_from_db(fields=["carried_health", "carried_weights"])
 
@@ -230,7 +233,7 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Cloc
         if in_sync is False and not memory.settled and _is_mended_at_start(node, kernel):
             cause = f"The kernel did not carry revision {live.number} when the worker started."
         else:
-            cause = why_put_back(node=node, now=now)
+            cause = why_put_back(node=node, now=now, urgent=memory.health_waits)
     return cause if cause and _may_retry(node=node, revision=live, now=now) else ""
 
 

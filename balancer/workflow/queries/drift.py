@@ -8,7 +8,6 @@ from balancer.domain.operation import OnDrift
 from balancer.models import Cluster, Deployment, DriftEvent, Node
 
 HISTORY = 10
-_MEANWHILE = "Until then it carries no changes of health or weights into this kernel."
 _LONG = ("revision__document", "revision__rulesets", "node__observation", "node__clients", "node__facts")
 
 
@@ -89,7 +88,8 @@ def _open(event: DriftEvent) -> str:
         return "A change is being applied; what still differs afterwards is put back then."
     if event.node.cluster.operation.on_drift is OnDrift.ASK:
         return (
-            f"The policy of the cluster leaves it to people: it stays so until an operator acts. {_MEANWHILE}"
+            "The policy of the cluster leaves it to people: it stays so until an operator acts. Until then the"
+            " node carries no changes of health or weights into this kernel."
         )
     if event.job is not None and event.job.state in JOB_ACTIVE:
         return "It is being put back."
@@ -98,6 +98,6 @@ def _open(event: DriftEvent) -> str:
     if event.held_until is not None:
         return (
             "It was put back several times within an hour and came again, so the node waits until"
-            f" {event.held_until:%H:%M:%S} UTC before it does so once more. {_MEANWHILE}"
+            f" {event.held_until:%H:%M:%S} UTC before it does so once more, or until a health check has news."
         )
     return "The node puts it back at its next look."
