@@ -88,8 +88,8 @@ def _open(event: DriftEvent) -> str:
         return "A change is being applied; what still differs afterwards is put back then."
     if event.node.cluster.operation.on_drift is OnDrift.ASK:
         return (
-            "The policy of the cluster leaves it to people: it stays so until an operator acts. Until then the"
-            " node carries no changes of health or weights into this kernel."
+            "The policy of the cluster leaves it to people: it stays so until an operator acts. Until then"
+            " the node carries no changes of health or weights into this kernel."
         )
     if event.job is not None and event.job.state in JOB_ACTIVE:
         return "It is being put back."
