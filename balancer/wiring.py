@@ -20,6 +20,7 @@ from balancer.domain.passive import Look
 from balancer.domain.types import Document, Service
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.kernel.guard import FileGuard, Guard
+from balancer.kernel.meter import Meter
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
@@ -59,9 +60,9 @@ def run_own_job(*, job_id: str) -> None:
     )
     # A first apply turns forwarding on: the node's page should say so at the next tick.
     _memory.facts_due = None
-    _carry_own_health()
     # After every write the kernel is compared with what it should carry.
     _memory.compare_due = None
+    _carry_own_health()
 
 
 def reconcile_own_node() -> None:
@@ -142,6 +143,11 @@ def probe_broker() -> ConfirmProbe:
     return ConfirmProbe("broker", True, f"The broker answered after {took} ms.")
 
 
+def own_meter() -> Meter:
+    """Counts in the directory of the node's guard, which outlasts a restart."""
+    return Meter(directory=Path(settings.LBADMIN_GUARD_DIR))
+
+
 def own_health_targets() -> tuple[Service, ...]:
     """What the health daemon of the node has to check."""
     from balancer.workflow.health import targets_of
@@ -212,6 +218,7 @@ def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
         flavour=None if flavour == AUTO else Flavour(flavour),
         driver=None if driver == AUTO else DriverName(driver),
         this_host=settings.LBADMIN_THIS_HOST,
+        meter=None if settings.LBADMIN_GUARD == OFF else own_meter(),
     )
 
 

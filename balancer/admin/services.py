@@ -23,6 +23,7 @@ from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
+from balancer.admin.traffic_pages import TrafficPages
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import HealthKind, PersistenceMode, SourceNatMode
@@ -73,10 +74,11 @@ class ServiceList(ChangeList):
 class ServiceAdmin(
     ServicePages,
     OperatePages,
-    ServiceLeavingPages,
+    TrafficPages,
     ClearingPages,
     BulkPages,
     ImportPages,
+    ServiceLeavingPages,
     InputPages,
     EditingPages,
     ConsoleAdmin,

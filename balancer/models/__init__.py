@@ -5,6 +5,7 @@ from balancer.models.balancing import NodeBalance, WeightMove
 from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
+from balancer.models.counters import CounterSample, CounterSlice, CounterState, CounterTotal
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.drift import DriftEvent
 from balancer.models.emergencies import Emergency
@@ -22,6 +23,10 @@ __all__ = [
     "Change",
     "Clearing",
     "Cluster",
+    "CounterSample",
+    "CounterSlice",
+    "CounterState",
+    "CounterTotal",
     "Deployment",
     "Draft",
     "DriftEvent",

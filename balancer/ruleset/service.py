@@ -55,9 +55,9 @@ def keepers(service: Service) -> tuple[Backend, ...]:
 
 
 def keeps_clients(service: Service, backend: Backend) -> bool:
-    """One that is disabled or down lets its clients go at once."""
-    may_keep = backend.up and backend.state is not BackendState.DISABLED
-    return may_keep and service.persistence.mode is not PersistenceMode.NONE
+    """A backend that is disabled or down lets its clients go at once."""
+    persistent = service.persistence.mode is not PersistenceMode.NONE
+    return persistent and backend.up and backend.state is not BackendState.DISABLED
 
 
 @dataclass(slots=True)

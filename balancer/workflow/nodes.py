@@ -122,6 +122,7 @@ def reconcile_node(
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
         if waiting.attempts or since <= clock() - MESSAGE_GRACE:
+            memory.compare_due = None  # after every write
             _run(job=waiting, bench=bench, memory=memory, identity=identity)
         return
     if node.enabled and not _is_deploying(node):

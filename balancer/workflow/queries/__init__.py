@@ -26,6 +26,15 @@ from balancer.workflow.queries.cluster import (
     view_dashboard,
     view_node,
 )
+from balancer.workflow.queries.counters import (
+    OTHERS,
+    BackendLines,
+    CountersView,
+    Line,
+    Span,
+    counted_endpoints,
+    view_counters,
+)
 from balancer.workflow.queries.deployments import CancelView, DeploymentView, JobView, view_deployment
 from balancer.workflow.queries.drafts import (
     Preview,
@@ -88,14 +97,17 @@ from balancer.workflow.queries.weights import NodeShare, moves_of_node, moves_of
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
+    "OTHERS",
     "ApprovalDeed",
     "ApprovalsView",
     "BackendClients",
+    "BackendLines",
     "BackendNow",
     "BackendOnNode",
     "CancelView",
     "ChangeActions",
     "ChangeView",
+    "CountersView",
     "Dashboard",
     "DeploymentView",
     "DraftView",
@@ -107,6 +119,7 @@ __all__ = [
     "LateReviewRow",
     "Leaving",
     "LeavingOnNode",
+    "Line",
     "Move",
     "NodeCheck",
     "NodeChecks",
@@ -127,6 +140,7 @@ __all__ = [
     "ServiceHealth",
     "ServiceRow",
     "ShareRow",
+    "Span",
     "Summary",
     "TableDiff",
     "VoteView",
@@ -134,6 +148,7 @@ __all__ = [
     "actions_for",
     "candidate_text",
     "coming_windows",
+    "counted_endpoints",
     "describe_age",
     "describe_late_reviews",
     "diff_override",
@@ -165,6 +180,7 @@ __all__ = [
     "summarise_health",
     "view_change",
     "view_clients",
+    "view_counters",
     "view_dashboard",
     "view_deployment",
     "view_drift",
