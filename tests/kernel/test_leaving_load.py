@@ -1,4 +1,4 @@
-"""Under load backends are drained, overridden and disabled: a connection ends only where that is wanted."""
+"""Under load backends are drained, overridden, disabled and found down: who ends is who was cut."""
 
 import itertools
 import os
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from balancer.domain.health_overlay import HealthOverlay, with_health
 from balancer.domain.overrides import Override, with_overrides
 from balancer.domain.types import BackendState, Document
 from balancer.kernel import conntrack
@@ -100,7 +101,7 @@ def two_services(crowd: Crowd) -> Document:
     both = {"address": crowd.plan.service}
     return document(
         service("beside", port=BESIDE, backends=backends(STAYS), **both),
-        service("web", port=PORT, port_end=STAYS, backends=backends(PORT), **both),
+        service("web", port=PORT, port_end=STAYS, backends=backends(PORT), health={"kind": "tcp"}, **both),
     )
 
 
@@ -113,6 +114,12 @@ def drain(wanted: Document, number: int) -> Document:
 
 def move_weight(wanted: Document, number: int) -> Document:
     return override(wanted, number, weight=2 + number % 3)
+
+
+def find_down(wanted: Document, number: int) -> Document:
+    """A flap: its checks find it down, and then up again."""
+    backend = wanted.services[1].backends[number % BACKENDS]
+    return with_health(wanted, HealthOverlay(down={"web": (backend.endpoint,)}))
 
 
 def disable(wanted: Document, number: int) -> Document:
@@ -135,7 +142,7 @@ def apply(kernel: NodeKernel, wanted: Document) -> Receipt:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind), indirect=True)
-def test_no_connection_fails_and_none_is_reset_while_backends_drain_and_are_overridden(
+def test_no_connection_fails_and_none_is_reset_while_backends_drain_are_overridden_and_flap(
     crowd: Crowd, namespace: Namespace, kernel: NodeKernel, kept: Kept
 ) -> None:
     wanted = two_services(crowd)
@@ -144,7 +151,7 @@ def test_no_connection_fails_and_none_is_reset_while_backends_drain_and_are_over
     with load(crowd, takes=TAKES) as outcome:
         kept.fill()
         for number in range(TIMES):
-            for deed in (drain, move_weight):
+            for deed in (drain, move_weight, find_down):
                 assert apply(kernel, deed(wanted, number)).connections_removed == 0
                 assert apply(kernel, wanted).connections_removed == 0
             kept.talk()
