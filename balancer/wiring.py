@@ -31,6 +31,7 @@ from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
+from balancer.workflow.health import record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.nodes import NodeMemory, carry_own_health, reconcile_node
 from balancer.workflow.queue import NODE_TICK
@@ -150,15 +151,11 @@ def own_meter() -> Meter:
 
 def own_health_targets() -> tuple[Service, ...]:
     """What the health daemon of the node has to check."""
-    from balancer.workflow.health import targets_of
-
     return targets_of(own_node_name())
 
 
 def record_own_standings(standings: Sequence[Standing]) -> None:
     """What its checks found, and that it is there."""
-    from balancer.workflow.health import record_standings
-
     record_standings(own_node_name(), standings, clock=timezone.now)
 
 
