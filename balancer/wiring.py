@@ -161,13 +161,10 @@ def record_own_standings(standings: Sequence[Standing]) -> None:
 
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:
     """For passive health."""
-    from balancer.kernel.flavour import detect_host_tool
     from balancer.kernel.looks import look_at
 
     try:
-        asked = settings.LBADMIN_FLAVOUR
-        flavour = detect_host_tool().flavour if asked == AUTO else Flavour(asked)
-        return look_at(services, flavour=flavour)
+        return look_at(services, flavour=_flavour(settings.LBADMIN_FLAVOUR))
     except KernelError as error:
         raise CannotLook(str(error)) from error
 
@@ -283,6 +280,13 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         )
 
     return load
+
+
+@cache
+def _flavour(asked: str) -> Flavour:
+    from balancer.kernel.flavour import detect_host_tool
+
+    return detect_host_tool().flavour if asked == AUTO else Flavour(asked)
 
 
 @cache

@@ -4,6 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pytest_django import Settings
+
+from balancer import wiring
 from balancer.kernel.base import Flavour
 from balancer.models import BackendHealth, NodeHealth
 from tests.documents import backend_data, service_data
@@ -72,3 +75,12 @@ def test_a_killed_backend_leaves_the_kernel_in_time_and_the_daemon_may_die(
     assert again.terminate() == 0
     assert events("worker.refused") == []
     wires.close()
+
+
+def test_a_worker_that_is_away_is_not_reminded_without_end(stack: Stack, settings: Settings) -> None:
+    settings.LBADMIN_NODE, settings.LBADMIN_REDIS_URL = "lb1", stack.env["LBADMIN_REDIS_URL"]
+
+    for _ in range(6):
+        wiring.wake_own_node()
+
+    assert stack.broker.llen("node.lb1") == wiring.WAITING_MAX + 1
