@@ -32,7 +32,7 @@ from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
 from balancer.workflow.jobs import confirm_job, run_job
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.nodes import NodeMemory, carry_own_health, reconcile_node
 from balancer.workflow.queue import NODE_TICK
 from balancer.workflow.rehearsing import Rehearse, run_rehearsal
 from lbadmin.broker import broker_client
@@ -62,6 +62,7 @@ def run_own_job(*, job_id: str) -> None:
     _memory.facts_due = None
     # After every write the kernel is compared with what it should carry.
     _memory.compare_due = None
+    _carry_own_health()
 
 
 def reconcile_own_node() -> None:
@@ -85,14 +86,25 @@ def run_own_rehearsal(*, rehearsal_id: str) -> None:
         node_name=name,
         rehearse=rehearse_of(node_name=name),
         identity=own_identity(),
+        meanwhile=_carry_own_health,
     )
+
+
+def _carry_own_health() -> None:
+    node = Node.objects.defer("observation", "clients").filter(name=own_node_name()).first()
+    if node is not None:
+        carry_own_health(node=node, bench=_own_bench(), memory=_memory)
+
+
+def _own_bench() -> Bench:
+    kernel = kernel_of(node_name=own_node_name())
+    return Bench(kernel=kernel, guard=own_guard(), confirm=check_node, clock=timezone.now)
 
 
 def confirm_own_job(*, job_id: str) -> None:
     """A person has confirmed: make it final, if the guard still waits."""
     name = own_node_name()
-    bench = Bench(kernel=kernel_of(node_name=name), guard=own_guard(), confirm=check_node, clock=timezone.now)
-    confirm_job(job_id=job_id, node_name=name, bench=bench)
+    confirm_job(job_id=job_id, node_name=name, bench=_own_bench())
 
 
 def own_guard() -> Guard:

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0023_leaving'),
+        ('balancer', '0019_health'),
     ]
 
     operations = [

@@ -9,6 +9,7 @@ from balancer.models.counters import CounterSample, CounterSlice, CounterState, 
 from balancer.models.deployments import Deployment, Evidence, Job
 from balancer.models.drift import DriftEvent
 from balancer.models.emergencies import Emergency
+from balancer.models.health import BackendHealth, HealthEvent, NodeHealth
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
 from balancer.models.revisions import Revision
@@ -18,6 +19,7 @@ from balancer.models.windows import Freeze, Window
 __all__ = [
     "AuditEvent",
     "Backend",
+    "BackendHealth",
     "Change",
     "Clearing",
     "Cluster",
@@ -32,10 +34,12 @@ __all__ = [
     "Emergency",
     "Evidence",
     "Freeze",
+    "HealthEvent",
     "Job",
     "LateReview",
     "Node",
     "NodeBalance",
+    "NodeHealth",
     "Override",
     "Rehearsal",
     "Review",
