@@ -1,12 +1,13 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
 from pathlib import Path
 
 import redis
+from celery import current_app
 from celery.signals import worker_ready
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -14,7 +15,9 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from balancer.domain.digests import join_digests
-from balancer.domain.types import Document
+from balancer.domain.health import Standing
+from balancer.domain.passive import Look
+from balancer.domain.types import Document, Service
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.kernel.guard import FileGuard, Guard
 from balancer.lab.errors import LabError
@@ -22,6 +25,7 @@ from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
 from balancer.models import Node
 from balancer.probes.base import ServiceProbe
+from balancer.probes.health.passive import CannotLook
 from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
@@ -35,6 +39,10 @@ from lbadmin.broker import broker_client
 AUTO = "auto"
 OFF = "off"
 BROKER_SECONDS = 3.0
+WAITING_MAX = 2
+"""A node whose queue holds more messages is absent or busy; it needs no further reminder."""
+WAKE_SECONDS = 10
+"""What a reminder is worth: the node looks by itself every few seconds."""
 _memory = NodeMemory()
 
 
@@ -51,6 +59,8 @@ def run_own_job(*, job_id: str) -> None:
     )
     # A first apply turns forwarding on: the node's page should say so at the next tick.
     _memory.facts_due = None
+    # After every write the kernel is compared with what it should carry.
+    _memory.compare_due = None
 
 
 def reconcile_own_node() -> None:
@@ -118,6 +128,42 @@ def probe_broker() -> ConfirmProbe:
         return ConfirmProbe("broker", False, f"The broker does not answer: {error}")
     took = round((time.monotonic() - started) * 1000)
     return ConfirmProbe("broker", True, f"The broker answered after {took} ms.")
+
+
+def own_health_targets() -> tuple[Service, ...]:
+    """What the health daemon of the node has to check."""
+    from balancer.workflow.health import targets_of
+
+    return targets_of(own_node_name())
+
+
+def record_own_standings(standings: Sequence[Standing]) -> None:
+    """What its checks found, and that it is there."""
+    from balancer.workflow.health import record_standings
+
+    record_standings(own_node_name(), standings, clock=timezone.now)
+
+
+def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:
+    """For passive health."""
+    from balancer.kernel.flavour import detect_host_tool
+    from balancer.kernel.looks import look_at
+
+    try:
+        asked = settings.LBADMIN_FLAVOUR
+        flavour = detect_host_tool().flavour if asked == AUTO else Flavour(asked)
+        return look_at(services, flavour=flavour)
+    except KernelError as error:
+        raise CannotLook(str(error)) from error
+
+
+def wake_own_node() -> None:
+    """Have the worker look at its rows now. Without a broker, raises what redis and kombu raise."""
+    queue = f"node.{own_node_name()}"
+    with closing(broker_client(settings.LBADMIN_REDIS_URL, seconds=BROKER_SECONDS)) as client:
+        waiting = int(client.llen(queue))
+    if waiting <= WAITING_MAX:
+        current_app.send_task(NODE_TICK, queue=queue, retry=False, ignore_result=True, expires=WAKE_SECONDS)
 
 
 def own_node_name() -> str:

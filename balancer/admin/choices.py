@@ -5,7 +5,15 @@ from typing import Any
 from django import forms
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from balancer.domain.types import BackendState, PersistenceMode, Protocol, Scheduler, SourceNatMode
+from balancer.domain.types import (
+    BackendState,
+    HealthKind,
+    HttpMethod,
+    PersistenceMode,
+    Protocol,
+    Scheduler,
+    SourceNatMode,
+)
 
 Choices = list[tuple[str, str]]
 
@@ -23,6 +31,16 @@ SOURCE_NATS: Choices = [
     (SourceNatMode.NONE, "None"),
 ]
 PERSISTENCES: Choices = [(PersistenceMode.NONE, "None"), (PersistenceMode.SOURCE, "By client address")]
+HEALTH_KINDS: Choices = [
+    (HealthKind.NONE, "None"),
+    (HealthKind.TCP, "TCP"),
+    (HealthKind.HTTP, "HTTP"),
+    (HealthKind.HTTPS, "HTTPS"),
+    (HealthKind.UDP, "UDP"),
+    (HealthKind.ICMP, "ICMP echo"),
+    (HealthKind.PASSIVE, "Passive"),
+]
+HTTP_METHODS: Choices = [(method, str(method)) for method in HttpMethod]
 BACKEND_STATES: Choices = [(state, str(state).capitalize()) for state in BackendState]
 
 SCHEDULER_HELP = {
@@ -66,6 +84,24 @@ PERSISTENCE_HELP = {
     PersistenceMode.SOURCE: (
         "By client address: a client keeps its backend for the timeout after its last new connection. Each"
         " node remembers the clients that it has seen."
+    ),
+}
+HEALTH_HELP = {
+    HealthKind.NONE: "None: every enabled backend gets connections, whether it answers or not.",
+    HealthKind.TCP: (
+        "TCP: a backend is good if it accepts a connection. One that accepts and then never answers is not"
+        " found; HTTP finds it."
+    ),
+    HealthKind.HTTP: "HTTP: a backend is good if its answer has an expected status, and the expected text.",
+    HealthKind.HTTPS: "HTTPS: as HTTP, over TLS. A certificate that soon expires is warned of.",
+    HealthKind.UDP: (
+        "UDP: sends a packet. With an expected answer, that must come; without one, only a refusal (ICMP port"
+        " unreachable) is a failure."
+    ),
+    HealthKind.ICMP: "ICMP echo: the backend's machine answers a ping. The program on it is not asked.",
+    HealthKind.PASSIVE: (
+        "Passive: nothing is sent. A backend that lets clients' connections time out or resets them, and"
+        " completes none, is taken out, and tried again after a time that grows with each failure."
     ),
 }
 

@@ -8,6 +8,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
+from balancer.admin.drift import drift_of_cluster
 from balancer.admin.freezes import FreezePages
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.nodes import nodes_of, nodes_row
@@ -60,6 +61,7 @@ class ClusterAdmin(WayBackPages, FreezePages, PolicyPages, OperationPages, Machi
             operation=describe_operation(row.operation),
             back_to=queries.revision_at_once(cluster=row, user=actor_of(request)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
+            **drift_of_cluster(request, row),
         )
 
     @display(description="Cluster", ordering="name")

@@ -5,6 +5,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from balancer.admin import chips
+from balancer.admin.drift import drift_of_cluster
 from balancer.admin.history import describe_events
 from balancer.admin.inbox import trays_of
 from balancer.admin.nodes import nodes_of, nodes_row
@@ -24,7 +25,7 @@ def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
         **context,
         "title": "Dashboard",
         "crumbs": [("Dashboard", "")],
-        "clusters": _clusters() if request.user.has_perm("balancer.view_cluster") else [],
+        "clusters": _clusters(request) if request.user.has_perm("balancer.view_cluster") else [],
         "trays": [
             (tray.title, [(change, chips.change_chip(change.state)) for change in tray.changes])
             for tray in trays_of(request.user)
@@ -42,12 +43,12 @@ def _late_reviews(request: HttpRequest) -> list[tuple[Any, bool]]:
     return [(row, why_not_sign(person=person, review=row.review) is None) for row in rows]
 
 
-def _clusters() -> list[dict[str, Any]]:
+def _clusters(request: HttpRequest) -> list[dict[str, Any]]:
     found = Cluster.objects.select_related("live_revision").defer(*texts_of("live_revision"))
-    return [_show_cluster(cluster) for cluster in found.order_by("name")[:CLUSTERS]]
+    return [_show_cluster(request, cluster) for cluster in found.order_by("name")[:CLUSTERS]]
 
 
-def _show_cluster(cluster: Cluster) -> dict[str, Any]:
+def _show_cluster(request: HttpRequest, cluster: Cluster) -> dict[str, Any]:
     view = queries.view_dashboard(cluster=cluster)
     return {
         "view": view,
@@ -56,6 +57,7 @@ def _show_cluster(cluster: Cluster) -> dict[str, Any]:
         "windows": queries.coming_windows(cluster=cluster),
         "stopped": queries.stopped_windows(cluster=cluster),
         "restored": queries.list_restored(cluster=cluster),
+        **drift_of_cluster(request, cluster),
         "bad_drills": queries.list_bad_drills(cluster=cluster),
     }
 

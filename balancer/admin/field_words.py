@@ -21,10 +21,26 @@ _LABELS = {
     "source_nat.address_end": "Last address of the pool",
     "source_nat.hairpin": "Hairpin",
     "access.drop_invalid": "Drop invalid packets",
+    "health.kind": "Health checks",
+    "health.interval": "Interval of health checks",
+    "health.timeout": "Timeout of a check",
+    "health.rise": "Rise",
+    "health.fall": "Fall",
+    "health.port": "Port to check",
+    "health.address": "Address to check",
+    "health.method": "Method",
+    "health.host": "Host",
+    "health.path": "Path",
+    "health.expect_status": "Expected status",
+    "health.expect_body": "Expected text",
+    "health.certificate_warning_days": "Warn of a certificate",
+    "health.verify_certificate": "Verify the certificate",
+    "health.send": "Send",
+    "health.expect": "Expected answer",
     "all_down": "When all are down",
 }
 
-_SECONDS = {"slow_start", "persistence.timeout"}
+_SECONDS = {"slow_start", "persistence.timeout", "health.interval", "health.timeout"}
 
 
 @dataclass(frozen=True, slots=True)

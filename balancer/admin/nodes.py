@@ -11,6 +11,9 @@ from unfold.decorators import display
 
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
+from balancer.admin.drift import DriftPages, drift_of_node
+from balancer.admin.input_pages import services_dropped
+from balancer.admin.leaving import NodeLeavingPages, node_leaving
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
@@ -21,13 +24,13 @@ from balancer.workflow import clusters, queries
 from balancer.workflow.drills import start_drill
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.observations import observation_of
-from balancer.workflow.permissions import ADMINISTER, APPLY, may
+from balancer.workflow.permissions import ADMINISTER, APPLY, DRAFT, may
 
 RECENT_JOBS = 10
 
 
 @register(Node)
-class NodeAdmin(MachinePages, ConsoleAdmin):
+class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
     list_display = (
         "show_name",
         "cluster",
@@ -92,8 +95,10 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             facts=row.facts,
             observed=observed,
             drops=[rule for path in paths for rule in path.rules if rule.drops],
+            dropped=services_dropped(node=row, observed=observed)
+            if may(actor=request.user, permission=DRAFT)
+            else [],
             left_out=sum(path.left_out for path in paths),
-            difference=row.sync_detail.splitlines(),
             jobs=[(job, chips.work_chip(job.state)) for job in jobs.order_by("-queued_at")[:RECENT_JOBS]],
             restored=[restored] if (restored := queries.view_restored(node=row)) else [],
             drill=(drill := queries.view_drill(node=row)),
@@ -104,7 +109,9 @@ class NodeAdmin(MachinePages, ConsoleAdmin):
             may_drill=any(may(actor=request.user, permission=right) for right in (ADMINISTER, APPLY)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
+            **drift_of_node(request, row),
             **node_clients_context(row),
+            **node_leaving(row),
             **in_force(request, row.cluster),
             **weights_of_node(row),
         )

@@ -16,7 +16,7 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import ADMINISTER, may
 
 NUMBERS = ("confirm_seconds", "override_weight_percent", "override_keep", "drill_hours")
-CHOICES = ("rehearsal", "confirm", "canary", "away")
+CHOICES = ("rehearsal", "confirm", "canary", "away", "on_drift")
 
 
 class OperationForm(forms.ModelForm):
@@ -24,7 +24,7 @@ class OperationForm(forms.ModelForm):
         model = Cluster
         fields = (
             *("rehearsal", "confirm", "confirm_seconds", "canary", "away", "rollback_at_once"),
-            *("override_weight_percent", "override_keep", "drill_hours"),
+            *("override_weight_percent", "override_keep", "drill_hours", "on_drift"),
         )
         widgets = {
             **{name: UnfoldAdminTextInputWidget(attrs={"inputmode": "numeric"}) for name in NUMBERS},

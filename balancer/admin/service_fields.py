@@ -12,6 +12,9 @@ from unfold.widgets import (
 
 from balancer.admin.choices import (
     BACKEND_STATES,
+    HEALTH_HELP,
+    HEALTH_KINDS,
+    HTTP_METHODS,
     PERSISTENCE_HELP,
     PERSISTENCES,
     PROTOCOLS,
@@ -121,6 +124,70 @@ class ServiceForm(forms.Form):
         "Hairpin",
         "A backend that uses the service itself is masqueraded; otherwise its own answers would pass the"
         " node by.",
+    )
+    health = chooser("health", choices=HEALTH_KINDS, helps=HEALTH_HELP, label="Health checks", required=False)
+    health_interval = Line(
+        label="Interval",
+        help_text="Seconds from one check to the next; 1 to 3600.",
+        attrs=NUMBER,
+        initial="5",
+    )
+    health_timeout = Line(
+        label="Timeout of a check", help_text="Seconds; the interval at most.", attrs=NUMBER, initial="2"
+    )
+    health_fall = Line(
+        label="Fall", help_text="Failures in a row until a backend is down.", attrs=NUMBER, initial="3"
+    )
+    health_rise = Line(
+        label="Rise", help_text="Good checks in a row until it is up again.", attrs=NUMBER, initial="2"
+    )
+    health_port = Line(
+        label="Port to check",
+        help_text="Empty: each backend's own.",
+        attrs={**NUMBER, "placeholder": "the backend's"},
+    )
+    health_address = Line(
+        label="Address to check",
+        help_text="Asked instead of the backends: one answer for all of them. Empty: each backend's own.",
+        attrs={"autocomplete": "off", "placeholder": "the backend's"},
+    )
+    health_method = Choice(choices=HTTP_METHODS, label="Method", required=False)
+    health_host = Line(
+        label="Host",
+        help_text="The Host header, and the name that TLS asks for. Empty: address and port.",
+        attrs={"autocomplete": "off", "placeholder": "www.example.net"},
+    )
+    health_path = Line(label="Path", help_text="Begins with /.", attrs={"autocomplete": "off"}, initial="/")
+    health_expect_status = Line(
+        label="Expected status",
+        help_text="Statuses and ranges, such as 200-299,301.",
+        attrs={"autocomplete": "off"},
+        initial="200-399",
+    )
+    health_expect_body = Line(
+        label="Expected text",
+        help_text="Must be in the first 64 KiB of the answer's body. Empty: any.",
+        attrs={"autocomplete": "off"},
+    )
+    health_certificate_warning_days = Line(
+        label="Warn of a certificate",
+        help_text="So many days before it expires; 0: never.",
+        attrs=NUMBER,
+        initial="14",
+    )
+    health_verify_certificate = check(
+        "Verify the certificate",
+        "One that the node does not trust, or that is not for the host, is a failure.",
+    )
+    health_send = Line(
+        label="Send",
+        help_text=r"Text; other bytes as \x00 to \xff, and \\ for a backslash. Empty: an empty packet.",
+        attrs={"autocomplete": "off"},
+    )
+    health_expect = Line(
+        label="Expected answer",
+        help_text="What it must hold, written in the same way. Empty: silence is good.",
+        attrs={"autocomplete": "off"},
     )
     drop_invalid = check(
         "Drop invalid packets", "Packets of no known connection go no further.", initial=True

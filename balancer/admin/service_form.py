@@ -5,6 +5,7 @@ What is wrong is said by the domain alone, in the same words in the form, the AP
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from django import forms
@@ -22,6 +23,7 @@ from balancer.admin.places import (
 from balancer.admin.service_fields import BackendForm, ServiceForm
 from balancer.domain.limits import MAX_BACKENDS
 from balancer.domain.problem import Problem
+from balancer.domain.types import Health
 
 READ_ROWS = 3000
 """Rows that are read so that they can be shown again with their errors, more than may be saved."""
@@ -40,6 +42,12 @@ _FIELD_OF = {
     "persistence.timeout": "persistence_timeout",
     "persistence.prefix": "persistence_prefix",
 }
+_HEALTH = {"kind": "health"} | {
+    key.name: f"health_{key.name}" for key in fields(Health) if key.name != "kind"
+}
+"""Key of the health checks -> field of the form."""
+_FIELD_OF |= {f"health.{key}": name for key, name in _HEALTH.items()}
+_HEALTH_NUMBERS = {"interval", "timeout", "rise", "fall", "port", "certificate_warning_days"}
 _FIELD_OF_CODE = {"overlap": "port", "overlap-from-node": "from_node"}
 """What two services claim is told at the field, whichever of them the path names."""
 
@@ -95,6 +103,7 @@ class ServiceEditor:
             "persistence": _persistence_data(values),
             "source_nat": _source_nat_data(values),
             "access": {"drop_invalid": values["drop_invalid"]},
+            "health": _health_data(values),
             "backends": [_backend_data(row.cleaned_data) for row in self._kept_rows()],
         }
 
@@ -156,6 +165,13 @@ def _source_nat_data(values: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _health_data(values: dict[str, Any]) -> dict[str, Any]:
+    found = {key: values[name] for key, name in _HEALTH.items()}
+    return _without_blanks(
+        {key: whole_number(value) if key in _HEALTH_NUMBERS else value for key, value in found.items()}
+    )
+
+
 def _backend_data(values: dict[str, Any]) -> dict[str, Any]:
     numbers = {name: whole_number(values[name]) for name in ("port", "weight", "priority")}
     return _without_blanks({"address": values["address"], "state": values["state"], **numbers})
@@ -184,7 +200,13 @@ def _initial_fields(data: dict[str, Any] | None) -> dict[str, Any]:
         "source_nat_address_end": nat.get("address_end") or "",
         "hairpin": nat.get("hairpin", False),
         "drop_invalid": data["access"]["drop_invalid"],
+        **_initial_health(data["health"]),
     }
+
+
+def _initial_health(data: dict[str, Any]) -> dict[str, Any]:
+    """Keys that are not there, or null, leave the field as it is in a new service."""
+    return {name: data[key] for key, name in _HEALTH.items() if data.get(key) is not None}
 
 
 def _initial_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from balancer.admin.editing_pages import refuse_drafting
+from balancer.admin.health_words import describe_health
 from balancer.admin.operating import operation_context
 from balancer.admin.overtaken import describe_overtaken
 from balancer.admin.service_form import ServiceEditor
@@ -189,6 +190,7 @@ class ServicePages:
             crumbs=[(row.name, "")],
             row=row,
             rules=_own_rules(preview) if preview else "",
+            health=describe_health(row.health),
             origin=_origin_address(row),
             **operation_context(request, row),
         )

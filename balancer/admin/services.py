@@ -13,7 +13,10 @@ from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
 from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
+from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
+from balancer.admin.input_pages import InputPages
+from balancer.admin.leaving import ServiceLeavingPages
 from balancer.admin.operating import OperatePages
 from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
@@ -21,7 +24,7 @@ from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
-from balancer.domain.types import PersistenceMode, SourceNatMode
+from balancer.domain.types import HealthKind, PersistenceMode, SourceNatMode
 from balancer.models import Cluster, Draft, Override, Service
 from balancer.workflow.effective import value_of as override_value
 from balancer.workflow.live import value_of_row
@@ -63,7 +66,15 @@ class ServiceList(ChangeList):
 
 @register(Service)
 class ServiceAdmin(
-    ServicePages, OperatePages, ClearingPages, BulkPages, ImportPages, EditingPages, ConsoleAdmin
+    ServicePages,
+    OperatePages,
+    ServiceLeavingPages,
+    ClearingPages,
+    BulkPages,
+    ImportPages,
+    InputPages,
+    EditingPages,
+    ConsoleAdmin,
 ):
     list_display = ("show_name", "show_address", "show_scheduler", "show_backends", "show_state")
     list_filter = ("enabled", "protocol", "scheduler", "cluster")
@@ -178,6 +189,8 @@ def options_of(row: Service) -> list[str]:
     if row.source_nat_mode == SourceNatMode.SNAT:
         last = row.source_nat_address_end
         found.append(f"backends see {row.source_nat_address}{f' to {last}' if last else ''}")
+    if row.health.get("kind", HealthKind.NONE) != HealthKind.NONE:
+        found.append(describe_health(row.health))
     if row.from_node:
         found.append("from the node itself, too")
     return found

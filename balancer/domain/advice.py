@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from balancer.domain.limits import scheduled
 from balancer.domain.observation import InputPath, InputRule, Listener
 from balancer.domain.problem import Severity
-from balancer.domain.types import Address, Network, Protocol, Scheduler, Service, SourceNatMode
+from balancer.domain.types import Access, Address, Network, Protocol, Scheduler, Service, SourceNatMode
 
 COMMITS_MANY = 10
 """Commits in 24 hours from which on a round robin that each of them restarts is not much of one."""
@@ -130,15 +130,20 @@ def warn_own_listener(after: Service, machine: Machine) -> Iterator[Advice]:
 
 def warn_input_bypassed(after: Service, machine: Machine) -> Iterator[Advice]:
     """Rules in INPUT that could drop clients of the service, if its packets went through INPUT."""
-    met = [rule for path in machine.inputs for rule in path.rules_against(after)[0]]
+    met = [
+        rule
+        for path in machine.inputs
+        for rule in path.rules_against(after)[0]
+        if not _is_refused(rule, after.access)
+    ]
     if not met:
         return
     message = (
         f"{machine.name} has {_count(met, 'rule')} in INPUT that could be meant to protect"
         f" {_endpoint(after)}: {_name_rules(met)} Packets that {after.name} redirects go through FORWARD"
-        " and never meet INPUT. If the service needs this protection, put the rule (with DROP) into the"
-        " chain PREROUTING of the table mangle too: there packets still have the service's address and"
-        " port."
+        f" and never meet INPUT. “Rules of INPUT” on the page of {after.name} drafts what its access lists"
+        " can say instead; for the rest, put the rule (with DROP) into the chain PREROUTING of the table"
+        " mangle: there packets still have the service's address and port."
     )
     yield Advice(code="input-bypassed", service=after.name, node=machine.name, message=message)
 
@@ -218,6 +223,15 @@ def _near_clients(service: Service, machine: Machine) -> Iterator[str]:
             f" Clients in the network {_list(list(dict.fromkeys(shared)))} would get their answers straight"
             f" from a backend, past {machine.name}, and their connections would fail; masquerade helps them."
         )
+
+
+def _is_refused(rule: InputRule, access: Access) -> bool:
+    """The service refuses all of the rule's clients itself."""
+    if rule.source is None:
+        return False
+    if any(rule.source.overlaps(net) and net.prefixlen <= rule.source.prefixlen for net in access.deny):
+        return True
+    return bool(access.allow) and not any(rule.source.overlaps(network) for network in access.allow)
 
 
 def _captures(service: Service, port: int, machine: Machine) -> bool:

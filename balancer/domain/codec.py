@@ -22,6 +22,7 @@ from balancer.domain.types import (
     Document,
     Health,
     HealthKind,
+    HttpMethod,
     Persistence,
     PersistenceMode,
     PortRange,
@@ -82,6 +83,14 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
             "port": optional(scalars.port),
             "path": scalars.url_path,
             "expect_status": scalars.status_ranges,
+            "address": optional(scalars.checked_address),
+            "method": scalars.choice(HttpMethod),
+            "host": scalars.host_header,
+            "expect_body": scalars.body_text,
+            "certificate_warning_days": scalars.whole_number(0, 365),
+            "verify_certificate": scalars.boolean,
+            "send": scalars.payload,
+            "expect": scalars.payload,
         },
     ),
 }
@@ -113,6 +122,14 @@ LATER: Mapping[str, object] = {
     "persistence.prefix": None,
     "source_nat.address_end": None,
     "source_nat.hairpin": False,
+    "health.address": None,
+    "health.method": "GET",
+    "health.host": "",
+    "health.expect_body": "",
+    "health.certificate_warning_days": 14,
+    "health.verify_certificate": False,
+    "health.send": "",
+    "health.expect": "",
 }
 """Keys that came after the first documents, with their defaults. They are written only where they differ, so
 that every older document keeps its bytes and its digest (ADR 0010)."""

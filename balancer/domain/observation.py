@@ -109,6 +109,8 @@ class InputRule:
     source: Network | None = None
     destination: Network | None = None
     exact: bool = True
+    unread: tuple[str, ...] = ()
+    """What it says that is not understood, in words: `a rate limit`, `a negation (! -s)`."""
 
     @property
     def drops(self) -> bool:
@@ -144,6 +146,7 @@ class InputRule:
             "source": str(self.source) if self.source else None,
             "destination": str(self.destination) if self.destination else None,
             "exact": self.exact,
+            "unread": list(self.unread),
         }
 
     @classmethod
@@ -158,6 +161,7 @@ class InputRule:
             source=ip_network(data["source"]) if data["source"] else None,
             destination=ip_network(data["destination"]) if data["destination"] else None,
             exact=data["exact"],
+            unread=tuple(data.get("unread", ())),
         )
 
 

@@ -32,6 +32,15 @@ class Away(StrEnum):
     SKIP = "skip"
 
 
+class OnDrift(StrEnum):
+    """What a node does when its kernel differs from what it should carry."""
+
+    MEND = "mend"
+    """It puts ours back at once."""
+    ASK = "ask"
+    """It waits until an operator says so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationPolicy:
     rehearsal: Rehearse = Rehearse.REQUIRED
@@ -47,6 +56,7 @@ class OperationPolicy:
     """Usable backends that an operator has to leave to a service."""
     drill_hours: int | None = None
     """Hours between two rollback drills of a node; None: only when somebody asks for one."""
+    on_drift: OnDrift = OnDrift.MEND
 
     def to_data(self) -> dict[str, Any]:
         """JSON data, for the audit history."""
@@ -69,6 +79,9 @@ def describe_operation(policy: OperationPolicy) -> tuple[str, ...]:
         "Rollback drills run when somebody asks for one."
         if policy.drill_hours is None
         else f"A rollback drill runs on each node every {_count(policy.drill_hours, 'hour')}.",
+        "A node whose rules somebody has changed puts them back at once."
+        if policy.on_drift is OnDrift.MEND
+        else "A node whose rules somebody has changed says so, and waits until an operator acts.",
     )
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
+from balancer.domain.health_laws import check_health
 from balancer.domain.limits import (
     BITS,
     HASH_SLOTS,
@@ -17,7 +18,6 @@ from balancer.domain.types import (
     Access,
     AllDown,
     Family,
-    Health,
     Persistence,
     PersistenceMode,
     PortRange,
@@ -131,11 +131,6 @@ def _check_persistence(service: Service) -> Iterator[Problem]:
         yield Problem("persistence.prefix", "range", message)
 
 
-def _check_health(service: Service) -> Iterator[Problem]:
-    if service.health.timeout > service.health.interval:
-        yield Problem("health.timeout", "range", "Timeout must not be longer than the interval.")
-
-
 def _check_families(service: Service) -> Iterator[Problem]:
     family = service.family
     of = "the service's address" if service.address is not None else "the first backend"
@@ -214,12 +209,10 @@ def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
         "access": service.access not in {Access(), Access(drop_invalid=False)},
-        "health": service.health != Health(),
         "all_down": service.all_down is not AllDown.KEEP,
     }
     what = {
         "access": "Access lists and limits",
-        "health": "Health checks",
         "all_down": f"all_down {service.all_down}",
     }
     for path, wanted in later.items():
@@ -244,7 +237,7 @@ _CHECKS = (
     _check_places,
     _check_source_nat,
     _check_persistence,
-    _check_health,
+    check_health,
     _check_families,
     _check_backends,
     _check_scheduler,

@@ -73,8 +73,18 @@ class HealthKind(StrEnum):
     NONE = "none"
     TCP = "tcp"
     HTTP = "http"
+    HTTPS = "https"
     UDP = "udp"
     ICMP = "icmp"
+    PASSIVE = "passive"
+
+
+class HttpMethod(StrEnum):
+    """Those that change nothing at the backend."""
+
+    GET = "GET"
+    HEAD = "HEAD"
+    OPTIONS = "OPTIONS"
 
 
 class AllDown(StrEnum):
@@ -115,12 +125,29 @@ class Access:
 class Health:
     kind: HealthKind = HealthKind.NONE
     interval: int = 5
+    """Seconds from the start of one check to that of the next."""
     timeout: int = 2
     rise: int = 2
     fall: int = 3
     port: int | None = None
+    """Checked instead of each backend's own."""
     path: str = "/"
     expect_status: str = "200-399"
+    address: Address | None = None
+    """Checked instead of each backend's own: one answer for all of them."""
+    method: HttpMethod = HttpMethod.GET
+    host: str = ""
+    """For http and https: the Host header, and the name that TLS asks for; empty: address and port."""
+    expect_body: str = ""
+    """A text that the beginning of the answer's body must hold."""
+    certificate_warning_days: int = 14
+    """For https: warn so long before the certificate expires; 0: never."""
+    verify_certificate: bool = False
+    """For https: a certificate that is not trusted, or not for `host`, is a failure."""
+    send: str = ""
+    """For udp, as a payload (`payload`)."""
+    expect: str = ""
+    """For udp: what the answer must hold. Without it silence is good, and only a refusal a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,12 @@ class Difference:
 
     in_sync: bool
     lines: tuple[str, ...] = ()
+    """`+ nat: -A LB-S-web ...`; a setting that is missing is `+ sysctl: net.ipv4.ip_forward=1`."""
+    before: tuple[str, ...] = ()
+    """Rules of others that come before our jumps and may decide about balanced packets, `nat: -A PREROUTING
+    ...`. They are no difference: nobody moves our jumps unless that is asked for."""
+    programs: tuple[str, ...] = ()
+    """Where there is something to say: programs known to change firewalls that seem to be at work here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,16 +172,23 @@ Permit = Callable[[], None]
 class Kernel(Protocol):
     """One balancer machine's packet filter. Every method may raise `KernelError`."""
 
-    def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
+    def sync(
+        self,
+        *,
+        ruleset: Ruleset,
+        document: Document,
+        permit: Permit | None = None,
+        jumps_first: bool = False,
+    ) -> Receipt:
         """Makes the own chains equal to `ruleset`, whole or not at all, and verifies.
 
         Nothing to do writes nothing; so does a ruleset of IPv6 without services where nothing of ours is held
         (`idle`). `document` is what `ruleset` was compiled from. What `permit` raises is
-        passed on, and the kernel holds what it held.
+        passed on, and the kernel holds what it held. `jumps_first` moves our jumps before others' rules.
         """
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
-        """Reads only."""
+        """Reads only. Cheap where `ruleset` is the value that was found to be carried the last time."""
 
     def facts(self) -> NodeFacts:
         """Reads only."""
@@ -185,6 +198,10 @@ class Kernel(Protocol):
 
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """Established connections of each backend of these services. Reads only; a backend may be missing."""
+
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """Connections, flows and associations of each backend of these services that are not over. Reads
+        only; a backend without any may be missing."""
 
     def remove(self) -> Receipt:
         """Takes every own chain and jump out, of both families, and the sets of clients with them."""

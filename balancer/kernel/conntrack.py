@@ -3,13 +3,14 @@
 An established flow never meets the nat table again, so a rule change alone leaves it where it was. That is
 what we want for TCP, except on backends that are disabled. A UDP client that keeps sending never ends its
 flow: it would stay on a removed backend, or unbalanced from before the service existed, for ever.
-Entries are deleted by exact description through conntrack(8); the table is never flushed.
+The table is read once, line by line, and what is stale is deleted entry by entry; it is never flushed.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from balancer.domain.types import (
@@ -23,18 +24,24 @@ from balancer.domain.types import (
     Service,
 )
 from balancer.kernel.base import KernelError
-from balancer.kernel.tools import read_lines, run_tool
+from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
+from balancer.kernel.nudge import nudge_ends
+from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
 _MARKS_OF_BALANCED = {MARK_BALANCED, MARK_BALANCED | MARK_MASQUERADE}
 _ENTRY = re.compile(
-    r"\S+ +\d+ +\d+ (?:([A-Z_0-9]+) )?src=\S+ dst=(\S+) sport=\d+ dport=(\d+) "
-    r".*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+(?: .*?mark=(\d+))?"
+    r"\S+ +\d+ +\d+ (?:([A-Z_0-9]+) )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) "
+    r".*?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)"
+    r"(?: .*?mark=(\d+))?(?: .*?zone=(\d+))?(?: .*?id=(\d+))?"
 )
-"""State (TCP), original destination and its port, who answers and from which port, mark."""
+"""State (TCP, SCTP); source, destination and their ports of the original direction, the same of the reply;
+mark, zone, id."""
+_OF_FLOWS = (0, 2, 4, 5, 7, 9)
+"""Which groups do not tell clients apart: state, original destination, who answers, mark."""
+_address = lru_cache(maxsize=1 << 14)(ip_address)
 _SHORT = 64
 """Ports of a range that are indexed one by one."""
-_DELETED = re.compile(r"(\d+) flow entries have been deleted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +76,12 @@ def reconcile_connections(
     *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> Reconciled:
     """Deletes what `find_stale` names. Never raises: the rules are in, and a failure here is a warning."""
+    is_stale = staleness(document, family=family, local_addresses=local_addresses)
     try:
-        flows = [
-            flow for protocol in _protocols(document) for flow in list_flows(protocol=protocol, family=family)
-        ]
-        stale = find_stale(flows, document=document, family=family, local_addresses=local_addresses)
-        removed = sum(_delete(flow, family=family) for flow in stale)
+        removed = sum(
+            _remove(find_entries(is_stale, protocol=protocol, family=family), protocol=protocol)
+            for protocol in _protocols(document)
+        )
     except KernelError as error:
         return Reconciled(
             removed=0,
@@ -83,10 +90,27 @@ def reconcile_connections(
     return Reconciled(removed=removed)
 
 
+def _remove(entries: Iterator[Entry], *, protocol: Protocol) -> int:
+    if protocol is not Protocol.TCP:
+        return delete_entries(entries)
+    cut = tuple(entries)
+    removed = delete_entries(cut)
+    nudge_ends(cut)
+    return removed
+
+
 def find_stale(
     flows: Iterable[Flows], *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> tuple[Flows, ...]:
     """The flows that the document's rules would not let be as they are."""
+    is_stale = staleness(document, family=family, local_addresses=local_addresses)
+    return tuple(sorted({flow for flow in flows if is_stale(flow)}, key=str))
+
+
+def staleness(
+    document: Document, *, family: Family, local_addresses: frozenset[Address]
+) -> Callable[[Flows], bool]:
+    """Tells of one flow at a time what `find_stale` tells of many."""
     services = PortIndex(s for s in document.services if s.enabled and s.family is family)
 
     def is_stale(flow: Flows) -> bool:
@@ -100,7 +124,7 @@ def find_stale(
             return not states & {BackendState.ENABLED, BackendState.DRAINING}
         return states == {BackendState.DISABLED}
 
-    return tuple(sorted({flow for flow in flows if is_stale(flow)}, key=str))
+    return is_stale
 
 
 class PortIndex:
@@ -129,17 +153,46 @@ def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
 
 def count_entries(*, protocol: Protocol, family: Family) -> dict[tuple[Flows, str], int]:
     """How many entries there are of each flow in each state (as conntrack(8) spells it; empty for UDP)."""
-    arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value]
-    if protocol is not Protocol.UDP:
-        arguments += ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]
     # Texts are counted and only the different ones are read: there may be a million lines.
-    texts = Counter(_take_apart(line) for line in read_lines(arguments))
+    texts: Counter[tuple[str, ...]] = Counter()
+    for groups in _take_apart(protocol=protocol, family=family):
+        texts[tuple(groups[i] for i in _OF_FLOWS)] += 1
     counts: dict[tuple[Flows, str], int] = {}
     for entry, count in texts.items():
         found = _parse(entry, protocol=protocol)
         if found is not None:
             counts[found] = counts.get(found, 0) + count
     return counts
+
+
+def find_entries(
+    is_wanted: Callable[[Flows], bool], *, protocol: Protocol, family: Family
+) -> Iterator[Entry]:
+    """The single entries of some flows, while the table is read."""
+    known: dict[tuple[str, ...], Flows | None] = {}
+    for groups in _take_apart(protocol=protocol, family=family):
+        text = tuple(groups[i] for i in _OF_FLOWS)
+        if text not in known:
+            found = _parse(text, protocol=protocol)
+            known[text] = found[0] if found is not None and is_wanted(found[0]) else None
+        if known[text] is not None:
+            yield _entry(groups, protocol=protocol)
+
+
+def _entry(groups: tuple[str, ...], *, protocol: Protocol) -> Entry:
+    state, *ways, _, zone, number = groups
+    original, reply = (
+        Direction(
+            source=_address(source),
+            source_port=int(source_port),
+            destination=_address(destination),
+            port=int(port),
+        )
+        for source, destination, source_port, port in (ways[:4], ways[4:])
+    )
+    return Entry(
+        protocol=protocol, original=original, reply=reply, state=state, id=int(number), zone=int(zone or 0)
+    )
 
 
 def _protocols(document: Document) -> tuple[Protocol, ...]:
@@ -164,15 +217,18 @@ def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
     return endpoint == (flow.answered_by, flow.answered_port)
 
 
-def _take_apart(line: str) -> tuple[str, ...] | None:
-    """One line of conntrack -L as the groups of _ENTRY: the original direction is first, the reply second."""
-    found = _ENTRY.match(line)
-    return found.groups("") if found else None
+def _take_apart(*, protocol: Protocol, family: Family) -> Iterator[tuple[str, ...]]:
+    """Each line of conntrack -L as the groups of _ENTRY: the original direction first, the reply second."""
+    arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value, "-o", "id"]
+    if protocol is not Protocol.UDP:
+        arguments += ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]
+    for line in read_lines(arguments):
+        found = _ENTRY.match(line)
+        if found:
+            yield found.groups("")
 
 
-def _parse(entry: tuple[str, ...] | None, *, protocol: Protocol) -> tuple[Flows, str] | None:
-    if entry is None:
-        return None
+def _parse(entry: tuple[str, ...], *, protocol: Protocol) -> tuple[Flows, str] | None:
     state, address, port, answered_by, answered_port, mark = entry
     try:
         flows = Flows(
@@ -186,19 +242,3 @@ def _parse(entry: tuple[str, ...] | None, *, protocol: Protocol) -> tuple[Flows,
     except ValueError:
         return None
     return flows, state
-
-
-def _delete(flows: Flows, *, family: Family) -> int:
-    done = run_tool(
-        [
-            "conntrack", "-D", "-f", family.value, "-p", flows.protocol.value,
-            "--orig-dst", str(flows.address), "--orig-port-dst", str(flows.port),
-            "--reply-src", str(flows.answered_by), "--reply-port-src", str(flows.answered_port),
-            "--mark", f"{flows.mark:#x}/{MARK_MASK:#x}",
-        ]
-    )  # fmt: skip
-    counted = _DELETED.search(done.errors)
-    # Exit code 1 with "0 flow entries" means that they ended by themselves in between.
-    if counted is None:
-        raise KernelError(f"conntrack said: {done.errors.strip()}")
-    return int(counted[1])

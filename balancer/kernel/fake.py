@@ -22,6 +22,7 @@ from balancer.kernel.base import (
 from balancer.kernel.fake_sets import FakeSets
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.input_rules import find_input_path
+from balancer.kernel.others import rules_before
 from balancer.kernel.plan import (
     TablePlan,
     Wanted,
@@ -95,10 +96,21 @@ class FakeKernel:
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
         self.sets = FakeSets()
+        self.programs: tuple[str, ...] = ()
+        """What `compare` says is at work on the machine."""
         self.loads: dict[str, dict[str, int]] = {}
         """What `count_loads` answers."""
+        self.open: dict[str, dict[str, int]] = {}
+        """What `count_open` answers."""
 
-    def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
+    def sync(
+        self,
+        *,
+        ruleset: Ruleset,
+        document: Document,
+        permit: Permit | None = None,
+        jumps_first: bool = False,
+    ) -> Receipt:
         """See `Kernel.sync`."""
         if permit is not None:
             permit()
@@ -106,7 +118,7 @@ class FakeKernel:
         wanted = want_of(ruleset, held=self._held(ruleset.family))
         idle = is_idle(ruleset)
         ordered = order_tables(wanted, document=Document() if idle else document)
-        plans = self._write(ordered, ruleset.family) if ordered else ()
+        plans = self._write(ordered, ruleset.family, jumps_first=jumps_first) if ordered else ()
         if ruleset.family == Family.IPV4:
             self.forwarding = True
         elif not idle:
@@ -126,8 +138,12 @@ class FakeKernel:
         if not wanted:
             return Difference(in_sync=True)
         snapshot = self._readable(ruleset.family)
-        lines = describe_difference(snapshot=snapshot, wanted=wanted, family=ruleset.family)
-        return Difference(in_sync=not lines, lines=lines)
+        lines = (
+            *describe_difference(snapshot=snapshot, wanted=wanted, family=ruleset.family),
+            *self._settings(ruleset),
+        )
+        before = rules_before(snapshot, family=ruleset.family)
+        return Difference(in_sync=not lines, lines=lines, before=before, programs=self.programs)
 
     def facts(self) -> NodeFacts:
         """See `Kernel.facts`."""
@@ -156,6 +172,10 @@ class FakeKernel:
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""
         return {s.name: dict(self.loads.get(s.name, {})) for s in services}
+
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_open`."""
+        return {s.name: dict(self.open.get(s.name, {})) for s in services}
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`."""
@@ -190,10 +210,17 @@ class FakeKernel:
             raise Rejected("The program ip6tables is not installed. Nothing was changed.")
         return held
 
-    def _write(self, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
+    def _settings(self, ruleset: Ruleset) -> tuple[str, ...]:
+        if is_idle(ruleset) or not any(table.chains for table in ruleset.tables):
+            return ()
+        if ruleset.family == Family.IPV4:
+            return () if self.forwarding else ("+ sysctl: net.ipv4.ip_forward=1",)
+        return () if self.forwarding_ipv6 else ("+ sysctl: net.ipv6.conf.all.forwarding=1",)
+
+    def _write(self, wanted: Wanted, family: Family, *, jumps_first: bool = False) -> tuple[TablePlan, ...]:
         self._fail_if_told()
         snapshot = self._readable(family)
-        plans = make_plan(snapshot=snapshot, wanted=wanted, family=family)
+        plans = make_plan(snapshot=snapshot, wanted=wanted, family=family, jumps_first=jumps_first)
         found = find_foreign_references(snapshot=snapshot, plans=plans)
         if found:
             raise Rejected(f"Rules that are not lbadmin's point to chains that have to go: {found[0]}.")

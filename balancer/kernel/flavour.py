@@ -62,8 +62,13 @@ def read_text(*, flavour: Flavour, family: Family) -> str:
 
 def read_snapshot(*, flavour: Flavour, family: Family) -> Snapshot:
     """What `read_text` reads, parsed. Raises Rejected when it cannot be understood."""
+    return parse_text(read_text(flavour=flavour, family=family))
+
+
+def parse_text(text: str) -> Snapshot:
+    """What `read_text` gave. Raises Rejected when it cannot be understood."""
     try:
-        return parse_save(read_text(flavour=flavour, family=family))
+        return parse_save(text)
     except Unparsable as error:
         raise Rejected(f"Reading the kernel's rules failed: {error} Nothing was changed.") from error
 

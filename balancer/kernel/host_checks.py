@@ -12,13 +12,13 @@ from pathlib import Path
 from balancer.domain.types import Family
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
 from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.others import DROPS, may_end_in
 from balancer.kernel.tools import run_tool
 from balancer.ruleset import names
 from balancer.ruleset.parse import SavedTable
 
 STRICT = 1
 NEARLY_FULL = 0.9
-_DROPS = ("-j DROP", "-j REJECT")
 _PROC = Path("/proc/sys/net/ipv4/conf")
 
 
@@ -49,7 +49,7 @@ def check_forward(filter_table: SavedTable, *, flavour: Flavour, family: Family)
     ours = f"-j {names.FORWARD}"
     if ours not in rules:
         return
-    before = [rule for rule in rules[: rules.index(ours)] if _may_drop(rule, filter_table)]
+    before = [rule for rule in rules[: rules.index(ours)] if may_end_in(rule, filter_table, DROPS)]
     if not before:
         return
     tool = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{flavour}"
@@ -57,8 +57,9 @@ def check_forward(filter_table: SavedTable, *, flavour: Flavour, family: Family)
         id="forward-behind-others",
         message=(
             f"In FORWARD ({tool}), {_count(before, 'rule')} of others may drop balanced connections before"
-            f" lbadmin accepts them: {_quote(before)}. Run '{tool} -D FORWARD {ours}' and restart the node's"
-            " worker: it puts its jump first again."
+            f" lbadmin accepts them: {_quote(before)}. If they are not meant to come first, press “Put ours"
+            f" first” on the node's page, or run '{tool} -D FORWARD {ours}': where drift is put back at once,"
+            " the jump is first again within half a minute."
         ),
     )
 
@@ -145,17 +146,6 @@ def _setting(interface: str, key: str) -> int:
         return int((_PROC / interface / key).read_text())
     except (OSError, ValueError):  # an interface may go between two reads
         return 0
-
-
-def _may_drop(rule: str, table: SavedTable, seen: frozenset[str] = frozenset()) -> bool:
-    if rule.endswith(_DROPS) or any(f"{drop} " in rule for drop in _DROPS):
-        return True
-    words = rule.split()
-    place = next((i for i in range(len(words) - 1, 0, -1) if words[i - 1] in {"-j", "-g"}), 0)
-    chain = words[place] if place else ""
-    if chain in seen:
-        return False
-    return any(_may_drop(inner, table, seen | {chain}) for inner in table.chains.get(chain, ()))
 
 
 def _quote(rules: list[str]) -> str:

@@ -56,14 +56,19 @@ class _Impossible(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Packets:
-    """A set of packets, None for any; where `exact` is false only some of it is meant."""
+    """A set of packets, None for any."""
 
     protocol: Protocol | None = None
     ports: tuple[tuple[int, int], ...] | None = None
     in_interface: str | None = None
     source: Network | None = None
     destination: Network | None = None
-    exact: bool = True
+    unread: tuple[str, ...] = ()
+    """What else it says, in words: then only some of them are meant."""
+
+    @property
+    def exact(self) -> bool:
+        return not self.unread
 
     def meet(self, other: "_Packets") -> "_Packets":
         """Those that are in both. Raises _Impossible where there are none."""
@@ -73,7 +78,7 @@ class _Packets:
             in_interface=_common_interface(self.in_interface, other.in_interface),
             source=_common_network(self.source, other.source),
             destination=_common_network(self.destination, other.destination),
-            exact=self.exact and other.exact,
+            unread=tuple(dict.fromkeys((*self.unread, *other.unread))),
         )
 
 
@@ -89,6 +94,7 @@ class _Walk:
 
     def follow(self, chain: str, packets: _Packets, *, path: tuple[str, ...]) -> bool:
         """Collects what the chain does to `packets`; whether it decides about every one of them."""
+        left: list[_Packets] = []
         for text in self.chains.get(chain, ()):
             self.read += 1
             if self.read > RULES_READ:
@@ -96,12 +102,14 @@ class _Walk:
                 continue
             try:
                 own, target, is_goto = _read(text)
-                both = packets.meet(own)
+                both = _without(packets.meet(own), left)
             except _Impossible:
                 continue
             ended = self._apply(f"-A {chain} {text}", both, chain=chain, target=target, path=path)
             if own == _EVERYTHING and (ended or is_goto or target == "RETURN"):
                 return ended
+            if target == "RETURN" or is_goto:
+                left.append(both)
         return False
 
     def _apply(self, text: str, packets: _Packets, *, chain: str, target: str, path: tuple[str, ...]) -> bool:
@@ -124,6 +132,7 @@ def _rule(text: str, packets: _Packets, *, chain: str, verdict: str) -> InputRul
         source=packets.source,
         destination=packets.destination,
         exact=packets.exact,
+        unread=packets.unread,
     )
 
 
@@ -173,11 +182,53 @@ def _packets_of(option: str, values: list[str], *, negated: bool) -> _Packets:
             raise _Impossible
         return _EVERYTHING
     if option not in _UNDERSTOOD or negated:
-        return replace(_EVERYTHING, exact=False)
+        return replace(_EVERYTHING, unread=(_in_words(option, negated=negated),))
     try:
         return _UNDERSTOOD[option](values[0])
     except ValueError:
-        return replace(_EVERYTHING, exact=False)
+        return replace(_EVERYTHING, unread=(_in_words(option, negated=negated),))
+
+
+def _in_words(option: str, *, negated: bool) -> str:
+    """What an option that is not understood asks for."""
+    if negated:
+        return f"a negation (! {option})"
+    words = next((words for prefix, words in _WORDS.items() if option.startswith(prefix)), "")
+    return words or f"the condition {option}"
+
+
+_WORDS = {
+    "--limit": "a rate limit",
+    "--hashlimit": "a rate limit for each source",
+    "--connlimit": "a number of connections",
+    "--match-set": "a set of addresses (ipset)",
+    "--sport": "the client's port",
+    "--source-ports": "the client's port",
+    "--src-range": "a range of addresses",
+    "--mac-source": "a hardware address",
+    "--mark": "a mark of packets",
+    "--string": "a text in packets",
+    "--seconds": "how often a client came before",
+    "--rcheck": "how often a client came before",
+    "--update": "how often a client came before",
+    "--set": "how often a client came before",
+    "--hitcount": "how often a client came before",
+    "--time": "a time of day",
+    "--date": "a date",
+    "--weekdays": "days of the week",
+}
+"""By how the option begins."""
+
+
+def _without(packets: _Packets, left: list[_Packets]) -> _Packets:
+    """The packets as a rule of a chain meets them, after some of them may have left the chain."""
+    for gone in left:
+        try:
+            packets.meet(gone)
+        except _Impossible:
+            continue
+        return replace(packets, unread=(*packets.unread, "an exception before it (RETURN or a goto)"))
+    return packets
 
 
 def _of_protocol(value: str) -> _Packets:

@@ -29,6 +29,7 @@ from balancer.kernel.capabilities import (
     refuse_what_is_missing,
 )
 from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
+from balancer.kernel.comparing import Comparer
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.flavour import (
     read_if_any,
@@ -38,7 +39,7 @@ from balancer.kernel.flavour import (
     warn_about_other,
 )
 from balancer.kernel.idle import holds_ours, is_idle, want_of
-from balancer.kernel.loads import count_loads
+from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.network import local_addresses
 from balancer.kernel.node_facts import read_facts
@@ -46,7 +47,6 @@ from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
     TablePlan,
     Wanted,
-    describe_difference,
     order_tables,
     want_nothing,
 )
@@ -61,9 +61,6 @@ from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.sets import sets_to_forget
 
 DEFAULT_WAIT_SECONDS = 10.0
-COMPARE_READS = 2
-"""A difference is looked at again: iptables-nft-save 1.8.9 was seen to print a table in the middle of a
-commit that somebody else made."""
 
 
 class NodeKernel:
@@ -94,8 +91,16 @@ class NodeKernel:
         self._sysctl_file = sysctl_file
         self._find_missing = find_missing
         self._selected: Selection | None = None
+        self._comparer: Comparer | None = None
 
-    def sync(self, *, ruleset: Ruleset, document: Document, permit: Permit | None = None) -> Receipt:
+    def sync(
+        self,
+        *,
+        ruleset: Ruleset,
+        document: Document,
+        permit: Permit | None = None,
+        jumps_first: bool = False,
+    ) -> Receipt:
         """See `Kernel.sync`. Turns forwarding on, and brings remembered connections in line as well."""
         started, family, idle = time.monotonic(), ruleset.family, is_idle(ruleset)
         plans: tuple[TablePlan, ...] = ()
@@ -115,7 +120,7 @@ class NodeKernel:
                 else:
                     warnings += warn_about_advertisements() if family is Family.IPV6 else ()
                     wanted = order_tables(wanted, document=document)
-                    plans, done = self._bring_in_with_forwarding(transaction, wanted)
+                    plans, done = self._bring_in_with_forwarding(transaction, wanted, jumps_first=jumps_first)
                 sets.committed = bool(plans)
             if wanted:
                 reconciled = self._reconcile(document, family)
@@ -131,14 +136,9 @@ class NodeKernel:
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
-        lines: tuple[str, ...] = ()
-        for _ in range(COMPARE_READS):
-            held = self._read(ruleset)
-            wanted = want_of(ruleset, held=held)
-            lines = describe_difference(snapshot=held or Snapshot(), wanted=wanted, family=ruleset.family)
-            if not lines:
-                break
-        return Difference(in_sync=not lines, lines=lines)
+        if self._comparer is None:
+            self._comparer = Comparer(flavour=self._select().flavour)
+        return self._comparer.compare(ruleset)
 
     def facts(self) -> NodeFacts:
         """See `Kernel.facts`."""
@@ -156,6 +156,10 @@ class NodeKernel:
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""
         return count_loads(services)
+
+    def count_open(self, *, services: Sequence[Service]) -> Loads:
+        """See `Kernel.count_open`."""
+        return count_open(services)
 
     def remove(self) -> Receipt:
         """See `Kernel.remove`. Forwarding stays as it is: others may need it."""
@@ -223,13 +227,13 @@ class NodeKernel:
         return tuple(Family) if held is not None and holds_ours(held) else (Family.IPV4,)
 
     def _bring_in_with_forwarding(
-        self, transaction: Transaction, wanted: Wanted
+        self, transaction: Transaction, wanted: Wanted, *, jumps_first: bool
     ) -> tuple[tuple[TablePlan, ...], "_Forwarding"]:
         """The plans that were committed. Forwarding that had to be turned on is turned off on failure."""
         family = transaction.family
         turned_on = sysctl.ensure_forwarding(family=family)
         try:
-            plans = transaction.bring_in(wanted)
+            plans = transaction.bring_in(wanted, jumps_first=jumps_first)
         except KernelError:
             if turned_on:
                 sysctl.stop_forwarding(family=family)

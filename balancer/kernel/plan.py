@@ -103,9 +103,17 @@ def want_own_part(snapshot: Snapshot) -> Wanted:
     }
 
 
-def make_plan(*, snapshot: Snapshot, wanted: Wanted, family: Family) -> tuple[TablePlan, ...]:
-    """One plan for each table that needs a commit, in the order of `wanted`."""
-    plans = (_plan_table(name, snapshot.table(name), want, family) for name, want in wanted.items())
+def make_plan(
+    *, snapshot: Snapshot, wanted: Wanted, family: Family, jumps_first: bool = False
+) -> tuple[TablePlan, ...]:
+    """One plan for each table that needs a commit, in the order of `wanted`.
+
+    A jump that is there stays where it is, unless `jumps_first`.
+    """
+    plans = (
+        _plan_table(name, snapshot.table(name), want, family, jumps_first=jumps_first)
+        for name, want in wanted.items()
+    )
     return tuple(plan for plan in plans if not plan.is_empty)
 
 
@@ -159,7 +167,9 @@ def destination_of(rule: str) -> str | None:
     return words[places[-1] + 1] if places else None
 
 
-def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) -> TablePlan:
+def _plan_table(
+    name: str, have: SavedTable, want: WantedTable, family: Family, *, jumps_first: bool
+) -> TablePlan:
     own = {chain for chain in have.chains if chain.startswith(OWN_PREFIX)}
     write = {
         chain: rules
@@ -171,7 +181,7 @@ def _plan_table(name: str, have: SavedTable, want: WantedTable, family: Family) 
         create=tuple(sorted(set(write) - own)),
         write=write,
         delete=tuple(sorted(own - set(want.chains))),
-        jumps=_plan_jumps(have, want),
+        jumps=_plan_jumps(have, want, first=jumps_first),
     )
 
 
@@ -190,7 +200,7 @@ def _are_same(have: Rules, want: Rules, family: Family) -> bool:
     return all(h == w and not isinstance(h, Unknown) for h, w in parsed)
 
 
-def _plan_jumps(have: SavedTable, want: WantedTable) -> tuple[JumpEdit, ...]:
+def _plan_jumps(have: SavedTable, want: WantedTable, *, first: bool) -> tuple[JumpEdit, ...]:
     edits = []
     for builtin, chain in sorted({*_jumps(have), *want.jumps}):
         places = [i for i, rule in enumerate(have.chains.get(builtin, ()), start=1) if rule == f"-j {chain}"]
@@ -198,6 +208,8 @@ def _plan_jumps(have: SavedTable, want: WantedTable) -> tuple[JumpEdit, ...]:
             edits.append(JumpEdit(builtin=builtin, chain=chain, drop=len(places)))
         elif not places:
             edits.append(JumpEdit(builtin=builtin, chain=chain, insert_at=1))
+        elif first and places != [1]:
+            edits.append(JumpEdit(builtin=builtin, chain=chain, drop=len(places), insert_at=1))
         elif len(places) > 1:
             edits.append(JumpEdit(builtin=builtin, chain=chain, drop=len(places), insert_at=places[0]))
     return tuple(edits)

@@ -23,6 +23,11 @@ def is_forwarding(*, family: Family) -> bool | None:
         return None
 
 
+def missing_settings(*, family: Family) -> tuple[str, ...]:
+    """What is off although `ensure_forwarding` had turned it on, as `net.ipv4.ip_forward=1`."""
+    return () if is_forwarding(family=family) else (f"{_KEYS[family]}=1",)
+
+
 def ensure_forwarding(*, family: Family) -> bool:
     """Turns forwarding on; returns whether it had to. Raises Rejected when it may not."""
     if is_forwarding(family=family):

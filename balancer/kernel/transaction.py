@@ -40,13 +40,13 @@ class Transaction:
     go_on: Callable[[TablePlan, Snapshot], TablePlan] = lambda plan, _: plan
     """Has the last word on what is written of a table that is committed anyway."""
 
-    def bring_in(self, wanted: Wanted) -> tuple[TablePlan, ...]:
+    def bring_in(self, wanted: Wanted, *, jumps_first: bool = False) -> tuple[TablePlan, ...]:
         """Makes our part of the kernel equal to `wanted`; returns what that took, nothing for nothing to do.
 
         Raises Busy or Rejected with the kernel as it was, or OutcomeUnknown.
         """
         before = now = self._read()
-        plans = whole = self._plan(now, wanted)
+        plans = whole = self._plan(now, wanted, jumps_first=jumps_first)
         for _ in range(ATTEMPTS):
             try:
                 self._write(now, plans)
@@ -56,13 +56,15 @@ class Transaction:
             except KernelError as error:
                 failure = error
             now = self._read_after(failure)
-            attempted, plans = plans, self._plan(now, wanted)
+            attempted, plans = plans, self._plan(now, wanted, jumps_first=jumps_first)
             if plans == attempted:
                 break
         raise self._undo(before, failure) from failure
 
-    def _plan(self, snapshot: Snapshot, wanted: Wanted) -> tuple[TablePlan, ...]:
-        return make_plan(snapshot=snapshot, wanted=wanted, family=self.family)
+    def _plan(
+        self, snapshot: Snapshot, wanted: Wanted, *, jumps_first: bool = False
+    ) -> tuple[TablePlan, ...]:
+        return make_plan(snapshot=snapshot, wanted=wanted, family=self.family, jumps_first=jumps_first)
 
     def _write(self, now: Snapshot, plans: tuple[TablePlan, ...]) -> None:
         _refuse_foreign_references(now, plans)

@@ -6,6 +6,7 @@ from balancer.models.changes import Change, Draft, EditedChange, Review, Vote
 from balancer.models.clearings import Clearing
 from balancer.models.clusters import Cluster, Node
 from balancer.models.deployments import Deployment, Evidence, Job
+from balancer.models.drift import DriftEvent
 from balancer.models.emergencies import Emergency
 from balancer.models.overrides import LateReview, Override
 from balancer.models.rehearsals import Rehearsal
@@ -21,6 +22,7 @@ __all__ = [
     "Cluster",
     "Deployment",
     "Draft",
+    "DriftEvent",
     "EditedChange",
     "Emergency",
     "Evidence",

@@ -12,6 +12,7 @@ from balancer.domain.operation import (
     WEIGHT_PERCENT_MAX,
     Away,
     Confirm,
+    OnDrift,
     OperationPolicy,
     Rehearse,
 )
@@ -124,6 +125,16 @@ class Cluster(models.Model):
         verbose_name="hours between rollback drills",
         help_text="Each node proves that it goes back by itself. Empty: only when somebody asks for it.",
     )
+    on_drift = models.CharField(
+        max_length=8,
+        default=OnDrift.MEND,
+        choices=[
+            (OnDrift.MEND, "Puts ours back at once"),
+            (OnDrift.ASK, "Waits until an operator says so"),
+        ],
+        verbose_name="a node whose rules were changed",
+        help_text="By a firewall that was reloaded, by a script or by hand. It is shown and on record.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -154,6 +165,7 @@ class Cluster(models.Model):
             override_weight_percent=self.override_weight_percent,
             override_keep=self.override_keep,
             drill_hours=self.drill_hours,
+            on_drift=OnDrift(self.on_drift),
         )
 
 
@@ -184,6 +196,10 @@ class Node(models.Model):
     """{"counts": {set of clients -> how many it remembers}} as the kernel said, {"error": sentence} where it
     could not; empty until it was asked, which is only where a live service has persistence."""
     clients_at = models.DateTimeField(null=True, editable=False)
+    leaving = models.JSONField(default=dict, blank=True, editable=False)
+    """{"backends": {service: {endpoint: `workflow.leaving.Left` as data}}} of backends that drain, {"error":
+    sentence} where they could not be counted; empty where none drains."""
+    leaving_at = models.DateTimeField(null=True, editable=False)
     last_seen = models.DateTimeField(null=True, editable=False)
     carried_revision = models.ForeignKey(
         "balancer.Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+", editable=False

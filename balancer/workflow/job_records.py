@@ -11,6 +11,7 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
+from balancer.workflow.drift import end_with_job
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.endings import finalize_deployment
 from balancer.workflow.messages import record_refused_job
@@ -69,6 +70,8 @@ def record(*, job: Job, outcome: Outcome, clock: Clock) -> JobState | None:
         if not outcome.error:
             _note_effective(job=job, outcome=outcome, now=clock())
         record_on_node(node=job.node, outcome=outcome, revision=job.revision, now=clock())
+        if not outcome.error or outcome.restored is not None:
+            end_with_job(job=job, now=clock(), by_guard=outcome.restored is not None)
         if job.reason == Job.Reason.DRILL:
             _record_drill(job=job, outcome=outcome, now=clock())
         else:

@@ -13,9 +13,12 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
+from balancer.domain.operation import OnDrift
+from balancer.domain.types import Family
 from balancer.kernel.base import Kernel, KernelError
 from balancer.kernel.guard import Guard
 from balancer.kernel.guard_files import GuardError
+from balancer.kernel.guardian import nothing_of_ours
 from balancer.models import Deployment, Job, Node, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow import audit
@@ -24,11 +27,13 @@ from balancer.workflow.balancing import BalancingMemory, balance_node
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
+from balancer.workflow.drift import link_job, note_look, rest_after, why_put_back
 from balancer.workflow.drills import drop_untimely_drill, start_due_drill
 from balancer.workflow.effective import Effective, effective_of
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.jobs import recover_jobs, run_job
+from balancer.workflow.leaving import LeavingMemory, refresh_leaving
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.observations import ObservationMemory, refresh_observation
 from balancer.workflow.persistence import ClientsMemory, carry_out_clearings, refresh_clients
@@ -40,7 +45,6 @@ from balancer.workflow.windows import run_due_windows
 
 logger = logging.getLogger(__name__)
 
-COMPARE_EVERY = timedelta(seconds=10)
 FACTS_EVERY = timedelta(seconds=60)
 MESSAGE_GRACE = timedelta(seconds=3)
 """A job that was just queued has its message still on the way; the message comes first."""
@@ -63,6 +67,7 @@ class NodeMemory:
     balancing: BalancingMemory = field(default_factory=BalancingMemory)
     observing: ObservationMemory = field(default_factory=ObservationMemory)
     clients: ClientsMemory = field(default_factory=ClientsMemory)
+    leaving: LeavingMemory = field(default_factory=LeavingMemory)
 
 
 def reconcile_node(
@@ -82,8 +87,8 @@ def reconcile_node(
 
     leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
-    back to the live revision (where the node carries another one, or where the kernel differs when the worker
-    starts). A kernel that differs later on is reported as drift and left as it is. With no job at hand, make
+    back to the live revision (where the node carries another one, or where the kernel differs, unless the
+    policy of the cluster asks people first). With no job at hand, make
     a rollback drill that is due, or a rehearsal that waits, move weights that the node moves itself, and look
     at what the node does.
 
@@ -102,6 +107,7 @@ def reconcile_node(
         return
     carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
@@ -114,12 +120,15 @@ def reconcile_node(
             _run(job=waiting, bench=bench, identity=identity)
         return
     if node.enabled and not _is_deploying(node):
-        cause = _why_converge(node=node, kernel=kernel, memory=memory, now=clock())
+        cause = _why_converge(node=node, kernel=kernel, memory=memory, clock=clock)
         if cause:
+            memory.compare_due = None
             _converge(node=node, cause=cause, bench=bench, identity=identity)
         else:
             _hand_over(node=node, guard=guard, memory=memory)
             _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
+    elif node.enabled:
+        _watch(node=node, kernel=kernel, memory=memory, clock=clock)
     balance_node(
         node=node,
         bench=bench,
@@ -174,9 +183,9 @@ def _refresh_facts(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datet
     Node.objects.filter(pk=node.pk).update(facts=facts, facts_at=now)
 
 
-def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datetime) -> str:
+def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> str:
     """The reason to bring the kernel back now; empty where there is none, or where a retry is not due."""
-    live = live_revision(node.cluster)
+    live, now = live_revision(node.cluster), clock()
     if node.carried_revision_id != live.pk:
         if live.number == 0 and node.carried_revision is None and not _has_had_job(node):
             memory.settled = True
@@ -188,14 +197,31 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, now: dateti
     elif node.carried_weights != effective.weights_digest:
         cause = "The node carries other weights than those to which it had moved itself."
     else:
-        settled = memory.settled
-        in_sync = _is_in_sync(
-            node=node, live=live, effective=effective, kernel=kernel, memory=memory, now=now
+        in_sync = _look(
+            node=node, revision=live, effective=effective, kernel=kernel, memory=memory, clock=clock
         )
-        if settled or in_sync is not False:
-            return ""
-        cause = f"The kernel did not carry revision {live.number} when the worker started."
-    return cause if _may_retry(node=node, revision=live, now=now) else ""
+        if in_sync is False and not memory.settled and _is_mended_at_start(node, kernel):
+            cause = f"The kernel did not carry revision {live.number} when the worker started."
+        else:
+            cause = why_put_back(node=node, now=now)
+    return cause if cause and _may_retry(node=node, revision=live, now=now) else ""
+
+
+def _is_mended_at_start(node: Node, kernel: Kernel) -> bool:
+    """A reboot has taken all that is ours along; what differs otherwise is for the policy to say."""
+    if node.cluster.operation.on_drift is OnDrift.MEND:
+        return True
+    return all(kernel.compare(ruleset=nothing_of_ours(family)).in_sync for family in Family)
+
+
+def _watch(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> None:
+    """While a deployment runs: whether the kernel carries what it is known to. Nothing is put back now."""
+    carried = node.carried_revision
+    if carried is None or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
+        return
+    effective = _effective(node, carried)
+    if (node.carried_overrides, node.carried_weights) == (effective.digest, effective.weights_digest):
+        _look(node=node, revision=carried, effective=effective, kernel=kernel, memory=memory, clock=clock)
 
 
 def _effective(node: Node, revision: Revision) -> Effective:
@@ -208,35 +234,29 @@ def _has_had_job(node: Node) -> bool:
     return jobs.exclude(reason=Job.Reason.DRILL, claimed_at__isnull=True).exists()
 
 
-def _is_in_sync(
+def _look(
     *,
     node: Node,
-    live: Revision,
+    revision: Revision,
     effective: Effective,
     kernel: Kernel,
     memory: NodeMemory,
-    now: datetime,
+    clock: Clock,
 ) -> bool | None:
     """Compare and write down what was found; None where it is not due, or where nobody can tell."""
-    if memory.settled and memory.compare_due is not None and now < memory.compare_due:
+    now = clock()
+    if memory.compare_due is not None and now < memory.compare_due:
         return None
-    memory.compare_due = now + COMPARE_EVERY
-    found: bool | None
     try:
-        rulesets = _compiled(live, effective, memory=memory)
-        differences = [kernel.compare(ruleset=ruleset) for ruleset in rulesets]
-        found = all(difference.in_sync for difference in differences)
-        detail = "\n".join(line for difference in differences for line in difference.lines)
+        found = [kernel.compare(ruleset=ruleset) for ruleset in _compiled(revision, effective, memory=memory)]
     except KernelError as error:
-        found, detail = None, str(error)
-    memory.settled = memory.settled or found is True
-    with audit.writing():
-        Node.objects.filter(pk=node.pk).update(in_sync=found, sync_detail=detail, checked_at=now)
-        if found is not None and found != node.in_sync:
-            action = Action.NODE_IN_SYNC if found else Action.NODE_DRIFTED
-            facts = {"revision": live.number, "lines": detail.splitlines()[:20]}
-            audit.record(actor=None, action=action, target=node, facts=facts)
-    return found
+        memory.compare_due = now + rest_after(clock() - now)
+        Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error), checked_at=now)
+        return None
+    memory.compare_due = now + rest_after(clock() - now)
+    in_sync = note_look(node=node, revision=revision, found=found, now=now)
+    memory.settled = memory.settled or in_sync
+    return in_sync
 
 
 def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
@@ -305,6 +325,7 @@ def _converge(*, node: Node, cause: str, bench: Bench, identity: str) -> None:
         if _is_deploying(node) or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
             return
         job = queue_job(actor=None, node=node, revision=live_revision(cluster), cause=cause, announce=False)
+        link_job(node=node, job=job)
     _run(job=job, bench=bench, identity=identity)
 
 

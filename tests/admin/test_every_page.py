@@ -34,6 +34,7 @@ POST_ONLY = {
     "balancer_latereview_sign",
     "balancer_cluster_lift_freeze",
     "balancer_node_drill",
+    "balancer_node_put_back",
 }
 FORMS_OF = {
     "balancer_service_add": {"author", "administrator"},
@@ -42,6 +43,7 @@ FORMS_OF = {
     "balancer_service_bulk": {"author", "administrator"},
     "balancer_service_editing": {"author", "administrator"},
     "balancer_service_import": {"author", "administrator"},
+    "balancer_service_input": {"author", "administrator"},
     "balancer_service_clear": {"operator", "administrator"},
     "balancer_cluster_add": {"administrator"},
     "balancer_cluster_policy": {"administrator"},

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from balancer.domain.operation import Away, Confirm, OperationPolicy, Rehearse
+from balancer.domain.operation import Away, Confirm, OnDrift, OperationPolicy, Rehearse
 from balancer.models import AuditEvent, Cluster
 from balancer.workflow.clusters import create_cluster, create_node
 from tests.admin.conftest import ROLES, Login, messages_of
@@ -22,6 +22,7 @@ VALUES = {
     "override_weight_percent": "20",
     "override_keep": "2",
     "drill_hours": "168",
+    "on_drift": "ask",
 }
 WANTED = OperationPolicy(
     rehearsal=Rehearse.OFF,
@@ -32,6 +33,7 @@ WANTED = OperationPolicy(
     override_weight_percent=20,
     override_keep=2,
     drill_hours=168,
+    on_drift=OnDrift.ASK,
 )
 
 
@@ -67,7 +69,7 @@ def test_it_is_saved_shown_and_on_record(site: Site, chief: Client) -> None:
         *(("override_weight_percent", value) for value in ("", "-1", "25501")),
         *(("override_keep", value) for value in ("", "-1", "1025")),
         *(("drill_hours", value) for value in ("0", "8761", "x")),
-        *((field, "elsewhere") for field in ("rehearsal", "confirm", "away", "canary")),
+        *((field, "elsewhere") for field in ("rehearsal", "confirm", "away", "canary", "on_drift")),
     ],
 )
 def test_a_value_that_is_wrong_is_marked_and_nothing_is_saved(

@@ -52,6 +52,20 @@ def test_all_that_can_be_typed_becomes_keys_of_the_document(site: Site, login: L
         source_nat="snat",
         source_nat_address="198.51.100.1",
         source_nat_address_end="198.51.100.4",
+        health="https",
+        health_interval="9",
+        health_timeout="3",
+        health_rise="4",
+        health_fall="5",
+        health_port="8443",
+        health_address="2001:db8::9",
+        health_method="OPTIONS",
+        health_host="www.example.net",
+        health_path="/health",
+        health_expect_status="200-299,301",
+        health_expect_body="all is well",
+        health_certificate_warning_days="0",
+        health_verify_certificate="on",
         backends__0__priority="5",
     )
 
@@ -73,6 +87,12 @@ def test_all_that_can_be_typed_becomes_keys_of_the_document(site: Site, login: L
             "scheduler": "failover",
             "persistence": {"mode": "source", "timeout": 60, "prefix": 24},
             "source_nat": {"mode": "snat", "address": "198.51.100.1", "address_end": "198.51.100.4"},
+            "health": {
+                **{"kind": "https", "interval": 9, "timeout": 3, "rise": 4, "fall": 5, "port": 8443},
+                **{"address": "2001:db8::9", "method": "OPTIONS", "host": "www.example.net"},
+                **{"path": "/health", "expect_status": "200-299,301", "expect_body": "all is well"},
+                **{"certificate_warning_days": 0, "verify_certificate": True},
+            },
             "backends": [{"address": "10.0.0.3", "priority": 5}],
         }
     )
@@ -82,7 +102,8 @@ def test_all_that_can_be_typed_becomes_keys_of_the_document(site: Site, login: L
 
 def test_what_the_browser_leaves_out_takes_its_default(site: Site, login: Login) -> None:
     """Controls that do not apply are hidden and not sent."""
-    hidden = {"slow_start", "persistence_timeout", "persistence_prefix", "source_nat_address", LAST}
+    health = {name for name in new_service() if name.startswith("health_")}
+    hidden = health | {"slow_start", "persistence_timeout", "persistence_prefix", "source_nat_address", LAST}
     sent = {name: value for name, value in new_service().items() if name not in hidden}
 
     login(site.author).post(ADD, sent)
@@ -94,6 +115,8 @@ def test_what_the_browser_leaves_out_takes_its_default(site: Site, login: Login)
 
 SNAT = {"source_nat": "snat", "source_nat_address": "198.51.100.1"}
 SOURCE = {"persistence": "source"}
+HTTP = {"health": "http"}
+TICKS = {"hairpin", "health_verify_certificate"}
 BAD: list[tuple[str, dict[str, str]]] = [
     ("port", {"port": "80, 0"}),
     ("port", {"port": "80, 65536"}),
@@ -136,6 +159,29 @@ BAD: list[tuple[str, dict[str, str]]] = [
     (LAST, SNAT | {LAST: "198.51.100.9\n"}),
     (LAST, {LAST: "198.51.100.9"}),
     ("hairpin", {"hairpin": "on"}),
+    ("health", {"health": "smtp"}),
+    ("health", {"health": "passive", "protocol": "udp"}),
+    ("health_interval", {"health": "tcp", "health_interval": "0"}),
+    ("health_interval", {"health": "tcp", "health_interval": "often"}),
+    ("health_interval", {"health_interval": "9"}),
+    ("health_timeout", {"health": "tcp", "health_timeout": "6"}),
+    ("health_fall", {"health": "icmp", "health_fall": "101"}),
+    ("health_port", {"health": "tcp", "health_port": "65536"}),
+    ("health_port", {"health": "icmp", "health_port": "80"}),
+    ("health_address", {"health": "tcp", "health_address": "0.0.0.0"}),
+    ("health_host", HTTP | {"health_host": "a b"}),
+    ("health_host", HTTP | {"health_host": "a\r\nX: y"}),
+    ("health_path", HTTP | {"health_path": "status"}),
+    ("health_path", HTTP | {"health_path": "/a b"}),
+    ("health_expect_status", HTTP | {"health_expect_status": "ok"}),
+    ("health_expect_status", HTTP | {"health_expect_status": "399-200"}),
+    ("health_expect_body", HTTP | {"health_expect_body": "x" * 201}),
+    ("health_expect_body", HTTP | {"health_expect_body": "x", "health_method": "HEAD"}),
+    ("health_certificate_warning_days", HTTP | {"health_certificate_warning_days": "30"}),
+    ("health_verify_certificate", HTTP | {"health_verify_certificate": "on"}),
+    ("health_send", {"health": "udp", "health_send": "\\q"}),
+    ("health_expect", {"health": "udp", "health_expect": "caf\N{LATIN SMALL LETTER E WITH ACUTE}"}),
+    ("health_expect", {"health": "tcp", "health_expect": "x"}),
     ("hairpin", SNAT | {"hairpin": "on"}),
 ]
 
@@ -155,8 +201,8 @@ def test_a_bad_value_is_told_at_its_field_saves_nothing_and_stays_in_the_form(
             (message,) = form.errors[field]
             assert message.endswith(".")
             assert len(message.split()) >= 4
-            assert {name: form[name].value() for name in typed if name != "hairpin"} == {
-                name: value for name, value in typed.items() if name != "hairpin"
+            assert {name: form[name].value() for name in typed if name not in TICKS} == {
+                name: value for name, value in typed.items() if name not in TICKS
             }
     assert not Change.objects.exists()
     assert AuditEvent.objects.count() == before
@@ -235,6 +281,8 @@ def test_the_list_and_the_page_for_readers_show_all_of_a_service(
     assert "/24 networks keep their backend for 60 s" in listed
     assert "backends see 198.51.100.1 to 198.51.100.4" in listed
     for words in (
+        "HTTPS every 9 s: OPTIONS /health of www.example.net:8443, status 200-299,301, with the expected"
+        " text; at 10.0.0.9:8443; down after 5 failures, up after 4 good checks",
         "bond0.100, eth1",
         "443-445, 80, 8000-8099/tcp",
         "60 seconds",

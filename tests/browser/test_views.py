@@ -161,6 +161,7 @@ def editors_pages(page: Page) -> dict[str, str]:
         "changes": "/balancer/change/",
         "editing": "/balancer/service/editing/",
         "several": "/balancer/service/several/?id=1",
+        "input": "/balancer/service/input/1/?name=web",
         "import": "/balancer/service/import/",
         "password": "/password_change/",
     }

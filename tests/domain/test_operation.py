@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancer.domain.operation import Away, Confirm, OperationPolicy, Rehearse, describe_operation
+from balancer.domain.operation import Away, Confirm, OnDrift, OperationPolicy, Rehearse, describe_operation
 
 DEFAULT = (
     "A change can only be approved once its ruleset was rehearsed and passed.",
@@ -14,6 +14,7 @@ DEFAULT = (
     "Operators may take backends out as long as at least 1 usable backend of a service stay, and move a"
     " weight by up to 50 %.",
     "Rollback drills run when somebody asks for one.",
+    "A node whose rules somebody has changed puts them back at once.",
 )
 
 
@@ -48,6 +49,11 @@ def test_the_default_is_the_careful_one() -> None:
             " are not theirs.",
         ),
         ({"drill_hours": 1}, 5, "A rollback drill runs on each node every 1 hour."),
+        (
+            {"on_drift": OnDrift.ASK},
+            6,
+            "A node whose rules somebody has changed says so, and waits until an operator acts.",
+        ),
     ],
 )
 def test_each_value_is_told_in_its_own_sentence(different: dict[str, object], at: int, words: str) -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 
 REQUEST, ANSWER = b"ask\n", b"answer\n"
@@ -31,7 +31,7 @@ def main() -> None:
         serve(int(sys.argv[2]))
     else:
         report = Load(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]).run()
-        print(json.dumps({"answered": report.answered, "failed": report.failed, "seconds": report.seconds}))
+        print(json.dumps(asdict(report)))
 
 
 def serve(port: int) -> None:
@@ -63,6 +63,8 @@ class Report:
     answered: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     """What became of the others: the name of the error, `timeout` or `cut short`."""
+    failed_from: list[str] = field(default_factory=list)
+    """Their own addresses and ports."""
     seconds: float = 0.0
     """In which connections were begun."""
 
@@ -151,11 +153,12 @@ class Load:
 
     def _end(self, descriptor: int, failure: str | None) -> None:
         self._poll.unregister(descriptor)
-        self._open.pop(descriptor).socket.close()
-        if failure is None:
-            self._report.answered += 1
-        else:
-            self._report.failed[failure] += 1
+        with self._open.pop(descriptor).socket as ended:
+            if failure is None:
+                self._report.answered += 1
+            else:
+                self._report.failed[failure] += 1
+                self._report.failed_from.append("{}:{}".format(*ended.getsockname()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
 """After a sync, connections that the kernel remembers go where the new rules would send them."""
 
+import os
 import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -13,6 +19,7 @@ from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import BACKENDS, Wires, ask_udp, document, ruleset, run, service
 
 FIRST, SECOND = BACKENDS[:2]
+ROUNDS = 200 if "LBADMIN_CAMPAIGN" in os.environ else 4
 
 
 @pytest.fixture
@@ -120,18 +127,102 @@ def test_an_established_tcp_connection_survives_the_removal_of_its_backend(
     assert client.recv(100) == b"yes"
 
 
-def test_an_established_tcp_connection_is_cut_when_its_backend_is_disabled(
-    kernel: NodeKernel, wires: Wires
-) -> None:
+def test_an_end_that_only_waits_learns_that_its_connection_was_cut(kernel: NodeKernel, wires: Wires) -> None:
     client, server = _connect_tcp(kernel, wires)
     disabled = service(backends=[{"address": FIRST, "state": "disabled"}, {"address": SECOND}])
     assert sync(kernel, disabled).connections_removed == 1
-    client.send(b"anybody there?")
-    with pytest.raises(ConnectionResetError):
-        client.recv(100)
-    server.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        server.recv(100)
+    for end in (client, server):
+        with pytest.raises(ConnectionResetError):
+            end.recv(100)
+    left = run("conntrack", "-L", "-p", "tcp", "--orig-src", wires.service_address, "--orig-port-src", "80")
+    assert left == "", "it would be in the way of a client that connects again from its port"
+
+
+def test_a_program_of_the_node_that_keeps_its_socket_moves_too(kernel: NodeKernel, wires: Wires) -> None:
+    backends = wires.listen_udp(port=53)
+    sync(kernel, dns("enabled", from_node=True))
+    client = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    client.settimeout(5)
+    client.connect((wires.service_address, 53))
+    assert ask_udp(client, backends) == FIRST
+    assert sync(kernel, dns("disabled", "enabled", from_node=True)).connections_removed == 1
+    assert ask_udp(client, backends) == SECOND
+
+
+def test_a_flow_that_is_shown_to_backends_with_an_address_of_a_pool_moves_too(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    run("ip", "address", "add", "10.0.0.9/24", "dev", "eth1")
+    pool = {"source_nat": {"mode": "snat", "address": "10.0.0.9"}}
+    backends = wires.listen_udp(port=53)
+    sync(kernel, dns("enabled", **pool))
+    client = wires.udp_client(port=53)
+    assert ask_udp(client, backends) == FIRST
+    assert sync(kernel, dns("disabled", "enabled", **pool)).connections_removed == 1
+    assert ask_udp(client, backends) == SECOND
+
+
+def many_ports(*backends: str) -> dict:
+    """Ports 10000 to 10999."""
+    first = {"port": 10_000, "port_end": 10_999}
+    return dns(backends=[{"address": address, "port": 10_000} for address in backends], **first)
+
+
+def test_flows_at_a_thousand_ports_leave_a_backend_within_two_seconds(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    sync(kernel, many_ports(FIRST, SECOND))
+    with wires.client.entered():
+        client = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    for port in range(10_000, 11_000):
+        client.sendto(b"ask", (wires.service_address, port))
+    started = time.monotonic()
+    assert sync(kernel, many_ports(SECOND)).connections_removed == 500
+    assert time.monotonic() - started < 2
+    assert _backends_of_flows() == {SECOND: 500}
+
+
+def test_no_flow_that_begins_during_a_commit_stays_on_a_backend_that_goes(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    """Flows are looked at once, after the commit has been read back: a packet that met the old rules has its
+    entry by then."""
+    Path("/proc/sys/net/netfilter/nf_conntrack_udp_timeout").write_text("1")
+    sync(kernel, many_ports(FIRST))
+    with beginning_flows(wires) as begun:
+        for round_ in range(ROUNDS):
+            goes, stays = (FIRST, SECOND) if round_ % 2 == 0 else (SECOND, FIRST)
+            before = len(begun)
+            assert sync(kernel, many_ports(stays)).connections_removed > 0
+            assert goes not in _backends_of_flows()
+            assert len(begun) > before, "nothing began meanwhile"
+
+
+@contextmanager
+def beginning_flows(wires: Wires) -> Iterator[list[int]]:
+    """Clients that begin one flow after the other; the list grows with every thousand of them."""
+    over, begun = threading.Event(), []
+
+    def begin() -> None:
+        with wires.client.entered():
+            while not over.is_set():
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    for port in range(10_000, 11_000):
+                        client.sendto(b"ask", (wires.service_address, port))
+                begun.append(1000)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    try:
+        yield begun
+    finally:
+        over.set()
+        thread.join()
+
+
+def _backends_of_flows() -> Counter[str]:
+    lines = run("conntrack", "-L", "-p", "udp").splitlines()
+    return Counter(line.split("src=")[2].split()[0] for line in lines if "mark=805306368" in line)
 
 
 def test_a_conntrack_tool_that_fails_is_a_warning_and_the_rules_are_in(

@@ -283,6 +283,10 @@ def test_a_service_that_nobody_uses_has_no_load(subject: Subject) -> None:
         "dns": {},
     }
     assert subject.kernel.count_loads(services=()) == {}
+    assert {name: dict(found) for name, found in subject.kernel.count_open(services=services).items()} == {
+        "web": {},
+        "dns": {},
+    }
 
 
 def test_an_observation_tells_what_input_drops_and_leaves_everything_as_it_was(subject: Subject) -> None:

@@ -137,6 +137,31 @@ def test_each_backend_is_told_with_its_established_connections(kernel: NodeKerne
         assert time.monotonic() < deadline, f"a connection that is being closed still counts: {count}"
 
 
+def test_a_connection_that_one_end_has_closed_is_open_until_the_other_closes_too(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    wanted = document(service(backends=[{"address": FIRST, "state": "enabled"}]))
+    sync(kernel, wanted)
+    with wires.backend.entered():
+        listener = wires.keep(socket.create_server((FIRST, 80)))
+    listener.settimeout(5)
+    with wires.client.entered():
+        client = wires.keep(socket.create_connection((wires.service_address, 80), timeout=5))
+    server = wires.keep(listener.accept()[0])
+
+    client.shutdown(socket.SHUT_WR)
+
+    assert server.recv(10) == b""
+    assert kernel.count_loads(services=wanted.services) == {"web": {}}
+    assert kernel.count_open(services=wanted.services) == {"web": {f"{FIRST}:80": 1}}
+    server.sendall(b"a long answer")
+    assert client.recv(20) == b"a long answer"
+    server.close()
+    assert client.recv(10) == b""
+    client.close()
+    assert kernel.count_open(services=wanted.services) == {"web": {}}
+
+
 def established(kernel: NodeKernel, wanted: Document, *, seconds: float) -> float:
     """The mean part of the connections that the slow backend has."""
     parts, until = [], time.monotonic() + seconds

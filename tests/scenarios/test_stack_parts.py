@@ -17,6 +17,7 @@ from lbadmin.stack.programs import (
     broker_program,
     guard_program,
     gunicorn_extras,
+    health_program,
     web_program,
     worker_program,
 )
@@ -40,6 +41,7 @@ def test_every_program_is_restarted_and_dies_with_supervisord() -> None:
         beat_program(user="www"),
         worker_program(node="lb1", environment={}),
         guard_program(node="lb1", environment={}),
+        health_program(node="lb1", environment={}),
     ]
     parsed = render(*programs)
     for program in programs:
@@ -49,20 +51,22 @@ def test_every_program_is_restarted_and_dies_with_supervisord() -> None:
         assert section["command"].startswith("setpriv --pdeathsig TERM -- ")
 
 
-def test_only_worker_and_guard_run_as_root_where_there_is_another_account() -> None:
+def test_only_what_belongs_to_a_node_runs_as_root_where_there_is_another_account() -> None:
     parsed = render(
         broker_program(socket=STATE / "broker.sock", directory=STATE, user="www"),
         web_program(bind="127.0.0.1:8000", user="www"),
         beat_program(user="www"),
         worker_program(node="lb1", environment={}),
         guard_program(node="lb1", environment={}),
+        health_program(node="lb1", environment={}),
     )
     users = {
         name.removeprefix("program:"): parsed[name].get("user")
         for name in parsed.sections()
         if name.startswith("program:")
     }
-    assert users == {"broker": "www", "web": "www", "beat": "www", "worker-lb1": None, "guard-lb1": None}
+    of_node = {"worker-lb1": None, "guard-lb1": None, "health-lb1": None}
+    assert users == {"broker": "www", "web": "www", "beat": "www", **of_node}
 
 
 def test_the_broker_has_no_tcp_port() -> None:

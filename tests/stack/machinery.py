@@ -181,6 +181,10 @@ class Stack:
         self.guards[node] = found
         return found
 
+    def health(self, node: str, *, inside: Namespace, **env: str) -> Process:
+        """The health daemon of a node, beside its worker."""
+        return self._start("health", self._environment(node) | env, name=f"{node}.health", inside=inside)
+
     def guard_directory(self, node: str) -> Path:
         return self.directory / f"{node}.guarded"
 

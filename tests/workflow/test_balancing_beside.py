@@ -111,6 +111,7 @@ def test_what_a_guard_puts_back_is_as_declared_and_the_node_moves_on_from_where_
 
 
 def test_drift_is_left_to_people_and_not_mended_by_a_move(worker: Balancer) -> None:
+    Cluster.objects.update(on_drift="ask")
     chains = kernel(worker).snapshot.table("nat").chains
     chains["LB-S-web"] = chains["LB-S-web"][1:]
     kernel(worker).loads = {"web": UNEVEN}

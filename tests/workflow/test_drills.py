@@ -202,7 +202,7 @@ def test_a_kernel_that_refuses_the_marker_fails_the_drill(ready: Site) -> None:
 
     before, job = ready.own_rules("lb1"), start(ready)
     refusing = Refusing()
-    refusing.snapshot = ready.kernels["lb1"].snapshot
+    refusing.snapshot, refusing.forwarding = ready.kernels["lb1"].snapshot, True
 
     ready.run(job, kernel=refusing)
 

@@ -26,11 +26,22 @@ EVERY_KEY = service_data(
     persistence={"mode": "source", "timeout": 60, "prefix": 24},
     source_nat={"mode": "snat", "address": "198.51.100.1", "address_end": "198.51.100.4"},
     access={"drop_invalid": False},
+    health={
+        **{"kind": "https", "interval": 9, "timeout": 3, "rise": 4, "fall": 5, "port": 8443},
+        **{"address": "10.0.0.9", "method": "OPTIONS", "host": "www.example.net:8443", "path": "/health"},
+        **{"expect_status": "200-299,301", "expect_body": "fine", "certificate_warning_days": 30},
+        "verify_certificate": True,
+    },
     backends=[backend_data(), backend_data("10.0.0.4", port=1443, weight=3, priority=7, state="draining")],
 )
 OTHERS: dict[str, dict[str, Any]] = {
     "hairpin": {"port": 1, "source_nat": {"mode": "none", "hairpin": True}},
     "sctp": {"port": 2, "protocol": "sctp", "scheduler": "least-connections", "slow_start": 30},
+    "dns": {
+        **{"port": 5, "protocol": "udp"},
+        "health": {"kind": "udp", "interval": 1, "timeout": 1, "send": "\\x00a\\r\\n", "expect": "\\\\"},
+    },
+    "watched": {"port": 6, "health": {"kind": "passive", "rise": 7}},
     "hash": {"port": 3, "scheduler": "source-hash", "address": None},
     "six": {
         "port": 4,

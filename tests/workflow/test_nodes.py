@@ -14,7 +14,7 @@ from balancer.domain.types import Protocol
 from balancer.kernel.base import Difference, KernelError, NodeFacts, Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.kernel.guard_fake import FakeGuard
-from balancer.models import AuditEvent, Job, Node
+from balancer.models import AuditEvent, Cluster, Job, Node
 from balancer.workflow.clusters import create_node
 from balancer.workflow.confirming import Checks, no_checks
 from balancer.workflow.editing import open_change
@@ -146,21 +146,8 @@ def test_a_rebooted_node_carries_its_rules_again_when_its_worker_starts(site: Si
     assert converged(site) == ["succeeded"]
 
 
-def test_later_drift_is_reported_and_left_as_it_is(site: Site, worker: Worker) -> None:
-    site.deploy(service_data("web"))
-    worker.tick()
-    damage(site)
-    damaged = site.own_rules("lb1")
-
-    worker.tick(after=20)
-
-    assert site.own_rules("lb1") == damaged
-    assert (worker.node.in_sync, converged(site)) == (False, [])
-    assert "LB-S-web" in worker.node.sync_detail
-    assert AuditEvent.objects.filter(action="node.drifted").count() == 1
-
-
 def test_drift_is_reported_once_and_so_is_its_end(site: Site, worker: Worker) -> None:
+    Cluster.objects.update(on_drift="ask")
     site.deploy(service_data("web"))
     worker.tick()
     good = dict(site.kernels["lb1"].snapshot.table("nat").chains)
@@ -212,7 +199,7 @@ def test_the_kernel_is_not_read_at_every_tick(site: Site, worker: Worker) -> Non
             return super().facts()
 
     kernel = Counting()
-    kernel.snapshot = site.kernels["lb1"].snapshot
+    kernel.snapshot, kernel.forwarding = site.kernels["lb1"].snapshot, True
     site.kernels["lb1"] = kernel
     for _ in range(24):
         worker.tick(after=5)
@@ -305,6 +292,7 @@ class Looked:
                 return super().observe()
 
         kernel = Looking()
+        kernel.forwarding = True
         kernel.snapshot = self.worker.site.kernels["lb1"].snapshot
         self.worker.site.kernels["lb1"] = kernel
         return self

@@ -159,6 +159,7 @@ def test_a_lost_message_costs_one_tick(web: Site) -> None:
 def test_drift_is_judged_with_the_overrides_in_force(web: Site) -> None:
     operate(web)
     run_jobs(web)
+    Cluster.objects.update(on_drift="ask")
     worker = Worker(web)
     worker.tick(after=30)
     assert worker.node.in_sync is True

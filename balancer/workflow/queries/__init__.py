@@ -34,6 +34,7 @@ from balancer.workflow.queries.drafts import (
     preview_service,
     service_form,
 )
+from balancer.workflow.queries.drift import DriftView, drift_history, list_drift, view_drift
 from balancer.workflow.queries.drills import (
     DrillState,
     DrillView,
@@ -43,6 +44,12 @@ from balancer.workflow.queries.drills import (
 )
 from balancer.workflow.queries.evidence import EvidenceView, evidence_about
 from balancer.workflow.queries.guard import RestoredView, list_restored, view_restored
+from balancer.workflow.queries.leaving import (
+    Leaving,
+    LeavingOnNode,
+    leaving_of_node,
+    leaving_of_service,
+)
 from balancer.workflow.queries.origin import ApprovalDeed, Origin, find_origin, owners_in, service_names
 from balancer.workflow.queries.overrides import (
     BackendNow,
@@ -80,11 +87,14 @@ __all__ = [
     "Dashboard",
     "DeploymentView",
     "DraftView",
+    "DriftView",
     "DrillState",
     "DrillView",
     "EvidenceView",
     "JobView",
     "LateReviewRow",
+    "Leaving",
+    "LeavingOnNode",
     "Move",
     "NodeShare",
     "NodeView",
@@ -112,11 +122,15 @@ __all__ = [
     "diff_override",
     "diff_revisions",
     "differing_services",
+    "drift_history",
     "evidence_about",
     "find_origin",
     "is_in_drill",
     "judge_way_back",
+    "leaving_of_node",
+    "leaving_of_service",
     "list_bad_drills",
+    "list_drift",
     "list_late_reviews",
     "list_restored",
     "list_services",
@@ -135,6 +149,7 @@ __all__ = [
     "view_clients",
     "view_dashboard",
     "view_deployment",
+    "view_drift",
     "view_drill",
     "view_freezes",
     "view_node",

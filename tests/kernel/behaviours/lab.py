@@ -65,6 +65,13 @@ class Lab(Machines):
         with self.inside_node():
             return self._kernel.sync(ruleset=self.ruleset, document=found)
 
+    def count_open(self, *names: str) -> dict[str, dict[str, int]]:
+        """Service -> endpoint -> connections that are not over."""
+        assert self._carried is not None
+        services = [s for s in document(*self._carried).services if s.name in names]
+        with self.inside_node():
+            return {name: dict(found) for name, found in self._kernel.count_open(services=services).items()}
+
     def forget_connections(self) -> None:
         with self.inside_node():
             run("conntrack", "-F")
@@ -162,14 +169,24 @@ class Lab(Machines):
         opened.connect((address, port))
         return opened
 
+    def ask(self, address: str, port: int, *, source: Address) -> socket.socket:
+        """A UDP socket of the client's machine that speaks to one address and port."""
+        with self.client.entered():
+            opened = self._socket(socket.SOCK_DGRAM)
+        opened.bind((str(source), 0))
+        opened.connect((address, port))
+        return opened
+
     def connect_from_node(self, address: str, port: int) -> socket.socket:
         with self.node.entered():
             opened = self._socket(socket.SOCK_STREAM)
         opened.connect((address, port))
         return opened
 
-    def listen_on_node(self, address: str, port: int) -> socket.socket:
-        return self._bound(self.node, address, port, socket.SOCK_STREAM)
+    def listen_on_node(
+        self, address: str, port: int, *, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> socket.socket:
+        return self._bound(self.node, address, port, kind)
 
     def _bound(self, namespace: Namespace, address: str, port: int, kind: socket.SocketKind) -> socket.socket:
         with namespace.entered():

@@ -1,0 +1,99 @@
+"""What connection tracking tells of a backend that does not answer: the ground of passive health."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+
+from balancer.domain.health import Standing
+from balancer.domain.types import Document
+from balancer.kernel.base import DriverName, Flavour
+from balancer.kernel.looks import look_at
+from balancer.kernel.node import NodeKernel
+from balancer.probes.health.engine import HealthEngine
+from balancer.ruleset.compile import compile_document
+from tests.kernel.machine import Wires, document, run, service
+
+NOBODY = "02:00:00:00:00:01"
+ANSWERS, SILENT, REFUSES = "10.0.0.3", "10.0.0.4", "10.0.0.5"
+BACKENDS = [{"address": address} for address in (ANSWERS, SILENT, REFUSES)]
+
+
+@pytest.fixture
+def carried(wires: Wires, flavour: Flavour) -> Document:
+    """One backend that accepts, one that never answers, one at which nobody listens."""
+    wanted = document(service(backends=BACKENDS, health={"kind": "passive", "interval": 1, "fall": 2}))
+    with wires.balancer.entered():
+        kernel = NodeKernel(flavour=flavour, driver=DriverName.IPTABLES_RESTORE)
+        kernel.sync(ruleset=compile_document(wanted), document=wanted)
+        # Sent to nobody: without this the node itself would say that it finds no way.
+        run("ip", "neigh", "replace", SILENT, "lladdr", NOBODY, "dev", "eth1", "nud", "permanent")
+    with wires.backend.entered():
+        wires.keep(socket.create_server((ANSWERS, 80), backlog=64))
+    return wanted
+
+
+@pytest.fixture
+def clients(wires: Wires) -> Iterator[list[socket.socket]]:
+    opened: list[socket.socket] = []
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def connect(wires: Wires, clients: list[socket.socket], count: int) -> None:
+    with wires.client.entered():
+        for _ in range(count):
+            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            client.connect_ex((wires.service_address, 80))
+            clients.append(client)
+
+
+def test_a_look_tells_who_answers_and_the_counters_who_refuses(
+    wires: Wires, flavour: Flavour, carried: Document, clients: list[socket.socket]
+) -> None:
+    connect(wires, clients, 12)
+    time.sleep(0.2)
+
+    with wires.balancer.entered():
+        looks = look_at(carried.services, flavour=flavour)
+
+    def counts(address: str) -> tuple[int, int, int | None]:
+        found = looks["web", f"{address}:80"]
+        return len(found.answered), len(found.unanswered), found.started
+
+    assert (counts(ANSWERS), counts(SILENT), counts(REFUSES)) == ((4, 0, 4), (0, 4, 4), (0, 0, 4))
+
+
+def test_passive_health_takes_out_who_does_not_answer_and_who_refuses(
+    wires: Wires, flavour: Flavour, carried: Document, clients: list[socket.socket]
+) -> None:
+    found: dict[str, Standing] = {}
+
+    async def main() -> None:
+        engine = HealthEngine(clock=lambda: datetime.now(UTC), look=partial(look_at, flavour=flavour))
+        engine.set_services(carried.services)
+        try:
+            for _ in range(16):
+                connect(wires, clients, 12)
+                await asyncio.sleep(0.5)
+                found.update({one.endpoint: one for one in engine.take_changes()})
+                if [found[endpoint].up for endpoint in found].count(False) == 2:
+                    return
+        finally:
+            await engine.close()
+
+    with wires.balancer.entered():
+        asyncio.run(main())
+
+    assert {one: found[f"{one}:80"].up for one in (ANSWERS, SILENT, REFUSES)} == {
+        ANSWERS: True,
+        SILENT: False,
+        REFUSES: False,
+    }
+    assert " 0 refused" in found[f"{SILENT}:80"].reason
+    assert " 0 without answer" in found[f"{REFUSES}:80"].reason
