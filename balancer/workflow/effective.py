@@ -13,10 +13,18 @@ from django.db.models import QuerySet
 from balancer.domain.overrides import Override, digest_overrides, override_from_data, with_overrides
 from balancer.domain.own_weights import OwnWeights, digest_own_weights, own_weights, with_own_weights
 from balancer.domain.types import BackendState, Document
+from balancer.kernel.base import KernelError
 from balancer.models import Cluster, Job, Node, Revision
 from balancer.models import Override as OverrideRecord
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow.node_weights import memory_of
-from balancer.workflow.revisions import document_of
+from balancer.workflow.revisions import (
+    document_of,
+    is_outdated,
+    kept_rulesets,
+    node_rulesets,
+    why_outdated,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,19 @@ def effective_of(*, cluster: Cluster, revision: Revision, node: Node | None = No
     approved = with_overrides(document_of(revision), overrides)
     weights = {} if node is None else own_weights(approved, memory_of(node, approved))
     return Effective(approved, overrides, weights)
+
+
+def rulesets_on_nodes(revision: Revision, effective: Effective) -> tuple[Ruleset, ...]:
+    """What the kernel of a node is to hold, IPv4 first. Of an outdated revision the rules that were kept;
+    raises KernelError where another lbadmin laid something over them, for then nobody can tell."""
+    if not is_outdated(revision):
+        return tuple(node_rulesets(effective.document).values())
+    if effective.overrides or effective.weights:
+        raise KernelError(
+            f"{why_outdated(revision)} As overrides or weights of its own are laid over it, this node cannot"
+            " be compared with it."
+        )
+    return kept_rulesets(revision)
 
 
 def effective_of_job(job: Job) -> Effective:
