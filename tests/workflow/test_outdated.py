@@ -1,8 +1,5 @@
 """What is live was compiled by an earlier lbadmin: the nodes keep it until a change brings it up to date."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from balancer.domain.lifecycle import JobState
@@ -10,7 +7,6 @@ from balancer.domain.types import BackendState
 from balancer.kernel.base import Rejected
 from balancer.models import Job, Node, Revision
 from balancer.ruleset.compile import COMPILER
-from balancer.workflow import revisions
 from balancer.workflow.changes import digest_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drills import start_drill
@@ -22,18 +18,11 @@ from balancer.workflow.submissions import submit_change
 from tests.cast import Site
 from tests.documents import service_data
 from tests.ruleset.earlier import compile_earlier
+from tests.upgrade import earlier_lbadmin
 from tests.workflow.deeds import refusal_of
 from tests.workflow.test_nodes import Worker, converged, damage
 
 WEB, MAIL = service_data("web"), service_data("mail", port=25, scheduler="least-connections")
-
-
-@contextmanager
-def earlier_lbadmin() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(revisions, "COMPILER", 1)
-        patch.setattr(revisions, "compile_document", compile_earlier)
-        yield
 
 
 @pytest.fixture
