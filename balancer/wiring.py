@@ -20,6 +20,7 @@ from balancer.domain.passive import Look
 from balancer.domain.types import Document, Service
 from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.kernel.guard import FileGuard, Guard
+from balancer.kernel.meter import Meter
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
@@ -31,7 +32,7 @@ from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
 from balancer.workflow.jobs import confirm_job, run_job
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.nodes import NodeMemory, carry_own_health, reconcile_node
 from balancer.workflow.queue import NODE_TICK
 from balancer.workflow.rehearsing import Rehearse, run_rehearsal
 from lbadmin.broker import broker_client
@@ -61,6 +62,7 @@ def run_own_job(*, job_id: str) -> None:
     _memory.facts_due = None
     # After every write the kernel is compared with what it should carry.
     _memory.compare_due = None
+    _carry_own_health()
 
 
 def reconcile_own_node() -> None:
@@ -84,14 +86,25 @@ def run_own_rehearsal(*, rehearsal_id: str) -> None:
         node_name=name,
         rehearse=rehearse_of(node_name=name),
         identity=own_identity(),
+        meanwhile=_carry_own_health,
     )
+
+
+def _carry_own_health() -> None:
+    node = Node.objects.defer("observation", "clients").filter(name=own_node_name()).first()
+    if node is not None:
+        carry_own_health(node=node, bench=_own_bench(), memory=_memory)
+
+
+def _own_bench() -> Bench:
+    kernel = kernel_of(node_name=own_node_name())
+    return Bench(kernel=kernel, guard=own_guard(), confirm=check_node, clock=timezone.now)
 
 
 def confirm_own_job(*, job_id: str) -> None:
     """A person has confirmed: make it final, if the guard still waits."""
     name = own_node_name()
-    bench = Bench(kernel=kernel_of(node_name=name), guard=own_guard(), confirm=check_node, clock=timezone.now)
-    confirm_job(job_id=job_id, node_name=name, bench=bench)
+    confirm_job(job_id=job_id, node_name=name, bench=_own_bench())
 
 
 def own_guard() -> Guard:
@@ -128,6 +141,11 @@ def probe_broker() -> ConfirmProbe:
         return ConfirmProbe("broker", False, f"The broker does not answer: {error}")
     took = round((time.monotonic() - started) * 1000)
     return ConfirmProbe("broker", True, f"The broker answered after {took} ms.")
+
+
+def own_meter() -> Meter:
+    """Counts in the directory of the node's guard, which outlasts a restart."""
+    return Meter(directory=Path(settings.LBADMIN_GUARD_DIR))
 
 
 def own_health_targets() -> tuple[Service, ...]:
@@ -200,6 +218,7 @@ def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
         flavour=None if flavour == AUTO else Flavour(flavour),
         driver=None if driver == AUTO else DriverName(driver),
         this_host=settings.LBADMIN_THIS_HOST,
+        meter=None if settings.LBADMIN_GUARD == OFF else own_meter(),
     )
 
 

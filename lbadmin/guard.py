@@ -16,6 +16,7 @@ from balancer.kernel.guard import read_boot_id, read_boottime, read_network
 from balancer.kernel.guard_files import GuardError, hold_file_lock
 from balancer.kernel.guard_state import DEFAULT_DIRECTORY, GuardDirectory
 from balancer.kernel.guardian import Guardian
+from balancer.kernel.meter import Meter
 from balancer.kernel.node import NodeKernel
 
 TICK_SECONDS = 0.2
@@ -80,6 +81,7 @@ def make_kernels() -> tuple[NodeKernel, ...]:
             flavour=Flavour(flavour) if flavour else None,
             driver=one,
             this_host=_flag("LBADMIN_THIS_HOST"),
+            meter=Meter(directory=guard_directory()),
         )
         for one in drivers
     )

@@ -6,6 +6,7 @@ from django import forms
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from balancer.domain.types import (
+    AllDown,
     BackendState,
     HealthKind,
     HttpMethod,
@@ -39,6 +40,11 @@ HEALTH_KINDS: Choices = [
     (HealthKind.UDP, "UDP"),
     (HealthKind.ICMP, "ICMP echo"),
     (HealthKind.PASSIVE, "Passive"),
+]
+ALL_DOWN: Choices = [
+    (AllDown.KEEP, "Use all of them"),
+    (AllDown.REFUSE, "Refuse new connections"),
+    (AllDown.SERVICE, "Another service"),
 ]
 HTTP_METHODS: Choices = [(method, str(method)) for method in HttpMethod]
 BACKEND_STATES: Choices = [(state, str(state).capitalize()) for state in BackendState]
@@ -102,6 +108,19 @@ HEALTH_HELP = {
     HealthKind.PASSIVE: (
         "Passive: nothing is sent. A backend that lets clients' connections time out or resets them, and"
         " completes none, is taken out, and tried again after a time that grows with each failure."
+    ),
+}
+
+
+ALL_DOWN_HELP = {
+    AllDown.KEEP: (
+        "Use all of them: every enabled backend gets connections as if there were no checks, for if all fail"
+        " at once, the checks are the likelier cause."
+    ),
+    AllDown.REFUSE: "Refuse new connections: clients are told at once, and can go elsewhere.",
+    AllDown.SERVICE: (
+        "Another service: its backends get the connections, each with what that service says of scheduler,"
+        " persistence and source address."
     ),
 }
 

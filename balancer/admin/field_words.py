@@ -38,6 +38,8 @@ _LABELS = {
     "health.send": "Send",
     "health.expect": "Expected answer",
     "all_down": "When all are down",
+    "all_down_service": "Service that stands in",
+    "healthy_min": "Least healthy share",
 }
 
 _SECONDS = {"slow_start", "persistence.timeout", "health.interval", "health.timeout"}
@@ -88,6 +90,8 @@ def with_unit(path: str, text: str) -> str:
     """A number with what it counts."""
     if path in _SECONDS and text.isdigit():
         return f"{text} second{'' if text == '1' else 's'}"
+    if path == "healthy_min" and text.isdigit():
+        return f"{text} %"
     return f"/{text}" if path == "persistence.prefix" and text.isdigit() else text
 
 

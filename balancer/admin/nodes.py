@@ -12,6 +12,7 @@ from unfold.decorators import display
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
 from balancer.admin.drift import DriftPages, drift_of_node
+from balancer.admin.health import health_of_node
 from balancer.admin.input_pages import services_dropped
 from balancer.admin.leaving import NodeLeavingPages, node_leaving
 from balancer.admin.machine_forms import MachinePages
@@ -116,6 +117,7 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
             **node_leaving(row),
             **in_force(request, row.cluster),
             **weights_of_node(row),
+            **health_of_node(row),
         )
 
     @display(description="Node", ordering="name")

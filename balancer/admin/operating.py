@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 from balancer.admin import chips
 from balancer.admin.clearing import clients_context
 from balancer.admin.drift import drift_of_cluster
+from balancer.admin.health import health_of_service
 from balancer.admin.leaving import service_leaving
 from balancer.admin.outdated import outdated_in
 from balancer.admin.shares import describe_share
@@ -74,9 +75,14 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
     if row is None:
         return {}
     found = queries.view_operation(cluster=row.cluster, name=row.name)
+    health = health_of_service(row)
+    lines = health.get("health_of", {})
     return {
         "operated": row,
-        "backends": [_show_backend(backend) for backend in found.backends],
+        "backends": [
+            _show_backend(backend) | {"health": lines.get(backend.now.endpoint, ())}
+            for backend in found.backends
+        ],
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
         **drift_of_cluster(request, row.cluster),
@@ -84,6 +90,7 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
         **clients_context(request, row),
         **service_leaving(row),
         **weights_of_service(row),
+        **health,
     }
 
 

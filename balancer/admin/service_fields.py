@@ -11,6 +11,8 @@ from unfold.widgets import (
 )
 
 from balancer.admin.choices import (
+    ALL_DOWN,
+    ALL_DOWN_HELP,
     BACKEND_STATES,
     HEALTH_HELP,
     HEALTH_KINDS,
@@ -188,6 +190,21 @@ class ServiceForm(forms.Form):
         label="Expected answer",
         help_text="What it must hold, written in the same way. Empty: silence is good.",
         attrs={"autocomplete": "off"},
+    )
+    all_down = chooser(
+        "all_down", choices=ALL_DOWN, helps=ALL_DOWN_HELP, label="When all are down", required=False
+    )
+    all_down_service = Line(
+        label="Service that stands in",
+        help_text="The name of another enabled service of this protocol and address family.",
+        attrs={"autocomplete": "off"},
+    )
+    healthy_min = Line(
+        label="Least healthy share",
+        help_text="Per cent of the enabled backends, 0 to 100. With fewer of them the same holds as when all"
+        " are down, until the share is 10 points above, or all are up. 0: only when all are down.",
+        attrs=NUMBER,
+        initial="0",
     )
     drop_invalid = check(
         "Drop invalid packets", "Packets of no known connection go no further.", initial=True

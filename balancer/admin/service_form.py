@@ -98,6 +98,9 @@ class ServiceEditor:
             "from_node": values["from_node"],
             "scheduler": values["scheduler"],
             "slow_start": whole_number(values["slow_start"]),
+            "all_down": values["all_down"],
+            "all_down_service": values["all_down_service"],
+            "healthy_min": whole_number(values["healthy_min"]),
         }
         return _without_blanks(data) | {
             "persistence": _persistence_data(values),
@@ -188,6 +191,7 @@ def _initial_fields(data: dict[str, Any] | None) -> dict[str, Any]:
     plain = {name: data[name] for name in ServiceForm.base_fields if name in data}
     persistence, nat = data["persistence"], data["source_nat"]
     return plain | {
+        "all_down_service": data.get("all_down_service") or "",
         "seen": json.dumps(data["seen"]) if data.get("seen") else "",
         "interface": interfaces_text(data),
         "address": addresses_text(data),

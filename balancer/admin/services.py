@@ -13,6 +13,7 @@ from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
 from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
+from balancer.admin.health import summary_chip
 from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
 from balancer.admin.input_pages import InputPages
@@ -22,10 +23,12 @@ from balancer.admin.places import describe_place
 from balancer.admin.service_pages import ServicePages
 from balancer.admin.shares import Share, shares_of
 from balancer.admin.site import ConsoleAdmin, page_address, register
+from balancer.admin.traffic_pages import TrafficPages
 from balancer.domain.lifecycle import CHANGE_OPEN, ChangeState
 from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import HealthKind, PersistenceMode, SourceNatMode
 from balancer.models import Cluster, Draft, Override, Service
+from balancer.workflow import queries
 from balancer.workflow.effective import value_of as override_value
 from balancer.workflow.live import value_of_row
 from balancer.workflow.permissions import DRAFT, may
@@ -50,6 +53,9 @@ class ServiceList(ChangeList):
         for row in self.result_list:
             row.open_drafts = touched.get((row.cluster_id, row.name), [])
         self._add_overrides()
+        health = queries.summarise_health(self.result_list)
+        for row in self.result_list:
+            row.health_now = health.get(row.pk)
 
     def _add_overrides(self) -> None:
         found = Override.objects.filter(
@@ -68,10 +74,11 @@ class ServiceList(ChangeList):
 class ServiceAdmin(
     ServicePages,
     OperatePages,
-    ServiceLeavingPages,
+    TrafficPages,
     ClearingPages,
     BulkPages,
     ImportPages,
+    ServiceLeavingPages,
     InputPages,
     EditingPages,
     ConsoleAdmin,
@@ -162,10 +169,11 @@ class ServiceAdmin(
         return render_shares(shares_of(service_with_overrides(value, overrides)))
 
     @display(description="State", ordering="enabled")
-    def show_state(self, row: Service) -> SafeString:
+    def show_state(self, row: Any) -> SafeString:
         if row.enabled and not any(backend.state == "enabled" for backend in row.backends.all()):
             return chips.chip("Refuses all", "warn", "warning")
-        return chips.enabled_chip(row.enabled)
+        health = summary_chip(row.health_now) if row.health_now else ""
+        return format_html('<div class="lb-chips">{}{}</div>', chips.enabled_chip(row.enabled), health)
 
 
 def place_of(row: Service) -> str:

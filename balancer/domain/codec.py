@@ -4,7 +4,7 @@ writing the one canonical text of a document."""
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from balancer.domain.types import (
     Service,
     SourceNat,
     SourceNatMode,
+    keys_of,
 )
 from balancer.domain.validation import validate_parsed
 
@@ -111,6 +112,8 @@ _SERVICE: dict[str, Scalar] = {
     "scheduler": scalars.choice(Scheduler),
     "slow_start": scalars.whole_number(0, 3600),
     "all_down": scalars.choice(AllDown),
+    "all_down_service": optional(scalars.service_name),
+    "healthy_min": scalars.whole_number(0, 100),
 }
 LATER: Mapping[str, object] = {
     "critical": False,
@@ -119,6 +122,8 @@ LATER: Mapping[str, object] = {
     "additional_interfaces": [],
     "from_node": False,
     "slow_start": 0,
+    "all_down_service": None,
+    "healthy_min": 0,
     "persistence.prefix": None,
     "source_nat.address_end": None,
     "source_nat.hairpin": False,
@@ -175,7 +180,7 @@ def parse_service(value: object, *, path: str = "") -> tuple[Service | None, tup
     """One service, with its own problems; what concerns its neighbours is asked of `validate_document`."""
     service, problems = _read_service(value, path=path)
     if service is not None:
-        problems += validate_parsed({path: service})
+        problems += validate_parsed({path: service}, alone=True)
     return (None if service is None or errors(problems) else _canonical(service)), problems
 
 
@@ -314,7 +319,7 @@ def _unknown_keys(value: dict[str, object], *, known: tuple[str, ...], path: str
 
 def _to_data(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, PortRange):
-        return {f.name: _to_data(getattr(value, f.name)) for f in fields(value)}
+        return {f: _to_data(getattr(value, f)) for f in keys_of(type(value))}
     if isinstance(value, tuple):
         return [_to_data(item) for item in value]
     if (

@@ -6,12 +6,12 @@ decides. Backends are told apart by their endpoint, so that the order of rows me
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any
 
-from balancer.domain.types import Access, Health, Persistence, Service, SourceNat, format_endpoint
+from balancer.domain.types import Access, Health, Persistence, Service, SourceNat, format_endpoint, keys_of
 
 Data = dict[str, Any]
 _MISSING = object()
@@ -121,4 +121,4 @@ def _shown(value: Any) -> Any:
 
 def _in_order(merged: Data, kind: type) -> Data:
     """Keys in the order in which services spell them, so that equal content has equal JSON text too."""
-    return {field.name: merged[field.name] for field in fields(kind) if field.name in merged}
+    return {key: merged[key] for key in keys_of(kind) if key in merged}

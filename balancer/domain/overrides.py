@@ -205,7 +205,7 @@ def _is_valid(service: Service) -> bool:
 
 
 def _problems(service: Service) -> list[str]:
-    return [problem.message for problem in errors(validate_parsed({"": service}))]
+    return [problem.message for problem in errors(validate_parsed({"": service}, alone=True))]
 
 
 def _by_service(overrides: Iterable[Override]) -> dict[str, list[Override]]:

@@ -14,9 +14,9 @@ from balancer.domain.limits import (
     scheduled,
 )
 from balancer.domain.problem import Problem, Severity
+from balancer.domain.stand_ins import check_all_down
 from balancer.domain.types import (
     Access,
-    AllDown,
     Family,
     Persistence,
     PersistenceMode,
@@ -209,11 +209,9 @@ def _check_later(service: Service) -> Iterator[Problem]:
     """Keys whose behaviour comes in a later version are refused, never ignored."""
     later = {
         "access": service.access not in {Access(), Access(drop_invalid=False)},
-        "all_down": service.all_down is not AllDown.KEEP,
     }
     what = {
         "access": "Access lists and limits",
-        "all_down": f"all_down {service.all_down}",
     }
     for path, wanted in later.items():
         if wanted:
@@ -238,6 +236,7 @@ _CHECKS = (
     _check_source_nat,
     _check_persistence,
     check_health,
+    check_all_down,
     _check_families,
     _check_backends,
     _check_scheduler,

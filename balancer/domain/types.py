@@ -4,14 +4,18 @@ Every dataclass here is frozen and hashable; collections are tuples. A value of 
 well-formed (types and ranges hold); whether it makes sense as a whole is asked of `validation`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
+from typing import Any
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 SCHEMA = 1
+OPERATIONAL = MappingProxyType({"operational": True})
+"""Of a field that is laid over a document on its way to a kernel, and is no key of it."""
 
 
 class Family(StrEnum):
@@ -90,6 +94,7 @@ class HttpMethod(StrEnum):
 class AllDown(StrEnum):
     KEEP = "keep"
     REFUSE = "refuse"
+    SERVICE = "service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +162,8 @@ class Backend:
     weight: int = 1
     state: BackendState = BackendState.ENABLED
     priority: int = 0
+    up: bool = field(default=True, metadata=OPERATIONAL)
+    """Whether health checks let it take new connections."""
 
     @property
     def endpoint(self) -> str:
@@ -193,6 +200,10 @@ class Service:
     access: Access = field(default_factory=Access)
     health: Health = field(default_factory=Health)
     all_down: AllDown = AllDown.KEEP
+    """What holds when health checks leave no backend, or fewer than `healthy_min` percent of them."""
+    all_down_service: str | None = None
+    """The service that takes the connections then."""
+    healthy_min: int = 0
     backends: tuple[Backend, ...] = ()
     """Sorted by address, then port."""
 
@@ -237,7 +248,13 @@ class Service:
     @property
     def usable_backends(self) -> tuple[Backend, ...]:
         """The backends that take new connections."""
-        return tuple(b for b in self.backends if b.state is BackendState.ENABLED)
+        return tuple(b for b in self.backends if b.up and b.state is BackendState.ENABLED)
+
+    @property
+    def stand_in(self) -> str | None:
+        """The service that takes its new connections now: its own backends are all down."""
+        enabled = any(backend.state is BackendState.ENABLED for backend in self.backends)
+        return self.all_down_service if enabled and not self.usable_backends else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,3 +266,8 @@ class Document:
 
 def format_endpoint(*, address: Address, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def keys_of(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of one of these classes that are keys of the document."""
+    return tuple(f.name for f in fields(kind) if not f.metadata.get("operational"))

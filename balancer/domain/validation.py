@@ -10,6 +10,7 @@ from itertools import product
 from balancer.domain.limits import MAX_POOLS
 from balancer.domain.problem import Problem
 from balancer.domain.service_laws import check_service
+from balancer.domain.stand_ins import check_stand_ins
 from balancer.domain.types import (
     Document,
     Family,
@@ -23,8 +24,9 @@ def validate_document(document: Document) -> tuple[Problem, ...]:
     return validate_parsed({f"services[{i}]": service for i, service in enumerate(document.services)})
 
 
-def validate_parsed(services: Mapping[str, Service]) -> tuple[Problem, ...]:
-    """The same for services that are known by their path in some input."""
+def validate_parsed(services: Mapping[str, Service], *, alone: bool = False) -> tuple[Problem, ...]:
+    """The same for services that are known by their path in some input; `alone`: without all of their
+    neighbours, so that one that is named and not there may be among these."""
     found: list[Problem] = []
     for path, service in services.items():
         prefix = f"{path}." if path else ""
@@ -36,6 +38,8 @@ def validate_parsed(services: Mapping[str, Service]) -> tuple[Problem, ...]:
     found.extend(_check_overlaps(services))
     found.extend(_check_overlaps_from_node(services))
     found.extend(_check_pools(services))
+    if not alone:
+        found.extend(check_stand_ins(services))
     return tuple(found)
 
 

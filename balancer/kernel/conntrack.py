@@ -24,6 +24,7 @@ from balancer.domain.types import (
     Service,
 )
 from balancer.kernel.base import KernelError
+from balancer.kernel.client_side import find_client_interfaces
 from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
 from balancer.kernel.nudge import nudge_ends
 from balancer.kernel.tools import read_lines
@@ -76,10 +77,10 @@ def reconcile_connections(
     *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> Reconciled:
     """Deletes what `find_stale` names. Never raises: the rules are in, and a failure here is a warning."""
-    is_stale = staleness(document, family=family, local_addresses=local_addresses)
+    judge = Judge(document, family=family, local_addresses=local_addresses)
     try:
         removed = sum(
-            _remove(find_entries(is_stale, protocol=protocol, family=family), protocol=protocol)
+            _remove(_stale_entries(judge, protocol=protocol, family=family), protocol=protocol)
             for protocol in _protocols(document)
         )
     except KernelError as error:
@@ -99,32 +100,81 @@ def _remove(entries: Iterator[Entry], *, protocol: Protocol) -> int:
     return removed
 
 
+def _stale_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Iterator[Entry]:
+    disputed: set[Flows] = set()
+
+    def is_wanted(flow: Flows) -> bool:
+        if judge.is_disputed(flow):
+            disputed.add(flow)
+        return flow in disputed or judge.is_stale(flow)
+
+    asked: list[tuple[Flows, Entry]] = []
+    for flow, entry in find_entries(is_wanted, protocol=protocol, family=family):
+        if disputed and flow in disputed:
+            asked.append((flow, entry))
+        else:
+            yield entry
+    interfaces = find_client_interfaces((e.original.source, e.original.destination) for _, e in asked)
+    for flow, entry in asked:
+        interface = interfaces.get((entry.original.source, entry.original.destination))
+        if interface is not None and judge.is_stale(flow, interface=interface):
+            yield entry
+
+
 def find_stale(
     flows: Iterable[Flows], *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> tuple[Flows, ...]:
-    """The flows that the document's rules would not let be as they are."""
-    is_stale = staleness(document, family=family, local_addresses=local_addresses)
-    return tuple(sorted({flow for flow in flows if is_stale(flow)}, key=str))
+    """The flows that the document's rules would not let be as they are, whoever the client is."""
+    judge = Judge(document, family=family, local_addresses=local_addresses)
+    return tuple(sorted({flow for flow in flows if judge.is_stale(flow)}, key=str))
 
 
-def staleness(
-    document: Document, *, family: Family, local_addresses: frozenset[Address]
-) -> Callable[[Flows], bool]:
-    """Tells of one flow at a time what `find_stale` tells of many."""
-    services = PortIndex(s for s in document.services if s.enabled and s.family is family)
+class Judge:
+    """Tells of flows whether a document's rules would let them be as they are."""
 
-    def is_stale(flow: Flows) -> bool:
-        candidates = services.at(flow.protocol, flow.port)
-        covering = [s for s in candidates if _covers(s, flow, local_addresses=local_addresses)]
+    def __init__(self, document: Document, *, family: Family, local_addresses: frozenset[Address]) -> None:
+        self._named = {s.name: s for s in document.services if s.enabled and s.family is family}
+        self._services = PortIndex(self._named.values())
+        self._local = local_addresses
+
+    def is_stale(self, flow: Flows, *, interface: str | None = None) -> bool:
+        """With an interface, of the clients there. Without, what any service could own is left alone."""
+        covering = self._covering(flow)
+        if interface is not None:
+            covering = [s for s in covering if interface in s.interfaces]
+            if not covering:
+                return False
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
-        # The interface is not in a conntrack entry: what any service could own is left alone.
-        states = {b.state for s in covering for b in s.backends if _answers(s, b, flow)}
         if flow.protocol is Protocol.UDP:
-            return not states & {BackendState.ENABLED, BackendState.DRAINING}
-        return states == {BackendState.DISABLED}
+            now = (b for s in covering for b in self._answering(s, flow, follow=lambda s: s.stand_in))
+            return not any(b.up and b.state is not BackendState.DISABLED for b in now)
+        ever = {
+            b.state for s in covering for b in self._answering(s, flow, follow=lambda s: s.all_down_service)
+        }
+        return ever == {BackendState.DISABLED}
 
-    return is_stale
+    def is_disputed(self, flow: Flows) -> bool:
+        """Whether it depends on the client's interface, which is not in a conntrack entry."""
+        covering = self._covering(flow)
+        if len({service.interfaces for service in covering}) < 2 or self.is_stale(flow):
+            return False
+        return any(self.is_stale(flow, interface=name) for s in covering for name in s.interfaces)
+
+    def _answering(
+        self, service: Service, flow: Flows, *, follow: Callable[[Service], str | None]
+    ) -> Iterator[Backend]:
+        """The backends that answer it: the service's own, and those of services that stand in for it."""
+        at: Service | None = service
+        seen: set[str] = set()
+        while at is not None and at.name not in seen:
+            seen.add(at.name)
+            yield from (backend for backend in at.backends if _answers(at, backend, flow))
+            at = self._named.get(follow(at) or "")
+
+    def _covering(self, flow: Flows) -> list[Service]:
+        candidates = self._services.at(flow.protocol, flow.port)
+        return [s for s in candidates if _covers(s, flow, local_addresses=self._local)]
 
 
 class PortIndex:
@@ -167,7 +217,7 @@ def count_entries(*, protocol: Protocol, family: Family) -> dict[tuple[Flows, st
 
 def find_entries(
     is_wanted: Callable[[Flows], bool], *, protocol: Protocol, family: Family
-) -> Iterator[Entry]:
+) -> Iterator[tuple[Flows, Entry]]:
     """The single entries of some flows, while the table is read."""
     known: dict[tuple[str, ...], Flows | None] = {}
     for groups in _take_apart(protocol=protocol, family=family):
@@ -175,8 +225,9 @@ def find_entries(
         if text not in known:
             found = _parse(text, protocol=protocol)
             known[text] = found[0] if found is not None and is_wanted(found[0]) else None
-        if known[text] is not None:
-            yield _entry(groups, protocol=protocol)
+        flows = known[text]
+        if flows is not None:
+            yield flows, _entry(groups, protocol=protocol)
 
 
 def _entry(groups: tuple[str, ...], *, protocol: Protocol) -> Entry:
@@ -213,8 +264,10 @@ def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address
 
 
 def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
-    endpoint = backend.address, service.backend_port(backend, flow.port)
-    return endpoint == (flow.answered_by, flow.answered_port)
+    """A service with one port sends all that it gets to the one of its backend, also for another service."""
+    one = service.span.first == service.span.last
+    port = backend.port if one else service.backend_port(backend, flow.port)
+    return (backend.address, port) == (flow.answered_by, flow.answered_port)
 
 
 def _take_apart(*, protocol: Protocol, family: Family) -> Iterator[tuple[str, ...]]:

@@ -67,15 +67,13 @@ def delete_entries(entries: Iterable[Entry]) -> int:
     Raises Rejected when the kernel refuses.
     """
     waiting, removed = iter(entries), 0
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as kernel:
-        kernel.settimeout(_SECONDS)
-        while batch := tuple(islice(waiting, _BATCH)):
-            try:
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as kernel:
+            kernel.settimeout(_SECONDS)
+            while batch := tuple(islice(waiting, _BATCH)):
                 removed += _delete_batch(kernel, batch)
-            except OSError as error:
-                raise Rejected(
-                    f"The kernel did not delete connections: {error.strerror or error}."
-                ) from error
+    except OSError as error:
+        raise Rejected(f"The kernel did not delete connections: {error.strerror or error}.") from error
     return removed
 
 

@@ -29,19 +29,27 @@ def default_lock_directory() -> Path:
 
 
 @contextmanager
-def hold_writer_lock(*, directory: Path, wait_seconds: float) -> Iterator[int]:
+def hold_writer_lock(*, directory: Path, wait_seconds: float, writes: bool = True) -> Iterator[int]:
     """Holds the lbadmin writer lock of the current network namespace; yields its descriptor.
 
     Hand the descriptor to every child that writes (`pass_fds`): the lock is free only when the last of
-    them has gone. Raises Busy after `wait_seconds`.
+    them has gone. Raises Busy after `wait_seconds`. Who `writes` leaves a sign (`writing_of`).
     """
     descriptor = _open_lock(_writer_lock_path(directory=directory))
     try:
         _poll_for_lock(descriptor, wait_seconds=wait_seconds)
+        if writes:
+            now = time.time_ns()
+            os.utime(descriptor, ns=(now, now))
         yield descriptor
     finally:
         # Closing, not unlocking: LOCK_UN would free the lock for a child that still writes.
         os.close(descriptor)
+
+
+def writing_of(descriptor: int) -> int:
+    """Another number after each writer that held the lock: who holds it sees whether one came between."""
+    return os.fstat(descriptor).st_mtime_ns
 
 
 @contextmanager

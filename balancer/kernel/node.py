@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from balancer.domain.codec import digest_text
@@ -31,6 +32,8 @@ from balancer.kernel.capabilities import (
 from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
 from balancer.kernel.comparing import Comparer
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
+from balancer.kernel.counted import CountedDriver
+from balancer.kernel.counter_table import PlaceOf, places_in
 from balancer.kernel.flavour import (
     read_if_any,
     read_other_flavour,
@@ -41,6 +44,7 @@ from balancer.kernel.flavour import (
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
+from balancer.kernel.meter import Meter
 from balancer.kernel.network import local_addresses
 from balancer.kernel.node_facts import read_facts
 from balancer.kernel.observe import observe_machine
@@ -76,12 +80,14 @@ class NodeKernel:
         lock_directory: Path | None = None,
         sysctl_file: Path | None = None,
         find_missing: FindMissing = find_missing,
+        meter: Meter | None = None,
     ) -> None:
         """None for `flavour` and `driver` follows the machine. `this_host` allows the namespace of PID 1.
 
         `wait_seconds` bounds the wait for each lock. `sysctl_file` makes forwarding last; left out, it is
         /etc/sysctl.d/60-lbadmin.conf on the machine itself, and nothing in a namespace. `find_missing` tells
         what the kernel cannot carry; it is asked only where a document needs more than every kernel has.
+        `meter` counts new connections through all that is written, and has the kernel count packets.
         """
         self._flavour = flavour
         self._driver = driver
@@ -90,6 +96,7 @@ class NodeKernel:
         self._lock_directory = lock_directory or default_lock_directory()
         self._sysctl_file = sysctl_file
         self._find_missing = find_missing
+        self._meter = meter
         self._selected: Selection | None = None
         self._comparer: Comparer | None = None
 
@@ -108,7 +115,7 @@ class NodeKernel:
         refuse_what_is_missing(
             document, family=family, flavour=self._select().flavour, find=self._find_missing
         )
-        with self._writing(family, ruleset) as transaction:
+        with self._writing(family, ruleset, place_of=places_in(document.services)) as transaction:
             if permit is not None:
                 permit()
             wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
@@ -200,15 +207,22 @@ class NodeKernel:
         return self._selected
 
     @contextmanager
-    def _writing(self, family: Family, ruleset: Ruleset | None = None) -> Iterator[Transaction]:
+    def _writing(
+        self, family: Family, ruleset: Ruleset | None = None, *, place_of: PlaceOf | None = None
+    ) -> Iterator[Transaction]:
         ensure_own_namespace(this_host=self._this_host)
         selection = self._select()
+        counted = partial(
+            CountedDriver, meter=self._meter, flavour=selection.flavour, family=family, place_of=place_of
+        )
         with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait) as lock:
             yield Transaction(
                 flavour=selection.flavour,
                 family=family,
-                driver=selection.make_driver(family=family, wait_seconds=self._wait),
-                put_back=RestoreDriver(flavour=selection.flavour, family=family, wait_seconds=self._wait),
+                driver=counted(driver=selection.make_driver(family=family, wait_seconds=self._wait)),
+                put_back=counted(
+                    driver=RestoreDriver(flavour=selection.flavour, family=family, wait_seconds=self._wait)
+                ),
                 lock=lock,
                 go_on=go_on_elsewhere(ruleset, flavour=selection.flavour),
             )
@@ -238,10 +252,27 @@ class NodeKernel:
             if turned_on:
                 sysctl.stop_forwarding(family=family)
             raise
-        done = self._persist_forwarding(family)
+        done, counting = self._persist_forwarding(family), self._count_packets()
         name = "forwarding" if family is Family.IPV4 else "IPv6 forwarding"
         steps = (f"Turned {name} on.", *done.steps) if turned_on else done.steps
-        return plans, _Forwarding(steps=steps, warnings=done.warnings)
+        return plans, _Forwarding(
+            steps=(*steps, *counting.steps), warnings=(*done.warnings, *counting.warnings)
+        )
+
+    def _count_packets(self) -> "_Forwarding":
+        """Failing to count is no reason to take working rules out again."""
+        if self._meter is None:
+            return _Forwarding()
+        path, steps = self._sysctl_path(), []
+        try:
+            if sysctl.ensure_accounting():
+                steps.append("Turned the counting of packets and bytes on (nf_conntrack_acct).")
+            if path is not None and sysctl.persist_accounting(path=path):
+                steps.append(f"Wrote {path}, so that counting outlasts a reboot.")
+        except OSError as error:
+            text = f"Packets and bytes of connections cannot be counted: {error.filename}: {error.strerror}."
+            return _Forwarding(steps=tuple(steps), warnings=(text,))
+        return _Forwarding(steps=tuple(steps))
 
     def _persist_forwarding(self, family: Family) -> "_Forwarding":
         """Failing to write a file is no reason to take working rules out again."""
@@ -278,6 +309,7 @@ class NodeKernel:
         warnings: tuple[str, ...] = (),
     ) -> Receipt:
         selection = self._select()
+        counted = self._meter.take_warnings() if self._meter is not None else ()
         return make_receipt(
             plans=plans,
             flavour=selection.flavour,
@@ -287,13 +319,13 @@ class NodeKernel:
             duration_ms=round((time.monotonic() - started) * 1000),
             connections_removed=reconciled.removed,
             steps=steps,
-            warnings=(*warnings, *reconciled.warnings),
+            warnings=(*warnings, *reconciled.warnings, *counted),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Forwarding:
-    """What was said about turning it on and making it last."""
+    """What was said about turning it, or the counting of packets, on and making it last."""
 
     steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

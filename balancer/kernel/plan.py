@@ -59,10 +59,14 @@ class TablePlan:
     """Chains to create, or to empty, and to fill with these rules."""
     delete: tuple[str, ...] = ()
     jumps: tuple[JumpEdit, ...] = ()
+    prepend: Mapping[str, Rules] = field(default_factory=dict)
+    """Chains whose rules stay, counters and all, behind these new ones (`counted`)."""
+    cut: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Chain -> the rules with numbers from the first to the second, which go."""
 
     @property
     def is_empty(self) -> bool:
-        return not (self.write or self.delete or self.jumps)
+        return not (self.write or self.delete or self.jumps or self.prepend or self.cut)
 
     @property
     def rule_count(self) -> int:

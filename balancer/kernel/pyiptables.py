@@ -41,7 +41,8 @@ class PythonIptablesDriver:
 
     def write(self, plans: Sequence[TablePlan], *, pass_fds: tuple[int, ...] = ()) -> None:
         """See `RestoreDriver.write`."""
-        if sum(plan.rule_count for plan in plans) >= self._bulk_rules:
+        is_partial = any(plan.prepend or plan.cut for plan in plans)
+        if is_partial or sum(plan.rule_count for plan in plans) >= self._bulk_rules:
             self._bulk.write(plans, pass_fds=pass_fds)
         elif plans:
             self._write_in_child(plans, pass_fds=pass_fds)

@@ -58,6 +58,14 @@ def render_plan(plan: TablePlan) -> str:
     for chain in leaves_first(plan.write):
         lines += [] if chain in already else [_render_chain(chain)]
         lines += [f"-A {chain} {rule}" for rule in plan.write[chain]]
+    lines += [
+        f"-I {chain} {number} {rule}"
+        for chain, rules in plan.prepend.items()
+        for number, rule in enumerate(rules, start=1)
+    ]
+    lines += [
+        f"-D {chain} {first}" for chain, (first, last) in plan.cut.items() for _ in range(first, last + 1)
+    ]
     lines += [line for jump in plan.jumps for line in _render_jump(jump)]
     lines += [f"-F {chain}" for chain in plan.delete]
     lines += [f"-X {chain}" for chain in plan.delete]

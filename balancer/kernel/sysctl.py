@@ -1,4 +1,4 @@
-"""Forwarding: a balancer forwards packets, now and after a reboot."""
+"""A balancer forwards packets, and counts them, now and after a reboot."""
 
 import os
 import tempfile
@@ -9,6 +9,7 @@ from balancer.domain.types import Family
 from balancer.kernel.base import Rejected
 
 HOST_SYSCTL_FILE = Path("/etc/sysctl.d/60-lbadmin.conf")
+ACCOUNTING = "net.netfilter.nf_conntrack_acct"
 _KEYS = {Family.IPV4: "net.ipv4.ip_forward", Family.IPV6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -47,7 +48,7 @@ def stop_forwarding(*, family: Family) -> None:
 
 
 def is_persisted(*, path: Path, family: Family) -> bool:
-    return family in _persisted(path)
+    return _KEYS[family] in _persisted(path)
 
 
 def persist_forwarding(*, path: Path, family: Family) -> bool:
@@ -55,32 +56,55 @@ def persist_forwarding(*, path: Path, family: Family) -> bool:
 
     What it said of the other family it goes on saying.
     """
+    return _persist(_KEYS[family], path=path)
+
+
+def ensure_accounting() -> bool:
+    """Lets the kernel count packets and bytes of every connection that begins from now on; returns whether
+    it had to. Raises OSError."""
+    switch = _path_of(ACCOUNTING)
+    if switch.read_text().strip() != "0":
+        return False
+    switch.write_text("1\n")
+    return True
+
+
+def persist_accounting(*, path: Path) -> bool:
+    """As `persist_forwarding`."""
+    return _persist(ACCOUNTING, path=path)
+
+
+def _switch(family: Family) -> Path:
+    return _path_of(_KEYS[family])
+
+
+def _path_of(key: str) -> Path:
+    return Path("/proc/sys") / key.replace(".", "/")
+
+
+def _persist(key: str, *, path: Path) -> bool:
     persisted = _persisted(path)
-    if family in persisted:
+    if key in persisted:
         return False
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".lbadmin-", delete=False) as file:
-        file.write(_content({*persisted, family}))
+        file.write(_content({*persisted, key}))
         os.fchmod(file.fileno(), 0o644)
     os.replace(file.name, path)
     return True
 
 
-def _switch(family: Family) -> Path:
-    return Path("/proc/sys") / _KEYS[family].replace(".", "/")
-
-
-def _persisted(path: Path) -> set[Family]:
+def _persisted(path: Path) -> set[str]:
     try:
         lines = path.read_text().splitlines()
     except OSError:
         return set()
-    return {family for family in Family if _line(family) in lines}
+    return {key for key in (*_KEYS.values(), ACCOUNTING) if _line(key) in lines}
 
 
-def _content(families: Collection[Family]) -> str:
-    lines = [_line(family) for family in Family if family in families]
+def _content(keys: Collection[str]) -> str:
+    lines = [_line(key) for key in (*_KEYS.values(), ACCOUNTING) if key in keys]
     return "\n".join(["# Written by lbadmin: a load balancer forwards packets.", *lines, ""])
 
 
-def _line(family: Family) -> str:
-    return f"{_KEYS[family]} = 1"
+def _line(key: str) -> str:
+    return f"{key} = 1"

@@ -61,15 +61,7 @@ def read_lines(arguments: Sequence[str], *, timeout_seconds: float = READ_TIMEOU
     Raises Rejected when the tool is not there or, behind its last line, when it failed; OutcomeUnknown when
     it had to be killed at the time limit.
     """
-    tool = subprocess.Popen(
-        [_path_of(arguments[0]), *arguments[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="surrogateescape",
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    tool = start_tool(arguments)
     watch = threading.Timer(timeout_seconds, tool.kill)
     watch.start()
     try:
@@ -88,6 +80,19 @@ def read_lines(arguments: Sequence[str], *, timeout_seconds: float = READ_TIMEOU
         raise OutcomeUnknown(_too_slow(arguments[0], timeout_seconds))
     if tool.returncode != 0:
         raise Rejected(f"{arguments[0]} said: {errors.strip() or tool.returncode}")
+
+
+def start_tool(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """A tool that only reads, with its output in pipes. Raises Rejected when it is not there."""
+    return subprocess.Popen(
+        [_path_of(arguments[0]), *arguments[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="surrogateescape",
+        env={**os.environ, "LC_ALL": "C"},
+    )
 
 
 def _path_of(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Busy, Flavour, KernelError, OutcomeUnknown, Rejected
+from balancer.kernel.counted import CountedDriver
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.plan import (
     TablePlan,
@@ -17,8 +18,6 @@ from balancer.kernel.plan import (
     make_plan,
     want_own_part,
 )
-from balancer.kernel.restore import RestoreDriver
-from balancer.kernel.selection import Driver
 from balancer.ruleset.parse import Snapshot
 
 ATTEMPTS = 3
@@ -32,8 +31,8 @@ HOLDS_BEFORE = "The kernel holds what it held before."
 class Transaction:
     flavour: Flavour
     family: Family
-    driver: Driver
-    put_back: RestoreDriver
+    driver: CountedDriver
+    put_back: CountedDriver
     """Writes any text that iptables-save prints, so also what others left in our chains."""
     lock: int
     """Descriptor of the writer lock, inherited by every process that writes."""

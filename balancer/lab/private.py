@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 _CLONE_NEWNS, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 2, 4, 4096, 16384, 1 << 18
 """sched.h, sys/mount.h."""
 _libc = ctypes.CDLL(None, use_errno=True)
-_MEANWHILE_SECONDS = 2.0
+_MEANWHILE_SECONDS = 0.5
 
 
 def run_privately(work: Callable[[], _T], *, meanwhile: Callable[[], None] | None = None) -> _T:
@@ -23,7 +23,7 @@ def run_privately(work: Callable[[], _T], *, meanwhile: Callable[[], None] | Non
     of records and an xtables lock of its own, and so does all that it starts. LabError if that is refused.
 
     The thread ends with the work, so that none is left standing in a namespace that is not the process's.
-    `meanwhile` is called every two seconds in the caller's own thread.
+    `meanwhile` is called every half second in the caller's own thread.
     """
 
     def run() -> _T:

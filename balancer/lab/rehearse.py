@@ -55,7 +55,7 @@ def rehearse(
     see with `promised` (left out: by weight). None for `touched` means every service.
 
     Needs root. Raises LabError when it cannot be rehearsed here; nothing of it is seen or left outside.
-    `meanwhile` is called every two seconds, in the caller's thread; where it raises GaveWay, so does this,
+    `meanwhile` is called every half second, in the caller's thread; where it raises GaveWay, so does this,
     after the connections that are under way.
     """
     _refuse_impossible()

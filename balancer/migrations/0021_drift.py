@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('balancer', '0018_node_weights'),
+        ('balancer', '0020_counters'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

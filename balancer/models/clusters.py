@@ -209,6 +209,8 @@ class Node(models.Model):
     """`digest_overrides` of those that were laid over it then; empty where there were none."""
     carried_weights = models.CharField(max_length=64, blank=True, editable=False)
     """`digest_own_weights` of those that the node had moved itself then; empty where all were as declared."""
+    carried_health = models.CharField(max_length=64, blank=True, editable=False)
+    """`HealthOverlay.digest` of what its health checks had laid over it then; empty where nothing was."""
     in_sync = models.BooleanField(null=True, editable=False)
     """Whether the kernel's own chains equal the carried revision with these; null where nobody has looked."""
     sync_detail = models.TextField(blank=True, editable=False)

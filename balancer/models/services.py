@@ -35,6 +35,8 @@ class Service(models.Model):
     access = models.JSONField(default=dict)
     health = models.JSONField(default=dict)
     all_down = models.CharField(max_length=16, choices=choices_of(AllDown))
+    all_down_service = models.CharField(max_length=63, null=True, blank=True)  # noqa: DJ001 - the document's null
+    healthy_min = models.PositiveSmallIntegerField(default=0)
 
     class Meta:
         ordering = ["name"]

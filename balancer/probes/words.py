@@ -3,7 +3,16 @@
 from collections.abc import Collection
 
 from balancer.domain.limits import scheduled
-from balancer.domain.types import Address, Backend, Family, Network, Protocol, Scheduler, Service
+from balancer.domain.types import (
+    Address,
+    Backend,
+    BackendState,
+    Family,
+    Network,
+    Protocol,
+    Scheduler,
+    Service,
+)
 from balancer.probes.connect import Tally
 from balancer.probes.machine import Link
 
@@ -24,7 +33,9 @@ def why_not_asked(service: Service | None) -> str:
             f"{name} was not asked: over {service.protocol.upper()}, no answer says nothing about the rules."
         )
     if not service.usable_backends:
-        return f"{name} was not asked: it has no enabled backend."
+        down = any(backend.state is BackendState.ENABLED for backend in service.backends)
+        why = "its health checks found no backend up" if down else "it has no enabled backend"
+        return f"{name} was not asked: {why}."
     return ""
 
 

@@ -55,8 +55,9 @@ def keepers(service: Service) -> tuple[Backend, ...]:
 
 
 def keeps_clients(service: Service, backend: Backend) -> bool:
-    """A disabled backend lets its clients go at once."""
-    return service.persistence.mode is not PersistenceMode.NONE and backend.state is not BackendState.DISABLED
+    """A backend that is disabled or down lets its clients go at once."""
+    persistent = service.persistence.mode is not PersistenceMode.NONE
+    return persistent and backend.up and backend.state is not BackendState.DISABLED
 
 
 @dataclass(slots=True)
@@ -78,7 +79,9 @@ class _Service:
         rules: tuple[Rule, ...] = ()
         if choice is not None or known:
             rules = (Rule(target=SetConnMark(marks.balanced(service, self.pools))), *self._hairpin(), *known)
-        if choice is None:
+        if service.stand_in is not None:
+            rules = (*rules, Rule(target=Goto(names.service_chain(service.stand_in))))
+        elif choice is None:
             # ACCEPT ends the walk in nat, so that no rule behind ours sends the connection elsewhere.
             rules = (*rules, Rule(target=SetConnMark(marks.REFUSED)), Rule(target=Accept()))
         else:

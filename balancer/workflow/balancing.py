@@ -33,7 +33,7 @@ from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.schedulers import promised_shares
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.confirming import Bench
-from balancer.workflow.effective import Effective, effective_of
+from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
 from balancer.workflow.revisions import is_outdated
 
@@ -106,9 +106,9 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
     if is_outdated(revision):
         return None
     before = effective_of(cluster=node.cluster, revision=revision, node=node)
-    services = [service for service in before.approved.services if has_own_weights(service)]
+    services = [service for service in before.healthy.services if has_own_weights(service)]
     row = NodeBalance.objects.filter(node=node).first() if services else None
-    if row is None or not _carries(node, before) or not _is_past(row.written_at, WRITE_EVERY, now):
+    if row is None or not carries(node, before) or not _is_past(row.written_at, WRITE_EVERY, now):
         return None
     known = memory_of_row(row)
     memory, why = advance_ramps(known, services, now=now)
@@ -122,16 +122,12 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
             why |= more
     if not looked and memory == known:
         return None
-    after = replace(before, weights=own_weights(before.approved, memory))
+    after = replace(before, weights=own_weights(before.healthy, memory))
     return _Plan(revision=revision, before=before, after=after, memory=memory, looked=looked, why=why)
 
 
 def _is_at_work(node: Node) -> bool:
     return Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists()
-
-
-def _carries(node: Node, effective: Effective) -> bool:
-    return (node.carried_overrides, node.carried_weights) == (effective.digest, effective.weights_digest)
 
 
 def _is_past(at: datetime | None, wait: timedelta, now: datetime) -> bool:
@@ -193,8 +189,8 @@ def _require_unarmed(guard: Guard) -> None:
 
 def _log(*, node: Node, plan: _Plan, now: datetime) -> None:
     names = {service for service, _ in plan.why}
-    before = _shares(plan.before.approved, plan.before.weights, names)
-    after = _shares(plan.after.approved, plan.after.weights, names)
+    before = _shares(plan.before.healthy, plan.before.weights, names)
+    after = _shares(plan.after.healthy, plan.after.weights, names)
     WeightMove.objects.bulk_create(
         WeightMove(
             node=node,

@@ -27,6 +27,7 @@ from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, effective_of, effective_of_job
+from balancer.workflow.health_carrying import carry_health_of_job
 from balancer.workflow.job_records import UNENDED, Outcome, as_steps, note, record
 from balancer.workflow.revisions import (
     is_outdated,
@@ -131,6 +132,7 @@ def settle(*, job: Job, token: str, outcome: Outcome, bench: Bench) -> JobState 
     Job.objects.filter(pk=job.pk, claim=job.claim).update(receipt=outcome.receipt)
     waited = 0.0
     while True:
+        carry_health_of_job(job=job, token=token, tools=bench)
         probes = make_probes(job=job, bench=bench)
         if policy is not Confirm.MANUAL and have_passed(probes):
             state = confirm(job=job, token=token, outcome=outcome, by=CHECKS, bench=bench)
@@ -155,6 +157,7 @@ def look_after_unconfirmed(*, job: Job, bench: Bench) -> JobState | None:
     why = _why_put_back(job)
     if why:
         return _put_back(job=job, token=pending.token, why=why, bench=bench)
+    carry_health_of_job(job=job, token=pending.token, tools=bench)
     if job.confirmed_by is not None:
         by = job.confirmed_by.get_username()
         return confirm(job=job, token=pending.token, outcome=Outcome(), by=by, bench=bench)
@@ -179,7 +182,7 @@ def confirm(*, job: Job, token: str, outcome: Outcome, by: str, bench: Bench) ->
 def make_probes(*, job: Job, bench: Bench) -> tuple[ConfirmProbe, ...]:
     """All checks, kept with the job: that they could be kept is the first of them."""
     touched = frozenset(job.deployment.change.drafts.values_list("service_name", flat=True))
-    document = effective_of_job(job).approved
+    document = effective_of_job(job).healthy
     probes = (_read_back(job=job, kernel=bench.kernel), *bench.confirm(document, touched))
     reached = ConfirmProbe("database", True, "The database took the record of this.")
     kept = [asdict(probe) for probe in (reached, *probes)]

@@ -116,12 +116,13 @@ def _probes(job: Job) -> list[Data]:
 
 
 def _carried(job: Job) -> dict[str, str] | None:
-    """Family -> text where the node was brought to something else than the texts of the revision: overrides
-    or its own weights were laid over it, or rules of a family that it no longer has were taken out."""
+    """Family -> text where the node was brought to something else than the texts of the revision: overrides,
+    health or its own weights were laid over it, or rules of a family that it no longer has were taken out."""
     effective = effective_of_job(job)
     texts = render_node_rulesets(effective.document)
     receipt = job.receipt or {}
-    if not effective.overrides and not effective.weights and set(receipt) <= set(job.revision.rulesets):
+    laid_over = effective.overrides or effective.health_digest or effective.weights
+    if not laid_over and set(receipt) <= set(job.revision.rulesets):
         return None
     return {family: texts[family] for family in sorted({*receipt, *job.revision.rulesets})}
 

@@ -14,7 +14,9 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.drift import end_with_job
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.endings import finalize_deployment
+from balancer.workflow.health_records import remember_health
 from balancer.workflow.messages import record_refused_job
+from balancer.workflow.node_health import forget_others
 from balancer.workflow.node_weights import remember_carried
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.revisions import live_revision
@@ -39,6 +41,8 @@ class Outcome:
     """Digest of the overrides that were laid over that."""
     weights: str = ""
     """Digest of the node's own weights in it; empty where a guard put back what is declared."""
+    health: str = ""
+    """Digest of the health in it; empty where a guard put back what is approved."""
     restored: Restored | None = None
     """The node's guard put back what was confirmed before."""
     proven: Restored | None = None
@@ -92,6 +96,7 @@ def record_on_node(*, node: Node, outcome: Outcome, revision: Revision | None, n
             carried_revision=carried,
             carried_overrides=outcome.overrides,
             carried_weights=outcome.weights,
+            carried_health=outcome.health,
             in_sync=True,
             sync_detail="",
             checked_at=now,
@@ -104,8 +109,10 @@ def _note_effective(*, job: Job, outcome: Outcome, now: datetime) -> None:
     effective = effective_of_job(job)
     outcome.overrides = effective.digest
     if job.reason != Job.Reason.DRILL:
-        outcome.weights = effective.weights_digest
-        remember_carried(node=job.node, document=effective.approved, now=now)
+        outcome.weights, outcome.health = effective.weights_digest, effective.health_digest
+        remember_carried(node=job.node, document=effective.healthy, now=now)
+        remember_health(node=job.node, effective=effective, now=now)
+        forget_others(node=job.node, document=effective.approved)
 
 
 def note(job: Job, *texts: str, clock: Clock) -> None:
@@ -128,6 +135,7 @@ def _record_restored(*, node: Node, restored: Restored, now: datetime) -> None:
         carried_revision=carried,
         carried_overrides=restored.overrides,
         carried_weights="",
+        carried_health="",
         in_sync=True if carried else None,
         sync_detail="" if carried else restored.text,
         checked_at=now,

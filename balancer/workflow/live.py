@@ -1,20 +1,17 @@
 """The live rows: the live revision's document, spread over tables for lists and searches."""
 
-from dataclasses import fields
 from typing import Any
 
 from balancer.domain.codec import parse_service, spell_out_service
 from balancer.domain.types import Backend as BackendValue
-from balancer.domain.types import Document, SourceNat
+from balancer.domain.types import Document, SourceNat, keys_of
 from balancer.domain.types import Service as ServiceValue
 from balancer.models import Backend, Cluster, Service
 
 _LISTS = ("additional_ports", "additional_addresses", "additional_interfaces")
-_PLAIN = tuple(
-    field.name for field in fields(ServiceValue) if field.name not in {"source_nat", "backends", *_LISTS}
-)
-_SOURCE_NAT = tuple(field.name for field in fields(SourceNat))
-_BACKEND = tuple(field.name for field in fields(BackendValue))
+_PLAIN = tuple(key for key in keys_of(ServiceValue) if key not in {"source_nat", "backends", *_LISTS})
+_SOURCE_NAT = keys_of(SourceNat)
+_BACKEND = keys_of(BackendValue)
 
 
 def write_live_rows(*, cluster: Cluster, before: Document, after: Document) -> None:

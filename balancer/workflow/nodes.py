@@ -29,9 +29,10 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
 from balancer.workflow.drift import link_job, note_look, rest_after, why_put_back
 from balancer.workflow.drills import drop_untimely_drill, start_due_drill
-from balancer.workflow.effective import Effective, effective_of, rulesets_on_nodes
+from balancer.workflow.effective import Effective, carries, effective_of, rulesets_on_nodes
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
+from balancer.workflow.health_carrying import carry_health
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.leaving import LeavingMemory, refresh_leaving
 from balancer.workflow.messages import record_refused_job
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 FACTS_EVERY = timedelta(seconds=60)
 MESSAGE_GRACE = timedelta(seconds=3)
 """A job that was just queued has its message still on the way; the message comes first."""
+COMPILED_KEPT = 2
 RETRY_FIRST, RETRY_MAX = timedelta(seconds=5), timedelta(minutes=5)
 
 
@@ -60,8 +62,9 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
-    compiled: tuple[tuple[int, str, str], tuple[Ruleset, ...]] | None = None
-    """The rulesets of a revision's key and of what is laid over it: compiling big ones takes seconds."""
+    compiled: dict[tuple[int, str, str, str], tuple[Ruleset, ...]] = field(default_factory=dict)
+    """The rulesets of a revision's key and of what is laid over it, the last two that were asked for:
+    compiling big ones takes seconds."""
     handed_over: tuple[int, str] | None = None
     """Revision's key and digest of overrides of what the node's guard was seen to know."""
     balancing: BalancingMemory = field(default_factory=BalancingMemory)
@@ -82,8 +85,8 @@ def reconcile_node(
     clock: Clock = timezone.now,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Record what the node's guard did, refresh what is known of the node, forget the clients that it was
-    asked to forget, then do the first of these:
+    """Record what the node's guard did, refresh what is known of the node, carry what its health checks
+    found, forget the clients that it was asked to forget, then do the first of these:
 
     leave a living worker of this node alone; look after a job that waits for its confirm; run a queued job
     whose turn has come; wait for a running deployment, or until the node takes part again; bring the kernel
@@ -105,25 +108,28 @@ def reconcile_node(
         return
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
+    carry_own_health(node=node, bench=bench, memory=memory)
     carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
     refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
+        carry_own_health(node=node, bench=bench, memory=memory)  # over what the guard has put back
         return
     drop_untimely_drill(node=node, clock=clock)
     waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
         if waiting.attempts or since <= clock() - MESSAGE_GRACE:
-            _run(job=waiting, bench=bench, identity=identity)
+            memory.compare_due = None  # after every write
+            _run(job=waiting, bench=bench, memory=memory, identity=identity)
         return
     if node.enabled and not _is_deploying(node):
         cause = _why_converge(node=node, kernel=kernel, memory=memory, clock=clock)
         if cause:
             memory.compare_due = None
-            _converge(node=node, cause=cause, bench=bench, identity=identity)
+            _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
         else:
             _hand_over(node=node, guard=guard, memory=memory)
             _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
@@ -138,17 +144,33 @@ def reconcile_node(
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
+def carry_own_health(*, node: Node, bench: Bench, memory: NodeMemory) -> None:
+    """What the node's health checks found since the last time, into its kernel."""
+    written = carry_health(
+        node=node,
+        tools=bench,
+        compiled=lambda revision, effective: _compiled(revision, effective, memory=memory),
+    )
+    if written:
+        node.refresh_from_db(fields=["carried_health", "carried_weights"])
+
+
 def _use_leisure(
     *, node: Node, bench: Bench, memory: NodeMemory, rehearse: Rehearse | None, identity: str
 ) -> None:
     """A drill that is due, else a rehearsal that waits."""
     drill = start_due_drill(node=node, clock=bench.clock) if memory.settled else None
     if drill is not None:
-        _run(job=drill, bench=bench, identity=identity)
+        _run(job=drill, bench=bench, memory=memory, identity=identity)
     elif rehearse is not None:
         before = bench.clock() - MESSAGE_GRACE
         rehearse_next(
-            node=node, rehearse=rehearse, identity=identity, queued_before=before, clock=bench.clock
+            node=node,
+            rehearse=rehearse,
+            identity=identity,
+            queued_before=before,
+            meanwhile=lambda: carry_own_health(node=node, bench=bench, memory=memory),
+            clock=bench.clock,
         )
 
 
@@ -199,6 +221,8 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Cloc
         cause = "The node carries other operational overrides than those in force."
     elif node.carried_weights != effective.weights_digest:
         cause = "The node carries other weights than those to which it had moved itself."
+    elif node.carried_health != effective.health_digest:
+        cause = "The node carries something else than its health checks had asked for."
     else:
         in_sync = _look(
             node=node, revision=live, effective=effective, kernel=kernel, memory=memory, clock=clock
@@ -224,7 +248,7 @@ def _watch(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> N
     if carried is None or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
         return
     effective = _effective(node, carried)
-    if (node.carried_overrides, node.carried_weights) == (effective.digest, effective.weights_digest):
+    if carries(node, effective):
         _look(node=node, revision=carried, effective=effective, kernel=kernel, memory=memory, clock=clock)
 
 
@@ -264,10 +288,14 @@ def _look(
 
 
 def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -> tuple[Ruleset, ...]:
-    key = revision.pk, effective.digest, effective.weights_digest
-    if memory.compiled is None or memory.compiled[0] != key:
-        memory.compiled = key, rulesets_on_nodes(revision, effective)
-    return memory.compiled[1]
+    key = revision.pk, effective.digest, effective.health_digest, effective.weights_digest
+    found = memory.compiled.pop(key, None)
+    if found is None:
+        found = rulesets_on_nodes(revision, effective)
+    memory.compiled[key] = found
+    while len(memory.compiled) > COMPILED_KEPT:
+        del memory.compiled[next(iter(memory.compiled))]
+    return found
 
 
 def _may_retry(*, node: Node, revision: Revision, now: datetime) -> bool:
@@ -311,7 +339,7 @@ def _hand_over(*, node: Node, guard: Guard, memory: NodeMemory) -> None:
         memory.handed_over = key
 
 
-def _run(*, job: Job, bench: Bench, identity: str) -> None:
+def _run(*, job: Job, bench: Bench, memory: NodeMemory, identity: str) -> None:
     run_job(
         job_id=str(job.pk),
         node_name=job.node.name,
@@ -322,9 +350,11 @@ def _run(*, job: Job, bench: Bench, identity: str) -> None:
         clock=bench.clock,
         pause=bench.pause,
     )
+    # What its guard put back is laid over again, and what was found meanwhile has waited.
+    carry_own_health(node=job.node, bench=bench, memory=memory)
 
 
-def _converge(*, node: Node, cause: str, bench: Bench, identity: str) -> None:
+def _converge(*, node: Node, cause: str, bench: Bench, memory: NodeMemory, identity: str) -> None:
     with audit.writing():
         # Deployments take this lock too, so none of them queues a job for the node in this moment.
         cluster = lock_cluster(node.cluster)
@@ -332,7 +362,7 @@ def _converge(*, node: Node, cause: str, bench: Bench, identity: str) -> None:
             return
         job = queue_job(actor=None, node=node, revision=live_revision(cluster), cause=cause, announce=False)
         link_job(node=node, job=job)
-    _run(job=job, bench=bench, identity=identity)
+    _run(job=job, bench=bench, memory=memory, identity=identity)
 
 
 def _is_deploying(node: Node) -> bool:

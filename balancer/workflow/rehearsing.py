@@ -59,7 +59,7 @@ class Rehearse(Protocol):
         touched: Collection[str],
         meanwhile: Callable[[], None] | None = None,
     ) -> Result:
-        """`meanwhile` is called every few seconds, in the caller's thread."""
+        """`meanwhile` is called every half second, in the caller's thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +78,24 @@ class _Outcome:
     error: str = ""
 
 
+def no_act() -> None:
+    """Nothing to do meanwhile."""
+
+
 def run_rehearsal(
-    *, rehearsal_id: str, node_name: str, rehearse: Rehearse, identity: str, clock: Clock = timezone.now
+    *,
+    rehearsal_id: str,
+    node_name: str,
+    rehearse: Rehearse,
+    identity: str,
+    meanwhile: Callable[[], None] = no_act,
+    clock: Clock = timezone.now,
 ) -> RehearsalState | None:
     """Carry out a queued rehearsal of this node; its state afterwards, None where it was not done now.
 
     What is unknown, another node's or over is refused and leaves an audit event. One of something that is no
-    longer proposed is cancelled. `node_name` is the worker's own, never the message's.
+    longer proposed is cancelled. `node_name` is the worker's own, never the message's. `meanwhile` is what
+    the worker does in between: a rehearsal takes a minute, and health must not wait for it.
     """
     rehearsal = _claim(rehearsal_id=rehearsal_id, node_name=node_name, identity=identity, clock=clock)
     if rehearsal is None:
@@ -96,7 +107,9 @@ def run_rehearsal(
     else:
         Rehearsal.objects.filter(pk=rehearsal.pk, claim=rehearsal.claim).update(ruleset_digest=task.digest)
         try:
-            outcome = _act(rehearsal=rehearsal, task=task, rehearse=rehearse, clock=clock)
+            outcome = _act(
+                rehearsal=rehearsal, task=task, rehearse=rehearse, meanwhile=meanwhile, clock=clock
+            )
         except GaveWay as reason:
             _requeue(rehearsal, why=str(reason), attempts=rehearsal.attempts - 1)
             return None
@@ -104,7 +117,13 @@ def run_rehearsal(
 
 
 def rehearse_next(
-    *, node: Node, rehearse: Rehearse, identity: str, queued_before: datetime, clock: Clock = timezone.now
+    *,
+    node: Node,
+    rehearse: Rehearse,
+    identity: str,
+    queued_before: datetime,
+    meanwhile: Callable[[], None] = no_act,
+    clock: Clock = timezone.now,
 ) -> None:
     """What a tick does: ask for what is missing of this node's kind, and carry out the oldest that waits.
 
@@ -118,6 +137,7 @@ def rehearse_next(
             node_name=node.name,
             rehearse=rehearse,
             identity=identity,
+            meanwhile=meanwhile,
             clock=clock,
         )
 
@@ -214,12 +234,15 @@ def _prepare(rehearsal: Rehearsal) -> _Task:
     )
 
 
-def _act(*, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, clock: Clock) -> _Outcome:
+def _act(
+    *, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, meanwhile: Callable[[], None], clock: Clock
+) -> _Outcome:
     def stay_seen() -> None:
         try:
             Node.objects.filter(pk=rehearsal.node_id).update(last_seen=clock())
             if _has_to_wait(rehearsal.node):
                 raise GaveWay("The node has a job to do, which goes first.")
+            meanwhile()
         except Error as error:
             # A database that is away for a moment says nothing about the ruleset.
             logger.warning("Nobody was told that %s is there: %s", rehearsal.node, error)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Permit, Receipt
@@ -10,7 +11,7 @@ from balancer.kernel.guard_files import GuardError
 from balancer.models import Job
 from balancer.workflow.confirming import Bench, put_back
 from balancer.workflow.drift import puts_jumps_first
-from balancer.workflow.effective import effective_of
+from balancer.workflow.effective import effective_now
 from balancer.workflow.job_records import Outcome, note
 from balancer.workflow.revisions import compile_rulesets, node_rulesets
 
@@ -38,7 +39,7 @@ def write_rules(
     done: Receipts = {}
     for left in reversed(range(SYNCS_MAX)):
         try:
-            outcome = _sync(job=job, kernel=bench.kernel, permit=permit, done=done)
+            outcome = _sync(job=job, kernel=bench.kernel, permit=permit, done=done, now=bench.clock())
             job.receipt = outcome.receipt
             outcome.steps += afterwards(job, bench)
             return outcome
@@ -81,9 +82,9 @@ def _failure(job: Job, error: Exception, done: Receipts) -> Outcome:
     return Outcome(error=f"Unexpected {type(error).__name__}: {error}", known=False)
 
 
-def _sync(*, job: Job, kernel: Kernel, permit: Permit | None, done: Receipts) -> Outcome:
+def _sync(*, job: Job, kernel: Kernel, permit: Permit | None, done: Receipts, now: datetime) -> Outcome:
     """Both families, one after the other. `done` keeps the receipts of those that are in, for another try."""
-    effective = effective_of(cluster=job.node.cluster, revision=job.revision, node=job.node)
+    effective = effective_now(cluster=job.node.cluster, revision=job.revision, node=job.node, now=now)
     outcome = Outcome(receipt={})
     kept = compile_rulesets(effective.document)
     more = {"jumps_first": True} if puts_jumps_first(job) else {}

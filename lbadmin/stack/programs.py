@@ -58,6 +58,15 @@ def guard_program(*, node: str, environment: Mapping[str, str], inside: Sequence
     )
 
 
+def counters_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:
+    """What counts on one node, with the environment of its worker."""
+    return Program(
+        name=f"counters-{node}",
+        command=[*inside, sys.executable, "-m", "lbadmin.counters"],
+        environment={"LBADMIN_NODE": node, **environment},
+    )
+
+
 def health_program(*, node: str, environment: Mapping[str, str], inside: Sequence[str] = ()) -> Program:
     """The health daemon of one node, where its worker is: as root, for pings and connection tracking."""
     return Program(

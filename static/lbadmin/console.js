@@ -64,7 +64,9 @@ function showFittingControls(select) {
   select.form.querySelectorAll(`[data-chosen-by="${select.dataset.chooses}"]`).forEach((control) => {
     const wrong = control.matches(".lb-errors-in") || control.querySelector(".lb-errors-in, .lb-field__errors");
     control.hidden = !wrong && !control.dataset.valueOf.split(" ").includes(select.value);
-    control.querySelectorAll("input, select, textarea").forEach((input) => { input.disabled = control.hidden; });
+    control.querySelectorAll("input, select, textarea").forEach((input) => {
+      input.disabled = input.closest("[data-chosen-by][hidden]") !== null;
+    });
   });
 }
 

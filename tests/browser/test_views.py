@@ -209,6 +209,7 @@ OPERATORS_PAGES = {
     "dashboard-operator": "/",
     "operate": "/balancer/service/1/operate/",
     "service": "/balancer/service/1/change/",
+    "traffic": "/balancer/service/1/traffic/",
     "late-review-operator": "/balancer/latereview/1/change/",
     "node-operator": "/balancer/node/1/change/",
 }

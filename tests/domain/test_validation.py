@@ -80,7 +80,6 @@ def test_weights_with_a_common_divisor_make_a_short_round() -> None:
     [
         ({"access": {"allow": ["192.0.2.0/24"]}}, "access"),
         ({"access": {"connections_per_source": 3}}, "access"),
-        ({"all_down": "refuse"}, "all_down"),
     ],
 )
 def test_a_key_whose_behaviour_comes_later_is_refused_and_never_ignored(

@@ -11,8 +11,9 @@ import select
 import socket
 import sys
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections import Counter, deque
+from contextlib import suppress
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 REQUEST, ANSWER = b"ask\n", b"answer\n"
@@ -28,23 +29,26 @@ _LATE = 0.1
 
 def main() -> None:
     if sys.argv[1] == "server":
-        serve(int(sys.argv[2]))
+        serve(int(sys.argv[2]), takes=float(sys.argv[3]))
     else:
         report = Load(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]).run()
-        print(json.dumps(asdict(report)))
+        print(json.dumps({name: getattr(report, name) for name in Report.__slots__}))
 
 
-def serve(port: int) -> None:
-    """Answers one request on each connection and closes it, until standard input ends."""
+def serve(port: int, *, takes: float) -> None:
+    """Answers one request on each connection after some seconds and closes it, until standard input ends."""
     listener = socket.create_server(("", port), backlog=_LISTEN)
     listener.setblocking(False)
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     poll.register(sys.stdin, select.EPOLLIN)
     open_now: dict[int, socket.socket] = {}
+    asked: deque[tuple[float, socket.socket]] = deque()
     print("ready", flush=True)
     while True:
-        for descriptor, _ in poll.poll():
+        while asked and asked[0][0] <= time.monotonic():
+            _answer(asked.popleft()[1])
+        for descriptor, _ in poll.poll(max(0, asked[0][0] - time.monotonic()) if asked else None):
             if descriptor == sys.stdin.fileno():
                 return
             if descriptor == listener.fileno():
@@ -52,10 +56,15 @@ def serve(port: int) -> None:
                 open_now[accepted.fileno()] = accepted
                 poll.register(accepted, select.EPOLLIN)
                 continue
-            with open_now.pop(descriptor) as answering:
-                poll.unregister(descriptor)
-                if answering.recv(64):
-                    answering.sendall(ANSWER)
+            poll.unregister(descriptor)
+            asked.append((time.monotonic() + takes, open_now.pop(descriptor)))
+
+
+def _answer(connection: socket.socket) -> None:
+    """Whoever hung up, or was cut off, gets none."""
+    with connection, suppress(OSError):
+        if connection.recv(64):
+            connection.sendall(ANSWER)
 
 
 @dataclass(slots=True)

@@ -274,6 +274,45 @@ def test_a_flow_that_any_service_could_own_is_left_alone() -> None:
     assert _stale(_flow(BACKENDS[2]), document(inside, outside))
 
 
+def test_of_two_services_on_different_interfaces_the_clients_of_one_move_alone(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    """Both have the same backends at the same port, and take any address of the node."""
+    backends = wires.listen_udp(port=53)
+    with wires.backend.entered():
+        run("ip", "address", "add", "10.0.0.66/24", "dev", "eth0")
+        inner = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    inner.settimeout(5)
+    inner.bind(("10.0.0.66", 0))
+    inner.connect(("10.0.0.1", 53))
+    outer = wires.udp_client(port=53)
+    inside = dns("enabled", name="inside", interface="eth1")
+    sync(kernel, dns("enabled"), inside)
+    assert [ask_udp(client, backends) for client in (outer, inner)] == [FIRST, FIRST]
+
+    assert sync(kernel, dns("disabled", "enabled"), inside).connections_removed == 1
+
+    assert [ask_udp(client, backends) for client in (outer, inner)] == [SECOND, FIRST]
+
+
+def test_where_the_way_of_the_answers_does_not_tell_the_interface_nothing_is_removed(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    backends = wires.listen_udp(port=53)
+    inside = dns("enabled", name="inside", interface="eth1")
+    sync(kernel, dns("enabled"), inside)
+    with wires.client.entered():
+        run("ip", "route", "add", "10.0.0.1", "via", wires.service_address)
+        client = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    client.settimeout(5)
+    client.connect(("10.0.0.1", 53))
+    assert ask_udp(client, backends) == FIRST
+
+    assert sync(kernel, dns("disabled", "enabled"), inside).connections_removed == 0
+    assert sync(kernel, dns("enabled"), inside | {"backends": [{"address": SECOND}]}).connections_removed == 0
+    assert ask_udp(client, backends) == FIRST
+
+
 def test_a_tcp_flow_is_cut_only_where_every_service_that_could_own_it_has_the_backend_disabled() -> None:
     disabled = service("a", backends=[{"address": FIRST, "state": "disabled"}])
     enabled = service("b", interface="eth1", backends=[{"address": FIRST}])

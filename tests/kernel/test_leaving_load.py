@@ -26,6 +26,8 @@ KEPT = 5
 STAYS, BESIDE = PORT + 1, PORT + 2
 """Ports of connections that stay open: of the service under load, and of one beside it. Backends get both at
 STAYS."""
+TAKES = 0.2
+"""Seconds that a connection of the load lasts: some are under way with each backend at any moment."""
 KINDS = [(flavour, DriverName.IPTABLES_RESTORE) for flavour in Flavour]
 Ends = tuple[socket.socket, socket.socket]
 
@@ -139,7 +141,7 @@ def test_no_connection_fails_and_none_is_reset_while_backends_drain_and_are_over
     wanted = two_services(crowd)
     apply(kernel, wanted)
     before = resets(crowd, namespace)
-    with load(crowd) as outcome:
+    with load(crowd, takes=TAKES) as outcome:
         kept.fill()
         for number in range(TIMES):
             for deed in (drain, move_weight):
@@ -162,7 +164,7 @@ def test_a_disable_under_load_cuts_exactly_the_connections_of_that_backend_of_th
     cut = note_what_is_cut(monkeypatch)
     wanted, reset = two_services(crowd), 0
     apply(kernel, wanted)
-    with load(crowd) as outcome:
+    with load(crowd, takes=TAKES) as outcome:
         for number in range(TIMES):
             kept.fill()
             backend, noted = str(crowd.plan.backend(number % BACKENDS)), len(cut)
@@ -179,6 +181,7 @@ def test_a_disable_under_load_cuts_exactly_the_connections_of_that_backend_of_th
     )
     assert reset >= KEPT * TIMES
     assert set(outcome.report["failed_from"]) <= ends, "nobody else's"
+    assert outcome.report["failed_from"], "some were under way"
     assert set(failed) <= {"ECONNRESET", "EPIPE"}, "at once, not at a timeout"
     assert outcome.rate >= AT_LEAST
 

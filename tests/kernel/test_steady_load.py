@@ -109,11 +109,14 @@ class Outcome:
 
 
 @contextmanager
-def load(crowd: Crowd) -> Iterator[Outcome]:
-    """What is done inside is done under load; afterwards the outcome says what became of the connections."""
+def load(crowd: Crowd, *, takes: float = 0) -> Iterator[Outcome]:
+    """What is done inside is done under load; afterwards the outcome says what became of the connections.
+
+    Each of them lasts so many seconds.
+    """
     outcome = Outcome()
     aim = (crowd.plan.service, str(PORT), str(A_SECOND), str(crowd.plan.client(1)))
-    with running(crowd.backend, "server", str(PORT)) as server:
+    with running(crowd.backend, "server", str(PORT), str(takes)) as server:
         wait_until_ready(server)
         with running(crowd.client, "client", *aim) as client:
             wait_until_ready(client)

@@ -1,6 +1,5 @@
 """Drift: seen, kept with time and lines, put back by the policy of the cluster, and never in a fight."""
 
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -100,15 +99,13 @@ def test_an_operator_has_it_put_back(asked: Worker, operator: User) -> None:
     assert actions_of(asked)[-3:] == ["node.drifted", "node.mending_asked", "node.mended"]
 
 
-@pytest.mark.parametrize("person", ["author", "approver", "viewer", "stranger"])
-def test_nobody_but_an_operator_has_it_put_back(
-    asked: Worker, person: str, request: pytest.FixtureRequest
-) -> None:
-    refusal = refusal_of(lambda: put_back(asked, request.getfixturevalue(person)))
+def test_nobody_but_an_operator_has_it_put_back(asked: Worker, viewer: User, stranger: User) -> None:
+    for person in (asked.site.author, asked.site.approver, viewer, stranger):
+        refusal = refusal_of(lambda person=person: put_back(asked, person))
+        assert (person, refusal.code) == (person, "forbidden")
 
-    assert refusal.code == "forbidden"
     assert event().asked_at is None
-    assert actions_of(asked)[-1] == "node.mending_asked.refused"
+    assert actions_of(asked)[-4:] == ["node.mending_asked.refused"] * 4
 
 
 def test_what_is_over_cannot_be_put_back(asked: Worker, operator: User) -> None:
@@ -166,14 +163,15 @@ def test_a_reboot_asks_nobody(asked: Worker) -> None:
     assert asked.site.own_rules("lb1") == asked.site.own_rules("lb2")
 
 
-def fight(worker: Worker, *, seconds: int) -> list[float]:
-    """Another program takes a rule out every ten seconds; the moments at which the node put it back."""
+def fight(worker: Worker, *pauses: float) -> list[float]:
+    """Another program takes a rule out before each tick; the moments at which the node put it back."""
     begun, found = worker.now, []
-    good = len(worker.site.own_rules("lb1")["nat"]["LB-S-web"])
-    while worker.now - begun < timedelta(seconds=seconds):
-        damage(worker.site) if len(worker.site.own_rules("lb1")["nat"]["LB-S-web"]) == good else None
-        worker.tick(after=10)
-        if len(worker.site.own_rules("lb1")["nat"]["LB-S-web"]) == good:
+    good = worker.site.own_rules("lb1")["nat"]["LB-S-web"]
+    for pause in pauses:
+        if len(worker.site.own_rules("lb1")["nat"]["LB-S-web"]) == len(good):
+            damage(worker.site)
+        worker.tick(after=pause)
+        if len(worker.site.own_rules("lb1")["nat"]["LB-S-web"]) == len(good):
             found.append((worker.now - begun).total_seconds())
     return found
 
@@ -181,13 +179,12 @@ def fight(worker: Worker, *, seconds: int) -> list[float]:
 def test_a_fight_with_another_program_becomes_slow_and_names_it(worker: Worker) -> None:
     worker.site.kernels["lb1"].programs = ("firewalld",)
 
-    moments = fight(worker, seconds=7200)
+    moments = fight(worker, 10, 10, 10, *[60] * 70)
 
     assert moments[:3] == [10, 20, 30]
     waits = [b - a for a, b in pairwise(moments[2:])]
     assert waits[:4] == [60, 120, 240, 480]
-    assert all(60 <= wait <= 900 for wait in waits)
-    assert sum(moment >= 3600 for moment in moments) <= 12
+    assert all(240 <= wait <= 900 for wait in waits[4:]), "the first ones are forgiven, the others are not"
     held = DriftEvent.objects.filter(held_until__isnull=False).first()
     assert held is not None
     assert "firewalld" in held.culprits
@@ -195,7 +192,7 @@ def test_a_fight_with_another_program_becomes_slow_and_names_it(worker: Worker) 
 
 
 def test_what_is_held_can_be_put_back_by_a_person_at_once(worker: Worker, operator: User) -> None:
-    fight(worker, seconds=30)
+    fight(worker, 10, 10, 10)
     damage(worker.site)
     worker.tick(after=10)
     held = DriftEvent.objects.get(ended_at=None)
@@ -216,10 +213,10 @@ def test_what_cannot_be_put_back_is_tried_less_and_less_often(worker: Worker) ->
     refusing.snapshot, refusing.forwarding = worker.site.kernels["lb1"].snapshot, True
     worker.site.kernels["lb1"] = refusing
     damage(worker.site)
-    for _ in range(120):
-        worker.tick(after=30)
+    for _ in range(30):
+        worker.tick(after=60)
 
-    assert 8 <= len(converged(worker.site)) <= 20, "an hour of ticks"
+    assert 6 <= len(converged(worker.site)) <= 12, "half an hour of ticks"
     assert DriftEvent.objects.filter(ended_at=None).count() == 1
 
 

@@ -40,7 +40,7 @@ from lbadmin.stack.account import Account, find_account
 from lbadmin.stack.checks import PACKAGES, require_free_port, require_root, require_tools
 from lbadmin.stack.configuration import Program
 from lbadmin.stack.errors import CannotStart
-from lbadmin.stack.programs import guard_program, health_program, worker_program
+from lbadmin.stack.programs import counters_program, guard_program, health_program, worker_program
 from lbadmin.stack.state import empty_state, lock_state, require_disposable
 
 HOST = "127.0.0.1"
@@ -241,7 +241,7 @@ def _create_cluster(cast: Cast) -> Cluster:
 
 
 def _node_programs(lab: Lab, name: str) -> tuple[Program, ...]:
-    """Guard, worker and health daemon."""
+    """Guard, worker, health daemon and what counts."""
     environment = {
         "LBADMIN_FLAVOUR": measurements.FLAVOURS[name],
         "LBADMIN_LOCK_DIR": str(lab.directory),
@@ -252,6 +252,7 @@ def _node_programs(lab: Lab, name: str) -> tuple[Program, ...]:
     return (
         guard_program(node=name, environment=environment, inside=inside),
         worker_program(node=name, environment=environment, inside=inside),
+        counters_program(node=name, environment=environment, inside=inside),
         health_program(node=name, environment=environment, inside=inside),
     )
 

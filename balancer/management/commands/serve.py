@@ -23,7 +23,7 @@ from lbadmin.stack.account import Account, find_account
 from lbadmin.stack.checks import require_free_port, require_root, require_tools
 from lbadmin.stack.configuration import Program
 from lbadmin.stack.errors import CannotStart
-from lbadmin.stack.programs import guard_program, health_program, worker_program
+from lbadmin.stack.programs import counters_program, guard_program, health_program, worker_program
 from lbadmin.stack.state import lock_state
 
 FIRST_CLUSTER = "main"
@@ -163,10 +163,11 @@ def _check(*, this_host: bool, no_worker: bool) -> None:
 
 
 def _node_programs(node: str) -> tuple[Program, ...]:
-    """Guard and worker, which alone have the licence to write this machine's tables, and health."""
+    """Guard and worker, which alone have the licence to write this machine's tables, health, and counters."""
     environment = {"LBADMIN_THIS_HOST": "1"}
     return (
         guard_program(node=node, environment=environment),
         worker_program(node=node, environment=environment),
+        counters_program(node=node, environment={}),
         health_program(node=node, environment={}),
     )

@@ -1,7 +1,7 @@
 """Whether a backend's web server answers as it should, over HTTP/1.1 or the same over TLS.
 
 Written over the socket itself: all that a check needs of a client library is the status line, and one check
-through a library costs several times as much (measured in docs/design/probes.md).
+through a library costs two to ten times as much (measured in docs/design/probes.md).
 """
 
 import ssl

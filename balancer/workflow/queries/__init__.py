@@ -26,6 +26,15 @@ from balancer.workflow.queries.cluster import (
     view_dashboard,
     view_node,
 )
+from balancer.workflow.queries.counters import (
+    OTHERS,
+    BackendLines,
+    CountersView,
+    Line,
+    Span,
+    counted_endpoints,
+    view_counters,
+)
 from balancer.workflow.queries.deployments import CancelView, DeploymentView, JobView, view_deployment
 from balancer.workflow.queries.drafts import (
     Preview,
@@ -44,6 +53,17 @@ from balancer.workflow.queries.drills import (
 )
 from balancer.workflow.queries.evidence import EvidenceView, evidence_about
 from balancer.workflow.queries.guard import RestoredView, list_restored, view_restored
+from balancer.workflow.queries.health import (
+    BackendOnNode,
+    NodeCheck,
+    NodeChecks,
+    ServiceHealth,
+    Summary,
+    describe_age,
+    summarise_health,
+    view_health,
+    view_node_health,
+)
 from balancer.workflow.queries.leaving import (
     Leaving,
     LeavingOnNode,
@@ -77,13 +97,17 @@ from balancer.workflow.queries.weights import NodeShare, moves_of_node, moves_of
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
 __all__ = [
+    "OTHERS",
     "ApprovalDeed",
     "ApprovalsView",
     "BackendClients",
+    "BackendLines",
     "BackendNow",
+    "BackendOnNode",
     "CancelView",
     "ChangeActions",
     "ChangeView",
+    "CountersView",
     "Dashboard",
     "DeploymentView",
     "DraftView",
@@ -95,7 +119,10 @@ __all__ = [
     "LateReviewRow",
     "Leaving",
     "LeavingOnNode",
+    "Line",
     "Move",
+    "NodeCheck",
+    "NodeChecks",
     "NodeShare",
     "NodeView",
     "Operation",
@@ -110,14 +137,19 @@ __all__ = [
     "ServiceClients",
     "ServiceDiff",
     "ServiceForm",
+    "ServiceHealth",
     "ServiceRow",
     "ShareRow",
+    "Span",
+    "Summary",
     "TableDiff",
     "VoteView",
     "WayBack",
     "actions_for",
     "candidate_text",
     "coming_windows",
+    "counted_endpoints",
+    "describe_age",
     "describe_late_reviews",
     "diff_override",
     "diff_revisions",
@@ -145,15 +177,19 @@ __all__ = [
     "services_left_empty",
     "shares_on_nodes",
     "stopped_windows",
+    "summarise_health",
     "view_change",
     "view_clients",
+    "view_counters",
     "view_dashboard",
     "view_deployment",
     "view_drift",
     "view_drill",
     "view_freezes",
+    "view_health",
     "view_node",
     "view_node_clients",
+    "view_node_health",
     "view_operation",
     "view_overrides",
     "view_rehearsals",

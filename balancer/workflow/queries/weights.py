@@ -31,7 +31,7 @@ def shares_on_nodes(*, cluster: Cluster, name: str) -> tuple[NodeShare, ...]:
     for node in nodes.select_related("carried_revision").defer("observation"):
         assert node.carried_revision is not None
         effective = effective_of(cluster=cluster, revision=node.carried_revision, node=node)
-        service = service_named(effective.approved, name)
+        service = service_named(effective.healthy, name)
         if service is None or not has_own_weights(service):
             continue
         declared = promised_shares(service)

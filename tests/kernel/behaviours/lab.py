@@ -90,6 +90,12 @@ class Lab(Machines):
                 seen |= self._look()
         return [seen.get(number) for number, _ in packets]
 
+    def go_on(self, number: int, flow: Flow) -> Seen | None:
+        """What came of one more packet of the flow that has this number: the same client and source port."""
+        with _on_one_cpu():
+            self._send_one(number, flow)
+            return self._look().get(number)
+
     def open(
         self,
         protocol: Protocol,

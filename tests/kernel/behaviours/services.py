@@ -23,13 +23,15 @@ REFUSED = 4300
 DRAINING, TALK = 4400, 4401
 HUNDRED = 4500
 MIXED = 4600
+CHECKED, CHECKED_REFUSE, CHECKED_AWAY, CHECKED_LIVE, CHECKED_STICKY, SORRY = range(4700, 4706)
 DOCKER = 4900
 
 
 def services(lab: Lab, **changes: Data) -> tuple[Data, ...]:
     """All services, some with other fields. Those of `changes` are named with underscores."""
     found = {
-        data["name"]: data for data in (*_scheduled(lab), *_persistent(lab), *_found(lab), *_others(lab))
+        data["name"]: data
+        for data in (*_scheduled(lab), *_persistent(lab), *_found(lab), *_checked(lab), *_others(lab))
     }
     for name, fields in changes.items():
         found[name.replace("_", "-")] |= fields
@@ -118,6 +120,26 @@ def _found(lab: Lab) -> list[Data]:
             address=lab.virtual(3),
             additional_addresses=[lab.virtual(4)],
         ),
+    ]
+
+
+def _checked(lab: Lab) -> list[Data]:
+    """With health checks: which backends are down is laid over them."""
+    three, check = sinks(lab, 1, 2, 3), {"health": {"kind": "tcp"}}
+    away = {"all_down": "service", "all_down_service": "sorry"}
+    return [
+        make("checked", CHECKED, three, **check),
+        make("checked-refuse", CHECKED_REFUSE, three, all_down="refuse", **check),
+        make("checked-away", CHECKED_AWAY, three, **away, **check),
+        make(
+            "checked-live",
+            CHECKED_LIVE,
+            [{"address": lab.live(1)}, {"address": lab.live(2)}],
+            protocol="tcp",
+            **check,
+        ),
+        make("checked-sticky", CHECKED_STICKY, three, persistence={"mode": "source"}, **check),
+        make("sorry", SORRY, sinks(lab, 9, port=99), source_nat={"mode": "snat", "address": lab.pool(1)}),
     ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour
-from tests.kernel.machine import foreign_part, load, run, save
+from tests.kernel.machine import foreign_part, run, save
 
 WEB, ROOT = "LB-S-web", "LB-PREROUTING"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -55,12 +55,12 @@ def swap_two_rules(host: Host) -> None:
 
 
 def delete_service_chain(host: Host) -> None:
-    load(host.flavour, f"*nat\n:{ROOT} - [0:0]\nCOMMIT\n")
-    for chain in _chains(host, "LB-T"):
+    """With all that leads to it, and what it leads to."""
+    for chain in _own_chains(host):
         host.iptables("-F", chain)
-    host.iptables("-F", WEB)
-    for chain in _chains(host, "LB-S-web"):
-        host.iptables("-X", chain)
+    for chain in _own_chains(host):
+        if chain.startswith(WEB):
+            host.iptables("-X", chain)
 
 
 def destroy_sets(host: Host) -> None:
@@ -79,9 +79,9 @@ def let_ipv6_go(host: Host) -> None:
     host.iptables("-F", "LB-S-web6", family=Family.IPV6)
 
 
-def _chains(host: Host, prefix: str) -> list[str]:
+def _own_chains(host: Host) -> list[str]:
     block = save(host.flavour).split("*nat\n")[1].split("COMMIT\n")[0]
-    return [line[1:].split()[0] for line in block.splitlines() if line.startswith(f":{prefix}")]
+    return [line[1:].split()[0] for line in block.splitlines() if line.startswith(":LB-")]
 
 
 TAMPERING: Mapping[str, Callable[[Host], None]] = {

@@ -1,0 +1,151 @@
+"""Packets and bytes of balanced connections, from what the kernel's table holds and what has left it. Pure.
+
+An entry counts until it goes, and says its sums once more as it goes. What was carried since the last look is
+therefore what went, and what is there now, less what was there then.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from balancer.domain.types import Family, Protocol, Service, format_endpoint
+from balancer.kernel.conntrack import PortIndex
+from balancer.kernel.counter_table import Place
+from balancer.ruleset.compile import MARK_BALANCED
+
+_ENTRY = re.compile(
+    r".*?(tcp|udp|sctp) +\d+ (?:\d+ )?(?:([A-Z_0-9]+) )?"
+    r"src=\S+ dst=(\S+) sport=\d+ dport=(\d+) packets=(\d+) bytes=(\d+) "
+    r"(?:\[[A-Z]+\] )?src=(\S+) dst=\S+ sport=(\d+) dport=\d+ packets=(\d+) bytes=(\d+)"
+    r"(?:.*? mark=(\d+))?"
+)
+"""Protocol, state, original destination and port, packets and bytes there; who answers, packets and bytes
+back; mark."""
+_ALIVE = {None, "ESTABLISHED"}
+"""Of UDP, which knows no states, every entry."""
+
+Flow = tuple[str, str, str, str, str]
+"""Protocol, original destination and port, who answers and from which port, as conntrack(8) spells them."""
+
+
+@dataclass(slots=True)
+class Carried:
+    packets: int = 0
+    bytes: int = 0
+    current: int = 0
+    """Connections that are established now."""
+
+    def add(self, other: "Carried") -> None:
+        self.packets += other.packets
+        self.bytes += other.bytes
+        self.current += other.current
+
+
+def read_entry(line: str) -> tuple[Flow, Carried] | None:
+    """One line of `conntrack -L` or of `conntrack -E -e DESTROY`; None of what is not balanced, or is not
+    accounted."""
+    found = _ENTRY.match(line)
+    if found is None:
+        return None
+    protocol, state, address, port, packets, size, answers, back, more, rest, mark = found.groups()
+    if not int(mark or 0) & MARK_BALANCED or (address, port) == (answers, back):
+        return None
+    carried = Carried(int(packets) + int(more), int(size) + int(rest), int(state in _ALIVE))
+    return (protocol, address, port, answers, back), carried
+
+
+def add_lines(lines: Iterable[str]) -> dict[Flow, Carried]:
+    found: dict[Flow, Carried] = {}
+    for line in lines:
+        entry = read_entry(line)
+        if entry is not None:
+            found.setdefault(entry[0], Carried()).add(entry[1])
+    return found
+
+
+@dataclass(slots=True)
+class FlowCounts:
+    """From one look to the next. The first look is only where counting begins."""
+
+    begun: bool = False
+    gone: dict[Flow, Carried] = field(default_factory=dict)
+    """Sums of all that has left the table."""
+    shown: dict[Flow, tuple[int, int]] = field(default_factory=dict)
+    """Packets and bytes that were told of so far, together with what was there when counting began."""
+
+    def see(
+        self, live: Mapping[Flow, Carried], gone: Mapping[Flow, Carried], *, lost: bool = False
+    ) -> dict[Flow, tuple[int, int]]:
+        """What was carried since the last look. `lost`: some of what went was not heard of.
+
+        An entry that went is out of `live` before it is in `gone`: what is missing comes at the next look.
+        """
+        for flow, carried in gone.items():
+            self.gone.setdefault(flow, Carried()).add(carried)
+        since: dict[Flow, tuple[int, int]] = {}
+        for flow in {*live, *self.gone, *self.shown}:
+            now, before = self._sum(flow, live), self.shown.get(flow, (0, 0))
+            if not self.begun or lost:
+                self.shown[flow] = now
+            else:
+                self.shown[flow] = max(now[0], before[0]), max(now[1], before[1])
+            if self.begun:
+                since[flow] = max(0, now[0] - before[0]), max(0, now[1] - before[1])
+            if flow not in live and flow not in gone and self.shown[flow] == now:
+                # All of it was told of: it begins at nothing when it comes again.
+                self.gone.pop(flow, None)
+                self.shown.pop(flow, None)
+        self.begun = True
+        return {flow: found for flow, found in since.items() if found != (0, 0)}
+
+    def _sum(self, flow: Flow, live: Mapping[Flow, Carried]) -> tuple[int, int]:
+        there, went = live.get(flow), self.gone.get(flow)
+        return (
+            (there.packets if there else 0) + (went.packets if went else 0),
+            (there.bytes if there else 0) + (went.bytes if went else 0),
+        )
+
+
+class Owners:
+    """Whose a flow is. The interface is not in an entry: what two services could own is the first one's."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._index = PortIndex(services)
+        self._known: dict[Flow, Place | None] = {}
+
+    def of(self, flow: Flow) -> Place | None:
+        if flow not in self._known:
+            self._known[flow] = self._find(flow)
+        return self._known[flow]
+
+    def _find(self, flow: Flow) -> Place | None:
+        protocol, address, port, answers, back = flow
+        wanted, answerer = ip_address(address), ip_address(answers)
+        family = Family.IPV6 if wanted.version == 6 else Family.IPV4
+        fallback = None
+        for service in self._index.at(Protocol(protocol), int(port)):
+            if service.family is not family or (service.addresses and wanted not in service.addresses):
+                continue
+            # Back to where `port` itself would have been sent: the endpoint that names the backend.
+            endpoint = format_endpoint(address=answerer, port=int(back) - int(port) + service.port)
+            if any(backend.endpoint == endpoint for backend in service.backends):
+                return service.name, endpoint
+            fallback = fallback or (service.name, endpoint)
+        return fallback
+
+
+def by_place(
+    live: Mapping[Flow, Carried], since: Mapping[Flow, tuple[int, int]], *, owners: Owners
+) -> dict[Place, Carried]:
+    """Packets and bytes since the last look, and connections now, of each backend that has any."""
+    found: dict[Place, Carried] = {}
+    for flow, carried in live.items():
+        place = owners.of(flow)
+        if place is not None and carried.current:
+            found.setdefault(place, Carried()).current += carried.current
+    for flow, (packets, size) in since.items():
+        place = owners.of(flow)
+        if place is not None:
+            found.setdefault(place, Carried()).add(Carried(packets, size))
+    return found

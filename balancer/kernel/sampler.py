@@ -1,0 +1,148 @@
+"""One look at everything that a node counts."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from balancer.domain.types import Family, Service
+from balancer.kernel.base import Flavour, KernelError
+from balancer.kernel.counter_reading import read_counters
+from balancer.kernel.counter_table import CounterTable, Kind, Place, Reading, places_in
+from balancer.kernel.flow_counts import Carried, Flow, FlowCounts, Owners, add_lines, by_place
+from balancer.kernel.flow_events import FlowEvents
+from balancer.kernel.lock import hold_writer_lock, writing_of
+from balancer.kernel.meter import Meter
+from balancer.kernel.tools import read_lines
+from balancer.ruleset.compile import MARK_BALANCED
+
+LOCK_SECONDS = 5.0
+TRIES = 3
+LOST = (
+    "The kernel ended more connections at once than could be heard of, so some packets and bytes of the last"
+    " seconds are missing. New connections are not concerned."
+)
+
+Told = Mapping[tuple[Kind, Place], int]
+Refusing = Mapping[tuple[str, str, int], tuple[str, str]]
+"""Table, chain and number of a rule that refuses -> its service, and the reason."""
+
+
+@dataclass(frozen=True)
+class Carrying:
+    """What the node carries, as far as counters have to be told whose they are."""
+
+    services: tuple[Service, ...]
+    refusing: Mapping[Family, Refusing] = field(default_factory=dict)
+
+    @cached_property
+    def owners(self) -> Owners:
+        return Owners(service for service in self.services if service.enabled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    epoch: str
+    """Totals of different epochs have nothing to do with each other."""
+    connections: Mapping[Place, int]
+    """New connections of each backend since the epoch began."""
+    refused: Mapping[Place, int]
+    """Packets by service and reason, as far as they were seen since then."""
+    carried: Mapping[Place, Carried]
+    """Packets and bytes since the last look, and connections now."""
+    notes: tuple[str, ...] = ()
+    duration_ms: int = 0
+
+
+class Sampler:
+    """Lives as long as the process that counts. Reads the kernel; writes the counters' own file alone."""
+
+    def __init__(self, *, meter: Meter, flavour: Flavour, lock_directory: Path, events: FlowEvents) -> None:
+        self._meter, self._flavour = meter, flavour
+        self._lock_directory, self._events = lock_directory, events
+        self._flows = FlowCounts()
+
+    def look(self, carrying: Carrying, *, epoch: str = "", told: Told | None = None) -> Look:
+        """Raises Busy while somebody writes for long, KernelError where something cannot be read.
+
+        `epoch` and `told` are what the caller knows of earlier looks. Where the node's own table is of
+        another epoch, it was lost, and goes on from there.
+        """
+        started = time.monotonic()
+        with self._read_rules() as readings:
+            table = self._take_in(readings, carrying)
+            if epoch and told and table.epoch != epoch:
+                table.adopt(told)
+            self._meter.keep(table)
+        # Events first: an entry that goes in between is then in neither, and comes at the next look.
+        gone, lost = self._events.take()
+        live = self._list_flows()
+        since = self._flows.see(live, gone, lost=lost)
+        return Look(
+            epoch=table.epoch,
+            connections=_totals(table, Kind.BACKEND),
+            refused=_totals(table, Kind.REFUSAL),
+            carried=by_place(live, since, owners=carrying.owners),
+            notes=(*self._meter.take_warnings(), *((LOST,) if lost else ())),
+            duration_ms=round((time.monotonic() - started) * 1000),
+        )
+
+    @contextmanager
+    def _read_rules(self) -> Iterator[list[Reading]]:
+        """What the kernel's rules hold, and the writer lock.
+
+        Very many rules take seconds to read, and nobody who writes shall wait for that: it is done without
+        the lock, and once more where somebody wrote meanwhile.
+        """
+        for _ in range(TRIES):
+            with self._locked() as lock:
+                before = writing_of(lock)
+            readings = self._read_families()
+            with self._locked() as lock:
+                if writing_of(lock) == before:
+                    yield readings
+                    return
+        with self._locked():
+            yield self._read_families()
+
+    def _locked(self) -> AbstractContextManager[int]:
+        return hold_writer_lock(directory=self._lock_directory, wait_seconds=LOCK_SECONDS, writes=False)
+
+    def _read_families(self) -> list[Reading]:
+        found = [read_counters(flavour=self._flavour, family=Family.IPV4)]
+        with suppress(KernelError):  # a machine without ip6tables
+            found.append(read_counters(flavour=self._flavour, family=Family.IPV6))
+        return found
+
+    def _take_in(self, readings: list[Reading], carrying: Carrying) -> CounterTable:
+        place_of = places_in(carrying.services)
+        for reading in readings:
+            seen = self._meter.take_in(reading, flavour=self._flavour, place_of=place_of)
+            self._meter.see_refusals(seen.family, _refused(seen, carrying.refusing.get(seen.family, {})))
+        return self._meter.table()
+
+    def _list_flows(self) -> dict[Flow, Carried]:
+        mark = f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"
+        found: dict[Flow, Carried] = {}
+        for family in Family:
+            found |= add_lines(read_lines(["conntrack", "-L", "-f", family.value, "--mark", mark]))
+        return found
+
+
+def _refused(reading: Reading, refusing: Refusing) -> dict[Place, int]:
+    found: Counter[Place] = Counter()
+    for rule, (packets, _, _) in reading.rules.items():
+        if rule in refusing:
+            found[refusing[rule]] += packets
+    return found
+
+
+def _totals(table: CounterTable, kind: Kind) -> dict[Place, int]:
+    found: Counter[Place] = Counter()
+    for series in table.series.values():
+        if series.kind is kind:
+            found[series.place] += series.total
+    return found

@@ -1,0 +1,161 @@
+"""What the process that counts on a node does every ten seconds."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import Error
+
+from balancer.domain.counters import FINE, SHARE_UNITS, BackendPoint, ServicePoint
+from balancer.domain.types import Document, Service
+from balancer.kernel.base import Busy, KernelError
+from balancer.kernel.counter_table import Kind
+from balancer.kernel.flow_counts import Carried
+from balancer.kernel.sampler import Carrying, Look
+from balancer.models import CounterState, Node
+from balancer.ruleset.reasons import reasons_of
+from balancer.ruleset.schedulers import promised_shares
+from balancer.workflow.clock import Clock
+from balancer.workflow.counters import Totals, record_failure, record_look, totals_told
+from balancer.workflow.effective import effective_of
+from balancer.workflow.errors import Refused
+from balancer.workflow.revisions import live_revision, node_rulesets
+
+TakeLook = Callable[..., Look]
+"""`Sampler.look`."""
+Shares = dict[str, tuple[Service, Mapping[str, int]]]
+"""Service -> its declared shares, as long as it stays as it is."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class CountingMemory:
+    """Of a process that counts, from one look to the next."""
+
+    told: Totals | None = None
+    """What the rows say altogether; None until they were read."""
+    shares: Shares = field(default_factory=dict)
+    carrying: tuple[tuple[int, str], Carrying] | None = None
+    """With the revision's key and the digest of the overrides: reading and compiling it may take seconds."""
+
+
+def count_node(*, node_name: str, look: TakeLook, memory: CountingMemory, clock: Clock) -> float:
+    """Take one look and keep it; the seconds of a core that took. What cannot be read is kept as a note."""
+    nodes = Node.objects.select_related("cluster", "carried_revision").defer("observation", "clients")
+    node = nodes.filter(name=node_name).first()
+    if node is None:
+        logger.warning("There is no node %s in the console; add it there.", node_name)
+        return 0.0
+    state = CounterState.objects.filter(node=node).first()
+    if memory.told is None:
+        memory.told = totals_told(node)
+    started = _used()
+    try:
+        carrying = _carrying(node, memory=memory)
+        found = look(carrying, epoch=state.epoch if state is not None else "", told=memory.told)
+    except Busy:
+        return 0.0  # an apply takes its time; the next look covers this one's
+    except (KernelError, Refused) as error:
+        record_failure(node=node, text=str(error), at=clock())
+        return _used() - started
+    try:
+        _keep(node=node, state=state, look=found, services=carrying.services, memory=memory, at=clock())
+    except Error:
+        memory.told = None  # how much of it was written only the rows can say
+        raise
+    return _used() - started
+
+
+def _used() -> float:
+    """Seconds of a core, by this process and the tools that it ran and that have ended."""
+    return sum(os.times()[:4])
+
+
+def _keep(
+    *,
+    node: Node,
+    state: CounterState | None,
+    look: Look,
+    services: Iterable[Service],
+    memory: CountingMemory,
+    at: datetime,
+) -> None:
+    assert memory.told is not None
+    now: Totals = {(Kind.BACKEND, place): count for place, count in look.connections.items()}
+    now |= {(Kind.REFUSAL, place): count for place, count in look.refused.items()}
+    points = find_points(look, now=now, told=memory.told, services=services, shares=memory.shares)
+    counted_at = state.counted_at if state is not None else None
+    seconds = FINE if counted_at is None else (at - counted_at).total_seconds()
+    if record_look(node=node, look=look, points=points, seconds=seconds, at=at):
+        memory.told |= {key: max(count, memory.told.get(key, 0)) for key, count in now.items()}
+
+
+def _carrying(node: Node, *, memory: CountingMemory) -> Carrying:
+    """What the node carries, with the overrides in force; where nobody knows, what it should carry."""
+    revision = node.carried_revision or live_revision(node.cluster)
+    effective = effective_of(cluster=node.cluster, revision=revision)
+    key = revision.pk, effective.digest
+    if memory.carrying is None or memory.carrying[0] != key:
+        memory.carrying = key, _make_carrying(effective.approved)
+    return memory.carrying[1]
+
+
+def _make_carrying(document: Document) -> Carrying:
+    services = tuple(service for service in document.services if service.enabled)
+    names = [service.name for service in services]
+    refusing = {
+        family: {
+            (str(table), chain, index): (service, str(reason))
+            for (table, chain, index), (service, reason) in reasons_of(ruleset, names).items()
+        }
+        for family, ruleset in node_rulesets(document).items()
+    }
+    return Carrying(services=services, refusing=refusing)
+
+
+def find_points(
+    look: Look, *, now: Totals, told: Totals, services: Iterable[Service], shares: Shares
+) -> dict[str, ServicePoint]:
+    """Service -> what happened there since the look before; nothing of services where nothing did."""
+    new: dict[str, dict[str, int]] = {}
+    refused: dict[str, dict[str, int]] = {}
+    for (kind, (service, name)), count in now.items():
+        since = count - told.get((kind, (service, name)), 0)
+        if since > 0:
+            (new if kind is Kind.BACKEND else refused).setdefault(service, {})[name] = since
+    carried: dict[str, dict[str, Carried]] = {}
+    for (service, name), found in look.carried.items():
+        carried.setdefault(service, {})[name] = found
+    by_name = {service.name: service for service in services}
+    points: dict[str, ServicePoint] = {}
+    for name in sorted({*new, *refused, *carried}):
+        declared = _shares_of(by_name.get(name), shares=shares)
+        backends = {
+            endpoint: _point(
+                new.get(name, {}).get(endpoint, 0),
+                carried.get(name, {}).get(endpoint, Carried()),
+                declared.get(endpoint, 0),
+            )
+            for endpoint in {*declared, *new.get(name, {}), *carried.get(name, {})}
+        }
+        points[name] = ServicePoint(backends=backends, refused=refused.get(name, {}))
+    return points
+
+
+def _point(new: int, carried: Carried, share: int) -> BackendPoint:
+    return new, carried.packets, carried.bytes, carried.current, share
+
+
+def _shares_of(service: Service | None, *, shares: Shares) -> Mapping[str, int]:
+    """Declared shares, those of backends that get no connections with 0."""
+    if service is None or not service.enabled:
+        return {}
+    known = shares.get(service.name)
+    if known is None or known[0] is not service:
+        found = {backend.endpoint: 0 for backend in service.backends}
+        found |= {name: round(share * SHARE_UNITS) for name, share in promised_shares(service).items()}
+        shares[service.name] = known = service, found
+    return known[1]

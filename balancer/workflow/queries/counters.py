@@ -1,0 +1,315 @@
+"""What nodes counted of one service, as it is plotted: equal steps, with what is not known left out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from statistics import mean
+
+from balancer.domain.counters import (
+    FINE,
+    NOTHING,
+    SHARE_UNITS,
+    BackendPoint,
+    ServicePoint,
+    TimedPoint,
+    coarsen,
+    ending_of,
+    timed,
+)
+from balancer.domain.lifecycle import JobState
+from balancer.kernel.counter_table import Kind
+from balancer.models import Cluster, CounterSample, CounterSlice, CounterState, CounterTotal, Job, Node
+from balancer.workflow.counters import NODE_ITSELF, read_sample, read_slice
+
+BACKENDS_SHOWN = 8
+"""Lines that can still be told apart; the rest is one line."""
+OTHERS = "other backends"
+MARKS_SHOWN = 60
+SILENT_AFTER = timedelta(seconds=60)
+
+
+class Span(StrEnum):
+    """How much of the past is shown."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+    @property
+    def length(self) -> timedelta:
+        return {"hour": timedelta(hours=1), "day": timedelta(hours=24), "month": timedelta(days=30)}[self]
+
+    @property
+    def step(self) -> int:
+        """Seconds from one point to the next."""
+        return {"hour": FINE, "day": 60, "month": 3600}[self]
+
+    @property
+    def fair_step(self) -> int:
+        """Shares of a few connections say nothing, so they are taken of longer times."""
+        return {"hour": 60, "day": 900, "month": 6 * 3600}[self]
+
+
+Line = tuple[float | None, ...]
+"""One number for each step; None where no node counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLines:
+    endpoint: str
+    new: Line
+    """Each second."""
+    packets: Line
+    bytes: Line
+    current: Line
+    """The most at once, within the step."""
+    observed: Line
+    """Share of new connections in percent, in steps of their own."""
+    declared: Line
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An apply that ended well."""
+
+    at: datetime
+    revision: int
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Since it was first seen."""
+
+    name: str
+    count: int
+    packets: int
+    bytes: int
+    first_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountersView:
+    span: Span
+    until: datetime
+    times: tuple[datetime, ...]
+    """The end of each step."""
+    fair_times: tuple[datetime, ...]
+    backends: tuple[BackendLines, ...]
+    """The busiest first."""
+    refused: Mapping[str, Line]
+    """Reason -> packets each second."""
+    marks: tuple[Mark, ...]
+    totals: tuple[Total, ...]
+    refusals: tuple[Total, ...]
+    notes: tuple[str, ...]
+    """What is missing, in sentences."""
+
+
+def view_counters(
+    *, cluster: Cluster, name: str, span: Span, now: datetime, node: Node | None = None, backend: str = ""
+) -> CountersView:
+    """Of a service by its name, on all nodes of the cluster or on one; of all its backends, or of one."""
+    nodes = [node] if node is not None else list(cluster.nodes.defer("observation", "clients"))
+    until = ending_of(now - timedelta(seconds=span.step), step=span.step)
+    since = until - span.length
+    points = [_points_of(one, name=name, since=since, until=until) for one in nodes]
+    times = _steps(since, until, step=span.step)
+    fair_times = _steps(since, ending_of(until, step=span.fair_step), step=span.fair_step)
+    rows = [_by_step(found, step=span.step) for found in points]
+    fair_rows = [_by_step(found, step=span.fair_step) for found in points]
+    endpoints = [backend] if backend else _busiest(rows)
+    lines = [_lines(e, rows, times=times, fair_rows=fair_rows, fair_times=fair_times) for e in endpoints]
+    if not backend and len(endpoints) > BACKENDS_SHOWN:
+        lines = [*lines[:BACKENDS_SHOWN], _add_lines(lines[BACKENDS_SHOWN:])]
+    return CountersView(
+        span=span,
+        until=until,
+        times=times,
+        fair_times=fair_times,
+        backends=tuple(lines),
+        refused={} if backend else _refused(rows, times=times),
+        marks=_marks(nodes, since=since, until=now),
+        totals=_totals(nodes, name=name, kind=Kind.BACKEND, only=backend),
+        refusals=_totals(nodes, name=name, kind=Kind.REFUSAL),
+        notes=tuple(_notes(nodes, now=now)),
+    )
+
+
+def counted_endpoints(*, cluster: Cluster, name: str) -> tuple[str, ...]:
+    """Every backend of the service of which anything was kept, whether or not it is live."""
+    rows = CounterTotal.objects.filter(node__cluster=cluster, service_name=name, kind=Kind.BACKEND)
+    return tuple(sorted(set(rows.values_list("name", flat=True))))
+
+
+def _points_of(node: Node, *, name: str, since: datetime, until: datetime) -> list[TimedPoint]:
+    """Of every time at which the node counted: that of the service where anything happened, else nothing."""
+    found: dict[datetime, TimedPoint] = {}
+    slices = CounterSlice.objects.filter(
+        node=node, service_name__in=(NODE_ITSELF, name), start__gte=since - timedelta(hours=6)
+    )
+    # The service's own come behind those of the node, and take their place.
+    for row in slices.filter(start__lt=until).order_by("service_name", "start"):
+        found |= {one.at: one for one in timed(row.start, read_slice(row))}
+    for sample in CounterSample.objects.filter(node=node, at__gt=since, at__lte=until):
+        point = read_sample(sample).get(name, ServicePoint())
+        found[sample.at] = TimedPoint(at=sample.at, seconds=sample.seconds, point=point)
+    return [one for at, one in sorted(found.items()) if since < at <= until]
+
+
+def _steps(since: datetime, until: datetime, *, step: int) -> tuple[datetime, ...]:
+    first = ending_of(since + timedelta(seconds=1), step=step)
+    count = round((until - first).total_seconds()) // step + 1
+    return tuple(first + timedelta(seconds=index * step) for index in range(count))
+
+
+Steps = Mapping[datetime, TimedPoint]
+
+
+def _by_step(points: Iterable[TimedPoint], *, step: int) -> Steps:
+    return {one.at: one for one in coarsen(points, step=step)}
+
+
+def _busiest(rows: list[Steps]) -> list[str]:
+    """Every backend that was seen, by new connections and then by name."""
+    counts: dict[str, int] = {}
+    for steps in rows:
+        for one in steps.values():
+            for endpoint, point in one.point.backends.items():
+                counts[endpoint] = counts.get(endpoint, 0) + point[0]
+    return sorted(counts, key=lambda endpoint: (-counts[endpoint], endpoint))
+
+
+def _lines(
+    endpoint: str,
+    rows: list[Steps],
+    *,
+    times: tuple[datetime, ...],
+    fair_rows: list[Steps],
+    fair_times: tuple[datetime, ...],
+) -> BackendLines:
+    def rate(index: int) -> Line:
+        return tuple(
+            _sum(
+                one.point.backends.get(endpoint, NOTHING)[index] / one.seconds if one.seconds else 0.0
+                for one in _at(rows, at)
+            )
+            for at in times
+        )
+
+    current = tuple(
+        _sum(float(one.point.backends.get(endpoint, NOTHING)[3]) for one in _at(rows, at)) for at in times
+    )
+    fair = [_fairness(endpoint, list(_at(fair_rows, at))) for at in fair_times]
+    return BackendLines(
+        endpoint=endpoint,
+        new=rate(0),
+        packets=rate(1),
+        bytes=rate(2),
+        current=current,
+        observed=tuple(observed for observed, _ in fair),
+        declared=tuple(declared for _, declared in fair),
+    )
+
+
+def _at(rows: list[Steps], at: datetime) -> Iterable[TimedPoint]:
+    return (steps[at] for steps in rows if at in steps)
+
+
+def _sum(numbers: Iterable[float]) -> float | None:
+    found = list(numbers)
+    return round(sum(found), 3) if found else None
+
+
+def _fairness(endpoint: str, points: list[TimedPoint]) -> tuple[float | None, float | None]:
+    """Observed and declared share in percent; None where there were no connections to share."""
+    backends: list[Mapping[str, BackendPoint]] = [one.point.backends for one in points]
+    whole = sum(point[0] for one in backends for point in one.values())
+    own = sum(one.get(endpoint, NOTHING)[0] for one in backends)
+    declared = [one.get(endpoint, NOTHING)[4] for one in backends if one]
+    return (
+        round(100 * own / whole, 2) if whole else None,
+        round(100 * mean(declared) / SHARE_UNITS, 2) if declared else None,
+    )
+
+
+def _add_lines(lines: list[BackendLines]) -> BackendLines:
+    def whole(name: str) -> Line:
+        columns = zip(*(getattr(line, name) for line in lines), strict=True)
+        return tuple(_sum(number for number in column if number is not None) for column in columns)
+
+    return BackendLines(
+        OTHERS, *(whole(name) for name in ("new", "packets", "bytes", "current", "observed", "declared"))
+    )
+
+
+def _refused(rows: list[Steps], *, times: tuple[datetime, ...]) -> dict[str, Line]:
+    reasons = sorted({reason for steps in rows for one in steps.values() for reason in one.point.refused})
+    return {
+        reason: tuple(
+            _sum(
+                one.point.refused.get(reason, 0) / one.seconds if one.seconds else 0.0
+                for one in _at(rows, at)
+            )
+            for at in times
+        )
+        for reason in reasons
+    }
+
+
+def _marks(nodes: list[Node], *, since: datetime, until: datetime) -> tuple[Mark, ...]:
+    jobs = Job.objects.filter(
+        node__in=nodes, state=JobState.SUCCEEDED, finished_at__gt=since, finished_at__lte=until
+    )
+    jobs = jobs.exclude(reason=Job.Reason.DRILL).order_by("-finished_at")
+    rows = jobs.values_list("finished_at", "revision__number", "node__name", "cause")[:MARKS_SHOWN]
+    return tuple(
+        Mark(at, number, name, f"Revision {number} on {name}{f': {cause}' if cause else ''}")
+        for at, number, name, cause in reversed(rows)
+    )
+
+
+def _totals(nodes: list[Node], *, name: str, kind: Kind, only: str = "") -> tuple[Total, ...]:
+    """With what is in samples, and not in the rows of totals yet."""
+    found: dict[str, list[int]] = {}
+    first: dict[str, datetime] = {}
+    for row in CounterTotal.objects.filter(node__in=nodes, service_name=name, kind=kind):
+        _add(found, row.name, (row.count, row.packets, row.bytes))
+        first[row.name] = min(row.first_seen, first.get(row.name, row.first_seen))
+    for sample in CounterSample.objects.filter(node__in=nodes):
+        point = read_sample(sample).get(name, ServicePoint())
+        counts = {reason: (count, 0, 0) for reason, count in point.refused.items()}
+        if kind is Kind.BACKEND:
+            counts = {endpoint: one[:3] for endpoint, one in point.backends.items()}
+        for key, numbers in counts.items():
+            _add(found, key, numbers)
+            first.setdefault(key, sample.at)
+    return tuple(
+        Total(key, *numbers, first_seen=first.get(key))
+        for key, numbers in sorted(found.items())
+        if not only or key == only
+    )
+
+
+def _add(found: dict[str, list[int]], key: str, numbers: Iterable[int]) -> None:
+    had = found.get(key, [0, 0, 0])
+    found[key] = [one + more for one, more in zip(had, numbers, strict=True)]
+
+
+def _notes(nodes: list[Node], *, now: datetime) -> Iterable[str]:
+    states = {state.node_id: state for state in CounterState.objects.filter(node__in=nodes)}
+    for node in nodes:
+        state = states.get(node.pk)
+        if state is None or state.counted_at is None:
+            yield f"Nothing has been counted on {node.name} yet: start python -m lbadmin.counters there."
+        elif now - state.counted_at > SILENT_AFTER:
+            yield (
+                f"Nothing has been counted on {node.name} since"
+                f" {state.counted_at.astimezone(UTC):%-d %b %Y, %H:%M:%S}: look at its counting process."
+                " New connections are counted in the kernel meanwhile."
+            )
+        for note in (state.notes if state is not None else [])[:1]:
+            if now - datetime.fromisoformat(note["at"]) < timedelta(hours=1):
+                yield f"{node.name}, {datetime.fromisoformat(note['at']):%H:%M:%S}: {note['text']}"

@@ -1,0 +1,319 @@
+"""New connections of each backend, counted exactly through everything that lbadmin writes."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from balancer.domain.types import Address, Document
+from balancer.kernel import counted as counted_module
+from balancer.kernel import counter_files
+from balancer.kernel import meter as meter_module
+from balancer.kernel.base import DriverName, Flavour
+from balancer.kernel.counter_files import FILE, PREVIOUS, CounterFiles
+from balancer.kernel.counter_table import Kind
+from balancer.kernel.flow_events import FlowEvents
+from balancer.kernel.guard_files import GuardError
+from balancer.kernel.lock import default_lock_directory, hold_writer_lock
+from balancer.kernel.meter import Meter
+from balancer.kernel.node import NodeKernel
+from balancer.kernel.sampler import Carrying, Sampler
+from balancer.ruleset.compile import compile_document
+from tests.kernel.machine import Namespace, document, load, run, save, service
+from tests.kernel.many import PORT, Crowd
+
+CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
+CONNECTIONS, APPLIES = (10_000, 100) if CAMPAIGN else (1_000, 10)
+BACKENDS = 6
+
+
+@pytest.fixture
+def crowd(namespace: Namespace) -> Iterator[Crowd]:
+    built = Crowd(namespace)
+    yield built
+    built.close()
+
+
+class Counted:
+    """A node whose processes come and go; the directory stays."""
+
+    def __init__(self, *, flavour: Flavour, driver: DriverName, directory: Path) -> None:
+        self.flavour, self.driver, self.directory = flavour, driver, directory
+        self.kernel = self.restart()
+
+    def restart(self) -> NodeKernel:
+        """A new process knows what is on the disk."""
+        meter = Meter(directory=self.directory)
+        self.kernel = NodeKernel(flavour=self.flavour, driver=self.driver, meter=meter, wait_seconds=10)
+        return self.kernel
+
+    def apply(self, wanted: Document) -> tuple[str, ...]:
+        return self.kernel.sync(ruleset=compile_document(wanted), document=wanted).warnings
+
+    def sample(self) -> tuple[str, ...]:
+        """As the counting process does, which is another one."""
+        meter = Meter(directory=self.directory)
+        with hold_writer_lock(directory=default_lock_directory(), wait_seconds=10):
+            meter.look(flavour=self.flavour, family=compile_document(Document()).family)
+        return meter.take_warnings()
+
+    def totals(self) -> dict[str, int]:
+        """Endpoint -> new connections of all services since ever."""
+        found: Counter[str] = Counter()
+        for series in CounterFiles(self.directory).read().series.values():
+            found[series.place[1]] += series.total
+        return {endpoint: count for endpoint, count in found.items() if count}
+
+
+@pytest.fixture
+def counted(kind: tuple[Flavour, DriverName], crowd: Crowd, tmp_path: Path) -> Counted:
+    return Counted(flavour=kind[0], driver=kind[1], directory=tmp_path / "counters")
+
+
+class Visitors:
+    """New flows, one after the other, for as long as this goes on: which backend got each."""
+
+    def __init__(self, crowd: Crowd, *, at_least: int) -> None:
+        self._crowd, self._at_least = crowd, at_least
+        self._done = Event()
+        self._thread = Thread(target=self._run)
+        self.found: list[Address] = []
+        self._next = 1
+
+    def __enter__(self) -> "Visitors":
+        # The neighbours are known and the first flows done before anything is in a hurry.
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.is_set() or len(self.found) < self._at_least:
+            self.found.append(self._crowd.send([self._next])[self._next])
+            self._next += 1
+            if not self._done.is_set():
+                self._done.wait(0.002)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {f"{address}:{PORT}": count for address, count in Counter(self.found).items()}
+
+
+def version(crowd: Crowd, number: int) -> Document:
+    """The documents of a busy day: weights move, backends and services come and go, chains are redone."""
+    backends = [
+        {
+            "address": str(crowd.plan.backend(index)),
+            "port": PORT,
+            "weight": 1 + (number + index) % 3,
+            "state": "draining" if index == number % 5 else "enabled",
+        }
+        for index in range(BACKENDS)
+        if index != number % (BACKENDS + 1)
+    ]
+    web = {"protocol": "udp", "port": PORT, "scheduler": "random", "backends": backends}
+    if number % 4 == 3:
+        web |= {"persistence": {"mode": "source", "timeout": 300 + number // 4 % 2}}
+    other = service("other", port=8000 + number % 2)
+    return document(service("dns", **web), *([other] if number % 3 else []))
+
+
+def slip_rules_in(flavour: Flavour) -> None:
+    """As somebody does by hand: into a chain that counts, and behind what decides."""
+    chain = next(line.split()[1] for line in save(flavour).splitlines() if line.startswith("-A LB-S-dns:"))
+    load(flavour, f"*nat\n-I {chain} 1 -s 192.0.2.77/32 -j RETURN\n-A LB-S-dns -j RETURN\nCOMMIT\n")
+
+
+def test_connections_are_counted_exactly_through_applies_restarts_and_repairs(
+    counted: Counted, crowd: Crowd
+) -> None:
+    counted.apply(version(crowd, 0))
+    said = []
+    with Visitors(crowd, at_least=CONNECTIONS) as visitors:
+        for number in range(1, APPLIES + 1):
+            if number % 4 == 2:
+                slip_rules_in(counted.flavour)
+            if number % 5 == 3:
+                counted.restart()
+            said += counted.apply(version(crowd, number))
+            said += counted.sample() if number % 3 == 0 else ()
+    said += counted.sample()
+
+    assert len(visitors.found) >= CONNECTIONS
+    assert counted.totals() == visitors.counts
+    assert not [line for line in said if "count" in line]
+    counted.restart().remove()
+    assert counted.totals() == visitors.counts
+
+
+@pytest.fixture
+def balanced(crowd: Crowd, tmp_path: Path) -> Counted:
+    """One flavour is enough where it is about connections and files."""
+    found = Counted(flavour=Flavour.NFT, driver=DriverName.IPTABLES_RESTORE, directory=tmp_path / "counters")
+    found.apply(version(crowd, 1))
+    return found
+
+
+def test_packets_and_bytes_are_told_once_whether_their_connection_lives_or_has_gone(
+    balanced: Counted, crowd: Crowd
+) -> None:
+    carrying = Carrying(services=version(crowd, 1).services)
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=Meter(directory=balanced.directory),
+            flavour=balanced.flavour,
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        first = sampler.look(carrying)
+        visited = crowd.visit(range(1, 101))
+        second = sampler.look(carrying)
+        run("conntrack", "-D", "-p", "udp")
+        crowd.visit(range(101, 121))
+        run("conntrack", "-D", "-p", "udp")
+        told = until_heard(sampler, carrying, connections=20)
+
+    packet = 20 + 8 + 4
+    assert first.carried == {}
+    assert sum(one.packets for one in second.carried.values()) == len(visited) == 100
+    assert sum(one.bytes for one in second.carried.values()) == 100 * packet
+    assert sum(one.current for one in second.carried.values()) == 100
+    assert {place[0] for place in second.carried} == {"dns"}
+    assert told == (20, 20 * packet)
+    assert sum(second.connections.values()) == 100
+
+
+def until_heard(sampler: Sampler, carrying: Carrying, *, connections: int) -> tuple[int, int]:
+    """Packets and bytes of some looks together, until all of it was told of."""
+    packets = size = 0
+    for _ in range(50):
+        for carried in sampler.look(carrying).carried.values():
+            packets, size = packets + carried.packets, size + carried.bytes
+        if packets >= connections:
+            break
+        time.sleep(0.05)
+    return packets, size
+
+
+def count_some(counted: Counted, crowd: Crowd, number: int) -> dict[str, int]:
+    """Fifty flows of clients that nobody has seen before."""
+    visited = crowd.visit(range(1000 * number + 1, 1000 * number + 51))
+    return {f"{address}:{PORT}": count for address, count in Counter(visited.values()).items()}
+
+
+def test_a_process_that_ends_between_the_two_commits_loses_nothing(
+    balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 3 has another backend less and another timeout, so that chains go and are redone."""
+    found = Counter(count_some(balanced, crowd, 1))
+
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for when in ("_rest", "_look"):
+        balanced.apply(version(crowd, 1))
+        found.update(count_some(balanced, crowd, 2 + 2 * (when == "_look")))
+        with monkeypatch.context() as patch:
+            patch.setattr(counted_module.CountedDriver, when, end)
+            with pytest.raises(KeyboardInterrupt):
+                balanced.apply(version(crowd, 3))
+        found.update(count_some(balanced, crowd, 3 + 2 * (when == "_look")))
+        balanced.sample()
+        balanced.restart()
+        balanced.apply(version(crowd, 3))
+
+    assert balanced.totals() == found
+    assert balanced.kernel.compare(ruleset=compile_document(version(crowd, 3))).in_sync
+
+
+def test_a_damaged_table_is_said_and_the_copy_before_it_goes_on(balanced: Counted, crowd: Crowd) -> None:
+    found = Counter(count_some(balanced, crowd, 1))
+    balanced.sample()
+    found.update(count_some(balanced, crowd, 2))
+    balanced.sample()
+    path = balanced.directory / FILE
+    path.write_bytes(path.read_bytes()[:-40])
+
+    (said,) = balanced.sample()
+
+    assert "damaged" in said
+    assert "goes on from the copy before it" in said
+    assert balanced.totals() == found, "the kernel still knows the rest"
+
+
+def test_a_table_that_is_lost_goes_on_from_what_is_known_elsewhere(balanced: Counted, crowd: Crowd) -> None:
+    found = count_some(balanced, crowd, 1)
+    balanced.sample()
+    known = {(Kind.BACKEND, ("dns", name)): 1000 + count for name, count in found.items()}
+    known[Kind.BACKEND, ("gone", "[2001:db8::1]:80")] = 7
+    for name in (FILE, PREVIOUS):
+        (balanced.directory / name).write_text("{}")
+
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=Meter(directory=balanced.directory),
+            flavour=balanced.flavour,
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        carrying = Carrying(services=version(crowd, 1).services)
+        look = sampler.look(carrying, epoch="the one before", told=known)
+        again = sampler.look(carrying, epoch=look.epoch, told=known)
+
+    assert any("what the console was told last" in note for note in look.notes)
+    assert {("dns", name): 1000 + count for name, count in found.items()}.items() <= look.connections.items()
+    assert look.connections["gone", "[2001:db8::1]:80"] == 7
+    assert again.connections == look.connections
+
+
+def test_a_table_that_others_flush_keeps_what_was_seen_and_says_so(balanced: Counted, crowd: Crowd) -> None:
+    found = Counter(count_some(balanced, crowd, 1))
+    balanced.sample()
+    run("iptables-nft", "-t", "nat", "-Z")
+    (said,) = balanced.sample()
+    assert "began anew, which is not lbadmin's doing" in said
+    run("iptables-nft", "-t", "nat", "-F")
+    balanced.sample()
+    balanced.apply(version(crowd, 1))
+    found.update(count_some(balanced, crowd, 2))
+    balanced.sample()
+
+    assert balanced.totals() == found
+
+
+def test_after_a_reboot_counting_goes_on_above_what_was_counted_before(
+    balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many again, so that no number alone tells that the kernel is another one."""
+    found = Counter(count_some(balanced, crowd, 1))
+    balanced.sample()
+    run("iptables-nft", "-t", "nat", "-F")
+    run("iptables-nft", "-t", "nat", "-X")
+    monkeypatch.setattr(meter_module, "read_boot_id", lambda: "another boot")
+    balanced.restart()
+    balanced.apply(version(crowd, 1))
+    for number in (2, 3):
+        found.update(count_some(balanced, crowd, number))
+    balanced.sample()
+
+    assert balanced.totals() == found
+
+
+def test_a_full_disk_is_a_warning_and_rules_are_written_all_the_same(
+    balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise GuardError("No space left on device.")
+
+    monkeypatch.setattr(counter_files, "write_file", refuse)
+
+    warnings = balanced.apply(version(crowd, 3))
+
+    assert any("could not be kept: No space left" in text for text in warnings)
+    assert balanced.kernel.compare(ruleset=compile_document(version(crowd, 3))).in_sync

@@ -1,0 +1,108 @@
+"""What health checks find, in real kernels: how soon, how often, and while an apply waits for its confirm."""
+
+import time
+from itertools import pairwise
+
+from django.db import transaction
+from django.utils import timezone
+
+from balancer.kernel.base import Flavour
+from balancer.models import Cluster, Deployment, HealthEvent, Job, Node
+from balancer.workflow.confirmations import confirm_deployment
+from balancer.workflow.health import record_standings
+from balancer.workflow.queue import publish_tick_on_commit
+from tests.cast import Site
+from tests.kernel.machine import Namespace
+from tests.stack.machinery import Stack, eventually
+from tests.stack.site import LEGACY, NFT, events, make_site, wait_for_end, wait_for_worker
+from tests.stack.test_overrides import Places, chosen
+from tests.workflow.healing import standing, web
+
+GONE, OTHER = "10.0.0.3:80", "10.0.0.4:80"
+SECONDS = 3.0
+"""Within which a finding is in the kernel; measured: 0.2 to 0.3."""
+FLAPS_FOR = 4.0
+
+
+def say(node: str, *, up: bool) -> None:
+    """What a health daemon does."""
+    with transaction.atomic():
+        record_standings(node, [standing(GONE, up=up, at=timezone.now())], clock=timezone.now)
+        publish_tick_on_commit(Node.objects.get(name=node))
+
+
+def reaches(places: Places, *, down: bool) -> None:
+    def reached() -> bool:
+        texts = [chosen(place) for place in places.values()]
+        return all(OTHER in text and (GONE not in text) is down for text in texts)
+
+    started = time.monotonic()
+    eventually(reached, what="the finding in every kernel", within=SECONDS)
+    print(f"down={down} was in every kernel after {time.monotonic() - started:.2f} s")
+
+
+def flap(node: str, place: tuple[Namespace, Flavour]) -> list[float]:
+    """The backend goes down and up twice a second; the moments at which the kernel was seen to change."""
+    begun, last, up, seen = time.monotonic(), chosen(place), True, []
+    due = begun
+    while (now := time.monotonic()) - begun < FLAPS_FOR:
+        if now >= due:
+            up, due = not up, due + 0.25
+            say(node, up=up)
+        text = chosen(place)
+        if text != last:
+            last = text
+            seen.append(time.monotonic())
+        time.sleep(0.02)
+    return seen
+
+
+def test_a_finding_reaches_real_kernels_at_once_and_flapping_at_most_once_a_second(stack: Stack) -> None:
+    site = make_site("lb1", "lb2")
+    places: Places = {"lb1": (Namespace(), Flavour.LEGACY), "lb2": (Namespace(), Flavour.NFT)}
+    stack.worker("lb1", inside=places["lb1"][0], **LEGACY)
+    stack.worker("lb2", inside=places["lb2"][0], **NFT)
+    for node in places:
+        wait_for_worker(node, stack=stack)
+    check = {"kind": "tcp", "interval": 1, "timeout": 1}
+    assert wait_for_end(site.start(web(health=check))).state == "succeeded"
+    jobs = Job.objects.count()
+
+    for up in (False, True):
+        for node in places:
+            say(node, up=up)
+        reaches(places, down=not up)
+        time.sleep(1)  # or the next one would wait for it
+    changed = flap("lb2", places["lb2"])
+    gaps = [after - before for before, after in pairwise(changed)]
+    print(f"{len(changed)} changes in {FLAPS_FOR:g} s, at least {min(gaps, default=0):.2f} s apart")
+    assert len(changed) >= 2
+    assert all(gap > 0.85 for gap in gaps), "seen every 50 ms or so"
+    say("lb2", up=True)
+    reaches(places, down=False)
+
+    Cluster.objects.filter(pk=site.cluster.pk).update(confirm="manual", confirm_seconds=60)
+    deployment = site.start(web(health=check, description="moved"))
+    eventually(lambda: Job.objects.filter(state="unconfirmed").first(), what="the wait for a confirm")
+    first = Job.objects.get(state="unconfirmed").node.name
+    say(first, up=False)
+    reaches({first: places[first]}, down=True)
+    _confirm_all(deployment, site)
+    assert wait_for_end(deployment).state == "succeeded"
+    assert GONE not in chosen(places[first])
+    assert Node.objects.get(name=first).carried_health
+
+    assert Job.objects.count() == jobs + 2, "no job was made for health"
+    assert not HealthEvent.objects.filter(carried_at__isnull=True).exists()
+    assert events("worker.refused") == []
+    assert events("node.drifted") == []
+    for inside, _ in places.values():
+        inside.close()
+
+
+def _confirm_all(deployment: Deployment, site: Site) -> None:
+    """Node after node, as the roll-out comes to them."""
+    for _ in range(2):
+        eventually(lambda: deployment.jobs.filter(state="unconfirmed").exists(), what="the next node")
+        confirm_deployment(actor=site.operator, deployment=deployment)
+        eventually(lambda: not deployment.jobs.filter(state="unconfirmed").exists(), what="its confirm")
