@@ -123,7 +123,8 @@ def why_outdated(revision: Revision) -> str:
     return (
         f"{revision} was compiled by {which} lbadmin, which makes other rules of its document than this one."
         " Nodes keep what they carry: until a change brings the rules up to date, they take no overrides,"
-        " follow no health checks, move no weights, make no drills, and are not brought back when they differ."
+        " follow no health checks, move no weights, make no drills, and are not brought back where they"
+        " differ."
     )
 
 
