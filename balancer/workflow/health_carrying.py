@@ -26,7 +26,7 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, carries, effective_of, effective_of_job, renew_health
 from balancer.workflow.health_records import note_carried, remember_health
 from balancer.workflow.node_weights import remember_carried
-from balancer.workflow.revisions import node_rulesets
+from balancer.workflow.revisions import is_outdated, node_rulesets
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +130,8 @@ def _plan(*, node: Node, now: datetime) -> _Plan | None:
     )
     revision = node.carried_revision
     if not node.enabled or revision is None or Job.objects.filter(node=node, state__in=_AT_WORK).exists():
+        return None
+    if is_outdated(revision):
         return None
     kept = effective_of(cluster=node.cluster, revision=revision, node=node)
     after = renew_health(kept, node=node, now=now)

@@ -29,7 +29,7 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
 from balancer.workflow.drift import link_job, note_look, rest_after, why_put_back
 from balancer.workflow.drills import drop_untimely_drill, start_due_drill
-from balancer.workflow.effective import Effective, carries, effective_of
+from balancer.workflow.effective import Effective, carries, effective_of, rulesets_on_nodes
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
 from balancer.workflow.health_carrying import Differs, carry_health
@@ -40,7 +40,7 @@ from balancer.workflow.observations import ObservationMemory, refresh_observatio
 from balancer.workflow.persistence import ClientsMemory, carry_out_clearings, refresh_clients
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
-from balancer.workflow.revisions import live_revision, node_rulesets
+from balancer.workflow.revisions import is_outdated, live_revision
 from balancer.workflow.rollout import turn_since
 from balancer.workflow.windows import run_due_windows
 
@@ -214,6 +214,9 @@ def _refresh_facts(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datet
 def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> str:
     """The reason to bring the kernel back now; empty where there is none, or where a retry is not due."""
     live, now = live_revision(node.cluster), clock()
+    if is_outdated(live):
+        _watch(node=node, kernel=kernel, memory=memory, clock=clock)
+        return ""
     if node.carried_revision_id != live.pk:
         if live.number == 0 and node.carried_revision is None and not _has_had_job(node):
             memory.settled = True
@@ -245,7 +248,8 @@ def _is_mended_at_start(node: Node, kernel: Kernel) -> bool:
 
 
 def _watch(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> None:
-    """While a deployment runs: whether the kernel carries what it is known to. Nothing is put back now."""
+    """While a deployment runs, or what is live is outdated: whether the kernel carries what it is known to.
+    Nothing is put back now."""
     carried = node.carried_revision
     if carried is None or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
         return
@@ -293,7 +297,7 @@ def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -
     key = revision.pk, effective.digest, effective.health_digest, effective.weights_digest
     found = memory.compiled.pop(key, None)
     if found is None:
-        found = tuple(node_rulesets(effective.document).values())
+        found = rulesets_on_nodes(revision, effective)
     memory.compiled[key] = found
     while len(memory.compiled) > COMPILED_KEPT:
         del memory.compiled[next(iter(memory.compiled))]
@@ -331,6 +335,8 @@ def _look_after_unconfirmed(*, node: Node, bench: Bench) -> bool:
 def _hand_over(*, node: Node, guard: Guard, memory: NodeMemory) -> None:
     """A guard that knows nothing yet is told what was seen in the kernel."""
     live = live_revision(node.cluster)
+    if is_outdated(live):
+        return  # it keeps what it was told by the lbadmin that compiled this
     effective = effective_of(cluster=node.cluster, revision=live)
     key = live.pk, effective.digest
     carried = node.carried_revision_id, node.carried_overrides
