@@ -32,3 +32,14 @@ def test_without_a_syn_proxy_the_same_flood_reaches_the_backends_and_honest_clie
         found = flood(scene, port=PLAIN, rate=RATE, seconds=0.5, honest=10, timeout=1.0)
     assert found.came == found.sent
     assert found.answered < 0.9 * found.tried
+
+
+@pytest.mark.parametrize("scene", [CELLS[0], CELLS[-1]], ids=["legacy-ipv4", "nft-ipv6"], indirect=True)
+def test_who_is_on_the_deny_list_does_not_even_shake_hands_with_a_syn_proxy(scene: Scene) -> None:
+    denied = scene.places.far(scene.places.attacker)
+    scene.connect(PROXIED, attacker=True).close()
+    scene.carry(deny=[denied])
+    with pytest.raises(TimeoutError):
+        scene.connect(PROXIED, attacker=True, timeout=0.5)
+    assert scene.ask(PROXIED), "everybody else is served"
+    scene.carry()
