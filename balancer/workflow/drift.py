@@ -83,8 +83,11 @@ def note_look(*, node: Node, revision: Revision, found: Sequence[Difference], no
     return in_sync
 
 
-def why_put_back(*, node: Node, now: datetime) -> str:
-    """Why ours are to be put back now, where what the node should carry is not in doubt; else empty."""
+def why_put_back(*, node: Node, now: datetime, urgent: bool = False) -> str:
+    """Why ours are to be put back now, where what the node should carry is not in doubt; else empty.
+
+    `urgent`: something waits for it that cannot wait long.
+    """
     known = {event.kind: event for event in open_events(node).select_related("asked_by")}
     for event in known.values():
         if event.asked_at is not None and event.asked_by is not None:
@@ -93,7 +96,7 @@ def why_put_back(*, node: Node, now: datetime) -> str:
     if event is None or node.cluster.operation.on_drift is OnDrift.ASK:
         return ""
     moment = next_moment(recently_put_back(node=node, now=now), now=now)
-    if moment > now:
+    if moment > now and not urgent:
         _hold(event, until=moment)
         return ""
     return f"Drift: {describe_lines(event.size)} differed from revision {event.revision.number}."

@@ -32,11 +32,14 @@ def chosen(place: tuple[Namespace, Flavour]) -> str:
         return "\n".join(map(without_phase, rules))
 
 
+def is_chosen(endpoint: str, text: str) -> bool:
+    return f"-g LB-S-web:{endpoint.replace(':', '-')}\n" in f"{text}\n"
+
+
 def reaches_all(places: Places, *, drained: bool) -> None:
     def reached() -> bool:
         texts = [chosen(place) for place in places.values()]
-        gone, there = (f"LB-S-web:{endpoint.replace(':', '-')}" for endpoint in (DRAINED, OTHER))
-        return all(there in text and (gone not in text) is drained for text in texts)
+        return all(is_chosen(OTHER, text) and is_chosen(DRAINED, text) is not drained for text in texts)
 
     started = time.monotonic()
     eventually(reached, what="the override in every kernel", within=SECONDS)
