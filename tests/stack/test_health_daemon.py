@@ -1,14 +1,19 @@
 """The health daemon as a process beside a real worker: from a killed backend to the rules in the kernel."""
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.utils import timezone
 from pytest_django import Settings
 
 from balancer import wiring
+from balancer.domain.health import HealthState
 from balancer.kernel.base import Flavour
 from balancer.models import BackendHealth, NodeHealth
+from balancer.workflow.queries import view_health
+from tests.cast import Site
 from tests.documents import backend_data, service_data
 from tests.kernel.machine import Namespace, Wires, save
 from tests.probes.health.servers import OK, answer, tcp_server
@@ -36,6 +41,12 @@ def sends_to(inside: Namespace, address: str) -> bool:
     """Whether a rule of the real kernel sends new connections to the backend's chain."""
     with inside.entered():
         return f"-g LB-S-web:{address}-80" in save(Flavour.NFT)
+
+
+def states(site: Site) -> set[HealthState]:
+    found = view_health(cluster=site.cluster, name="web", now=timezone.now())
+    assert found is not None
+    return {one.state for on_nodes in found.backends.values() for one in on_nodes}
 
 
 def test_a_killed_backend_leaves_the_kernel_in_time_and_the_daemon_may_die(
@@ -66,8 +77,10 @@ def test_a_killed_backend_leaves_the_kernel_in_time_and_the_daemon_may_die(
 
             daemon.kill()
             beat = NodeHealth.objects.get().checked_at
-        time.sleep(FALL * INTERVAL + 1)
+        eventually(lambda: states(site) == {HealthState.UNKNOWN}, what="the states to age", within=8)
         assert sends_to(inside, FIRST), "nobody looks any more, and traffic goes on as it was"
+        with wires.client.entered(), socket.create_connection((wires.service_address, 80), timeout=3):
+            pass
         assert NodeHealth.objects.get().checked_at == beat
 
         again = stack.health("lb1", inside=inside, **NFT)
