@@ -17,7 +17,7 @@ from balancer.models import Node, Service
 from balancer.workflow import queries
 from balancer.workflow.queries import CountersView, Span
 
-SPANS = {Span.HOUR: "hour", Span.DAY: "24 hours", Span.MONTH: "30 days"}
+SPANS = {Span.HOUR: "1 hour", Span.DAY: "24 hours", Span.MONTH: "30 days"}
 PLOTS = (
     ("new", "New connections", "a second"),
     ("packets", "Packets", "a second, both ways"),
@@ -154,7 +154,7 @@ def _summary(lines: queries.BackendLines, view: CountersView, chosen: Chosen) ->
     return {
         "endpoint": lines.endpoint,
         "query": "" if lines.endpoint == queries.OTHERS else chosen.query(backend=lines.endpoint),
-        "connections": round(sum(new) * view.span.step),
+        "connections": lines.count,
         "new": _mean(lines.new),
         "peak": max(new, default=0.0),
         "packets": _mean(lines.packets),
@@ -170,11 +170,14 @@ def _mean(line: queries.Line) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _parts(view: CountersView) -> list[tuple[datetime, list[float | None]]]:
-    """New connections a second of each backend, in a dozen parts of the time that is shown."""
+def _parts(view: CountersView) -> list[tuple[datetime, list[tuple[str, float | None]]]]:
+    """New connections a second of each backend, in a dozen parts of the time that is shown, by their ends."""
     size = -(-len(view.times) // PARTS)
     return [
-        (view.times[first], [_mean(lines.new[first : first + size]) for lines in view.backends])
+        (
+            view.times[first : first + size][-1],
+            [(lines.endpoint, _mean(lines.new[first : first + size])) for lines in view.backends],
+        )
         for first in range(0, len(view.times), size)
     ]
 

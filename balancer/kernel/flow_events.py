@@ -14,8 +14,8 @@ from balancer.kernel.flow_counts import Carried, Flow, read_entry
 from balancer.kernel.tools import start_tool
 from balancer.ruleset.compile import MARK_BALANCED
 
-BUFFER_BYTES = 8 << 20
-"""Some 20,000 entries that end at once."""
+BUFFER_BYTES = 32 << 20
+"""Some 20,000 entries that end at once; memory is used only while they wait."""
 COMMAND = (
     "conntrack", "-E", "-e", "DESTROY", "-b", str(BUFFER_BYTES),
     "--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}",

@@ -99,11 +99,11 @@ def _carrying(node: Node, *, memory: CountingMemory) -> Carrying:
     effective = effective_of(cluster=node.cluster, revision=revision)
     key = revision.pk, effective.digest
     if memory.carrying is None or memory.carrying[0] != key:
-        memory.carrying = key, _make_carrying(effective.approved)
+        memory.carrying = key, make_carrying(effective.approved)
     return memory.carrying[1]
 
 
-def _make_carrying(document: Document) -> Carrying:
+def make_carrying(document: Document) -> Carrying:
     services = tuple(service for service in document.services if service.enabled)
     names = [service.name for service in services]
     refusing = {

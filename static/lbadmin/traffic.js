@@ -59,9 +59,12 @@
       ctx.stroke();
       const text = `r${mark.revision}`;
       const width = ctx.measureText(text).width;
-      if (x < free || x + width > bbox.left + bbox.width) continue;
-      ctx.fillText(text, x + 3 * devicePixelRatio, bbox.top + 11 * devicePixelRatio);
-      free = x + width + 8 * devicePixelRatio;
+      const beside = 3 * devicePixelRatio;
+      // At the right edge a name stands before its line.
+      const left = x + beside + width > bbox.left + bbox.width ? x - beside - width : x + beside;
+      if (left < free) continue;
+      ctx.fillText(text, left, bbox.top + 11 * devicePixelRatio);
+      free = left + width + beside;
     }
     ctx.restore();
   }

@@ -89,6 +89,7 @@ def test_the_page_says_in_tables_what_the_plots_show(service: Service, viewer: U
 
     text = page.content.decode()
     assert "1200 connections" in text, "since first seen: 800 on lb1 and 400 on lb2"
+    assert '<td data-label="New connections">1200</td>' in text
     assert "no backend takes connections" in text
     assert "Revision 1 on lb1" in text
     assert "onclick" not in text

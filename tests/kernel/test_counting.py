@@ -23,6 +23,7 @@ from balancer.kernel.meter import Meter
 from balancer.kernel.node import NodeKernel
 from balancer.kernel.sampler import Carrying, Sampler
 from balancer.ruleset.compile import compile_document
+from balancer.workflow.counting import make_carrying
 from tests.kernel.machine import Namespace, document, load, run, save, service
 from tests.kernel.many import PORT, Crowd
 
@@ -317,3 +318,23 @@ def test_a_full_disk_is_a_warning_and_rules_are_written_all_the_same(
 
     assert any("could not be kept: No space left" in text for text in warnings)
     assert balanced.kernel.compare(ruleset=compile_document(version(crowd, 3))).in_sync
+
+
+def test_refused_connections_are_counted_by_service_and_reason(balanced: Counted, crowd: Crowd) -> None:
+    backends = [{"address": str(crowd.plan.backend(0)), "port": PORT, "state": "draining"}]
+    nobody = document(service("dns", protocol="udp", port=PORT, backends=backends))
+    balanced.apply(nobody)
+    carrying = make_carrying(nobody)
+    for number in range(1, 8):
+        crowd._send(number, crowd.plan.client(number))
+
+    with FlowEvents() as events:
+        sampler = Sampler(
+            meter=Meter(directory=balanced.directory),
+            flavour=balanced.flavour,
+            lock_directory=default_lock_directory(),
+            events=events,
+        )
+        look = sampler.look(carrying)
+
+    assert look.refused == {("dns", "no-backend"): 7}

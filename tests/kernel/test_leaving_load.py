@@ -1,13 +1,13 @@
-"""Under load backends are drained, overridden, disabled and found down: who ends is who was cut."""
+"""Under load backends drain, flap, are overridden and disabled: a connection ends only where it is wanted."""
 
 import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
-from balancer.domain.health_overlay import HealthOverlay, with_health
 from balancer.domain.overrides import Override, with_overrides
 from balancer.domain.types import BackendState, Document
 from balancer.kernel import conntrack
@@ -112,14 +112,18 @@ def drain(wanted: Document, number: int) -> Document:
     return override(wanted, number, state=BackendState.DRAINING)
 
 
+def flap(wanted: Document, number: int) -> Document:
+    """As health checks have it for a moment."""
+    beside, under_load = wanted.services
+    backends = [
+        replace(backend, up=position != number % BACKENDS)
+        for position, backend in enumerate(under_load.backends)
+    ]
+    return replace(wanted, services=(beside, replace(under_load, backends=tuple(backends))))
+
+
 def move_weight(wanted: Document, number: int) -> Document:
     return override(wanted, number, weight=2 + number % 3)
-
-
-def find_down(wanted: Document, number: int) -> Document:
-    """A flap: its checks find it down, and then up again."""
-    backend = wanted.services[1].backends[number % BACKENDS]
-    return with_health(wanted, HealthOverlay(down={"web": (backend.endpoint,)}))
 
 
 def disable(wanted: Document, number: int) -> Document:
@@ -142,7 +146,7 @@ def apply(kernel: NodeKernel, wanted: Document) -> Receipt:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind), indirect=True)
-def test_no_connection_fails_and_none_is_reset_while_backends_drain_are_overridden_and_flap(
+def test_no_connection_fails_and_none_is_reset_while_backends_drain_flap_and_are_overridden(
     crowd: Crowd, namespace: Namespace, kernel: NodeKernel, kept: Kept
 ) -> None:
     wanted = two_services(crowd)
@@ -151,7 +155,7 @@ def test_no_connection_fails_and_none_is_reset_while_backends_drain_are_overridd
     with load(crowd, takes=TAKES) as outcome:
         kept.fill()
         for number in range(TIMES):
-            for deed in (drain, move_weight, find_down):
+            for deed in (drain, flap, move_weight):
                 assert apply(kernel, deed(wanted, number)).connections_removed == 0
                 assert apply(kernel, wanted).connections_removed == 0
             kept.talk()

@@ -1,42 +1,46 @@
-"""From a backend that dies to a kernel that sends it nobody: daemon, rows, broker, worker, rules."""
+"""The health daemon as a process beside a real worker: from a killed backend to the rules in the kernel."""
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.utils import timezone
+from pytest_django import Settings
 
+from balancer import wiring
 from balancer.domain.health import HealthState
 from balancer.kernel.base import Flavour
-from balancer.models import BackendHealth, HealthEvent
+from balancer.models import BackendHealth, NodeHealth
 from balancer.workflow.queries import view_health
 from tests.cast import Site
 from tests.documents import backend_data, service_data
-from tests.kernel.machine import BACKENDS, Namespace, Wires
+from tests.kernel.machine import Namespace, Wires, save
+from tests.probes.health.servers import OK, answer, tcp_server
 from tests.stack.machinery import Stack, eventually
-from tests.stack.site import NFT, make_site, wait_for_end, wait_for_worker
-from tests.stack.test_overrides import chosen, is_chosen
+from tests.stack.site import NFT, events, make_site, wait_for_end, wait_for_worker
 
-ONE, TWO = (f"{address}:80" for address in BACKENDS[:2])
-INTERVAL, FALL, RISE = 1, 2, 2
-SLACK = 1.5
-"""Beyond fall (rise) times the interval: a second as it was asked for, and what a busy machine needs."""
+FIRST, SECOND = "10.0.0.3", "10.0.0.4"
+INTERVAL, RISE, FALL = 1, 2, 2
+HEALTH = {"kind": "http", "interval": INTERVAL, "timeout": 1, "rise": RISE, "fall": FALL}
 
 
-def listen(wires: Wires, endpoint: str) -> socket.socket:
-    """A program that accepts, and says nothing."""
+@contextmanager
+def backend(wires: Wires, address: str) -> Iterator[None]:
+    """A web server behind the node."""
     with wires.backend.entered():
-        found = wires.keep(socket.socket())
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    found.bind((endpoint.partition(":")[0], 80))
-    found.listen(200)
-    return found
+        server = tcp_server(answer(OK), address=address, port=80)
+        server.__enter__()
+    try:
+        yield
+    finally:
+        server.__exit__(None, None, None)
 
 
-def took(condition: Callable[[], bool], *, what: str, within: float) -> None:
-    started = time.monotonic()
-    eventually(condition, what=what, within=within)
-    print(f"{what} took {time.monotonic() - started:.2f} s")
+def sends_to(inside: Namespace, address: str) -> bool:
+    """Whether a rule of the real kernel sends new connections to the backend's chain."""
+    with inside.entered():
+        return f"-g LB-S-web:{address}-80" in save(Flavour.NFT)
 
 
 def states(site: Site) -> set[HealthState]:
@@ -45,42 +49,51 @@ def states(site: Site) -> set[HealthState]:
     return {one.state for on_nodes in found.backends.values() for one in on_nodes}
 
 
-def test_a_dead_backend_leaves_and_comes_back_and_a_dead_daemon_changes_nothing(stack: Stack) -> None:
-    inside = Namespace()
-    wires, place = Wires(inside), (inside, Flavour.NFT)
-    site = make_site("lb1")
+def test_a_killed_backend_leaves_the_kernel_in_time_and_the_daemon_may_die(
+    stack: Stack, namespace: Namespace
+) -> None:
+    site, inside, wires = make_site("lb1"), namespace, Wires(namespace)
     stack.worker("lb1", inside=inside, **NFT)
-    servers = {endpoint: listen(wires, endpoint) for endpoint in (ONE, TWO)}
-    wait_for_worker("lb1", stack=stack)
-    check = {"kind": "tcp", "interval": INTERVAL, "timeout": 1, "fall": FALL, "rise": RISE}
-    backends = [backend_data(address, port=80) for address in BACKENDS[:2]]
-    assert wait_for_end(site.start(service_data("web", health=check, backends=backends))).state == "succeeded"
     daemon = stack.health("lb1", inside=inside, **NFT)
-    eventually(lambda: BackendHealth.objects.filter(up=True).count() == 2, what="the first checks")
+    wait_for_worker("lb1", stack=stack)
+    backends = [backend_data(FIRST), backend_data(SECOND)]
+    with backend(wires, SECOND):
+        with backend(wires, FIRST):
+            deployment = site.start(service_data("web", health=HEALTH, backends=backends))
+            assert wait_for_end(deployment).state == "succeeded", deployment.error
+            eventually(lambda: BackendHealth.objects.filter(up=True).count() == 2, what="both are seen up")
+        killed = time.monotonic()
+        eventually(lambda: not sends_to(inside, FIRST), what="the end of the killed backend")
+        took = time.monotonic() - killed
+        print(f"out of the kernel {took:.2f} s after it was killed")
+        assert sends_to(inside, SECOND)
+        assert "connection refused after" in BackendHealth.objects.get(up=False).reason
+        assert took <= FALL * INTERVAL + 1
 
-    servers[ONE].close()
-    took(
-        lambda: not is_chosen(ONE, chosen(place)),
-        what="a dead backend's way out",
-        within=FALL * INTERVAL + SLACK,
-    )
-    (event,) = HealthEvent.objects.all()
-    assert (event.kind, event.endpoint) == ("down", ONE)
-    assert "refused" in event.why
+        with backend(wires, FIRST):
+            back = time.monotonic()
+            eventually(lambda: sends_to(inside, FIRST), what="the return", within=RISE * INTERVAL + 3)
+            print(f"back in the kernel {time.monotonic() - back:.2f} s after it was there again")
 
-    listen(wires, ONE)
-    took(
-        lambda: is_chosen(ONE, chosen(place)),
-        what="its way back",
-        within=(RISE + 1) * INTERVAL + SLACK,
-    )
-    assert states(site) == {HealthState.UP}
+            daemon.kill()
+            beat = NodeHealth.objects.get().checked_at
+        eventually(lambda: states(site) == {HealthState.UNKNOWN}, what="the states to age", within=8)
+        assert sends_to(inside, FIRST), "nobody looks any more, and traffic goes on as it was"
+        with wires.client.entered(), socket.create_connection((wires.service_address, 80), timeout=3):
+            pass
+        assert NodeHealth.objects.get().checked_at == beat
 
-    daemon.close()
-    before = chosen(place)
-    eventually(lambda: states(site) == {HealthState.UNKNOWN}, what="the states to age", within=8)
-    assert chosen(place) == before
-    with wires.client.entered(), socket.create_connection((wires.service_address, 80), timeout=3):
-        pass
+        again = stack.health("lb1", inside=inside, **NFT)
+        eventually(lambda: not sends_to(inside, FIRST), what="the next daemon's finding")
+    assert again.terminate() == 0
+    assert events("worker.refused") == []
     wires.close()
-    inside.close()
+
+
+def test_a_worker_that_is_away_is_not_reminded_without_end(stack: Stack, settings: Settings) -> None:
+    settings.LBADMIN_NODE, settings.LBADMIN_REDIS_URL = "lb1", stack.env["LBADMIN_REDIS_URL"]
+
+    for _ in range(6):
+        wiring.wake_own_node()
+
+    assert stack.broker.llen("node.lb1") == wiring.WAITING_MAX + 1

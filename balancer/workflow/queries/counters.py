@@ -58,6 +58,8 @@ Line = tuple[float | None, ...]
 @dataclass(frozen=True, slots=True)
 class BackendLines:
     endpoint: str
+    count: int
+    """New connections in all of the time."""
     new: Line
     """Each second."""
     packets: Line
@@ -205,6 +207,7 @@ def _lines(
     fair = [_fairness(endpoint, list(_at(fair_rows, at))) for at in fair_times]
     return BackendLines(
         endpoint=endpoint,
+        count=sum(one.point.backends.get(endpoint, NOTHING)[0] for steps in rows for one in steps.values()),
         new=rate(0),
         packets=rate(1),
         bytes=rate(2),
@@ -241,7 +244,9 @@ def _add_lines(lines: list[BackendLines]) -> BackendLines:
         return tuple(_sum(number for number in column if number is not None) for column in columns)
 
     return BackendLines(
-        OTHERS, *(whole(name) for name in ("new", "packets", "bytes", "current", "observed", "declared"))
+        OTHERS,
+        sum(line.count for line in lines),
+        *(whole(name) for name in ("new", "packets", "bytes", "current", "observed", "declared")),
     )
 
 
