@@ -246,6 +246,10 @@ def test_a_damaged_table_is_said_and_the_copy_before_it_goes_on(balanced: Counte
     assert "damaged" in said
     assert "goes on from the copy before it" in said
     assert balanced.totals() == found, "the kernel still knows the rest"
+    path.write_text("")
+    found.update(count_some(balanced, crowd, 3))
+    balanced.sample()
+    assert balanced.totals() == found, "the damaged one did not take the place of the copy"
 
 
 def test_a_table_that_is_lost_goes_on_from_what_is_known_elsewhere(balanced: Counted, crowd: Crowd) -> None:
