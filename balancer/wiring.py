@@ -31,6 +31,7 @@ from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
+from balancer.workflow.health import record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.nodes import NodeMemory, carry_own_health, reconcile_node
 from balancer.workflow.queue import NODE_TICK
@@ -150,27 +151,20 @@ def own_meter() -> Meter:
 
 def own_health_targets() -> tuple[Service, ...]:
     """What the health daemon of the node has to check."""
-    from balancer.workflow.health import targets_of
-
     return targets_of(own_node_name())
 
 
 def record_own_standings(standings: Sequence[Standing]) -> None:
     """What its checks found, and that it is there."""
-    from balancer.workflow.health import record_standings
-
     record_standings(own_node_name(), standings, clock=timezone.now)
 
 
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:
     """For passive health."""
-    from balancer.kernel.flavour import detect_host_tool
     from balancer.kernel.looks import look_at
 
     try:
-        asked = settings.LBADMIN_FLAVOUR
-        flavour = detect_host_tool().flavour if asked == AUTO else Flavour(asked)
-        return look_at(services, flavour=flavour)
+        return look_at(services, flavour=_flavour(settings.LBADMIN_FLAVOUR))
     except KernelError as error:
         raise CannotLook(str(error)) from error
 
@@ -286,6 +280,13 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         )
 
     return load
+
+
+@cache
+def _flavour(asked: str) -> Flavour:
+    from balancer.kernel.flavour import detect_host_tool
+
+    return detect_host_tool().flavour if asked == AUTO else Flavour(asked)
 
 
 @cache

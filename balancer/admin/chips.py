@@ -42,7 +42,12 @@ _DRILL = {
     DrillState.PROVEN: ("ok", "settings_backup_restore"),
     DrillState.FAILED: ("bad", "error"),
 }
-_BACKEND_DOT = {BackendState.ENABLED: "ok", BackendState.DRAINING: "warn", BackendState.DISABLED: "idle"}
+_BACKEND_DOT = {
+    str(BackendState.ENABLED): "ok",
+    str(BackendState.DRAINING): "warn",
+    str(BackendState.DISABLED): "idle",
+    "down": "bad",
+}
 
 
 def chip(text: str, tone: str = "idle", icon: str = "") -> SafeString:
@@ -81,7 +86,7 @@ def backend_dot(state: str) -> SafeString:
     """A dot in the colour of the state; the state in words for those who cannot see it."""
     return format_html(
         '<span class="lb-dot lb-dot--{}" aria-hidden="true"></span><span class="lb-hidden">{}</span>',
-        _BACKEND_DOT[BackendState(state)],
+        _BACKEND_DOT[state],
         state,
     )
 

@@ -13,6 +13,7 @@ from balancer.admin.freezes import FreezePages
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.nodes import nodes_of, nodes_row
 from balancer.admin.operation import OperationPages
+from balancer.admin.outdated import outdated_in
 from balancer.admin.policies import PolicyPages, alone_in
 from balancer.admin.site import ConsoleAdmin, actor_of, count_rows, page_address, register, texts_of
 from balancer.admin.way_back import WayBackPages
@@ -62,6 +63,7 @@ class ClusterAdmin(WayBackPages, FreezePages, PolicyPages, OperationPages, Machi
             back_to=queries.revision_at_once(cluster=row, user=actor_of(request)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             **drift_of_cluster(request, row),
+            **outdated_in(row),
         )
 
     @display(description="Cluster", ordering="name")

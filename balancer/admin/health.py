@@ -56,13 +56,14 @@ def state_chip(state: HealthState) -> SafeString:
     return chip(*_STATES[state])
 
 
-def summary_chip(summary: queries.Summary) -> SafeString:
-    """Of a service in a list."""
-    if summary.silent:
-        return chip("Health unknown", "warn", "help")
-    if summary.down:
-        return chip(f"{summary.down} of {summary.of} down", "bad", "error")
-    return chip("All up", "ok", "check_circle")
+def summary_chips(summary: queries.Summary | None) -> tuple[SafeString, ...]:
+    """Of a service in a list; nothing for one that is not checked."""
+    if summary is None:
+        return ()
+    down = chip(f"{len(summary.down)} of {summary.of} down", "bad", "error")
+    silent = chip("Health unknown", "warn", "help")
+    found = ((down, bool(summary.down)), (silent, summary.silent))
+    return tuple(one for one, holds in found if holds) or (chip("All up", "ok", "check_circle"),)
 
 
 def _line(one: queries.BackendOnNode) -> dict[str, Any]:

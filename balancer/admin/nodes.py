@@ -17,6 +17,7 @@ from balancer.admin.input_pages import services_dropped
 from balancer.admin.leaving import NodeLeavingPages, node_leaving
 from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
+from balancer.admin.outdated import outdated_in
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
 from balancer.admin.weights import weights_of_node
 from balancer.domain.overrides import digest_overrides
@@ -110,6 +111,7 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
             may_drill=any(may(actor=request.user, permission=right) for right in (ADMINISTER, APPLY)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             overrides_words=_describe_overrides(row),
+            **outdated_in(row.cluster),
             **drift_of_node(request, row),
             **node_clients_context(row),
             **node_leaving(row),

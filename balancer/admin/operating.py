@@ -12,6 +12,7 @@ from balancer.admin.clearing import clients_context
 from balancer.admin.drift import drift_of_cluster
 from balancer.admin.health import health_of_service
 from balancer.admin.leaving import service_leaving
+from balancer.admin.outdated import outdated_in
 from balancer.admin.shares import describe_share
 from balancer.admin.site import actor_of, page_address, read_key
 from balancer.admin.weights import weights_of_service
@@ -85,6 +86,7 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
         **drift_of_cluster(request, row.cluster),
+        **outdated_in(row.cluster),
         **clients_context(request, row),
         **service_leaving(row),
         **weights_of_service(row),

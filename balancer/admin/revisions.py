@@ -15,6 +15,7 @@ from balancer.admin.evidence import evidence_rows
 from balancer.admin.field_words import describe_fields
 from balancer.admin.history import events_about
 from balancer.admin.operating import in_force
+from balancer.admin.outdated import outdated_in
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, show_moment
 from balancer.domain.lifecycle import DeploymentState
 from balancer.models import Deployment, Revision
@@ -71,7 +72,7 @@ class RevisionAdmin(ConsoleAdmin):
             way=queries.judge_way_back(revision=revision),
             differing=() if view.live else queries.differing_services(revision=revision),
             overrides_words="They are in no revision: the nodes' rules differ by them from what is below.",
-            **(in_force(request, revision.cluster) if view.live else {}),
+            **(in_force(request, revision.cluster) | outdated_in(revision.cluster) if view.live else {}),
             evidence=evidence_rows(request, revision),
         )
 

@@ -13,7 +13,7 @@ from balancer.admin import chips
 from balancer.admin.bulk_pages import BulkPages
 from balancer.admin.clearing import ClearingPages
 from balancer.admin.editing_pages import EditingPages
-from balancer.admin.health import summary_chip
+from balancer.admin.health import summary_chips
 from balancer.admin.health_words import describe_health
 from balancer.admin.import_pages import ImportPages
 from balancer.admin.input_pages import InputPages
@@ -166,14 +166,17 @@ class ServiceAdmin(
         if value is None:
             return chips.chip("Unreadable", "bad")
         overrides = [override_value(override) for override in row.overrides]
-        return render_shares(shares_of(service_with_overrides(value, overrides)))
+        down = row.health_now.down if row.health_now else frozenset()
+        return render_shares(shares_of(service_with_overrides(value, overrides)), down=down)
 
     @display(description="State", ordering="enabled")
     def show_state(self, row: Any) -> SafeString:
         if row.enabled and not any(backend.state == "enabled" for backend in row.backends.all()):
             return chips.chip("Refuses all", "warn", "warning")
-        health = summary_chip(row.health_now) if row.health_now else ""
-        return format_html('<div class="lb-chips">{}{}</div>', chips.enabled_chip(row.enabled), health)
+        found = (chips.enabled_chip(row.enabled), *summary_chips(row.health_now))
+        return format_html(
+            '<div class="lb-chips">{}</div>', format_html_join("", "{}", ((c,) for c in found))
+        )
 
 
 def place_of(row: Service) -> str:
@@ -204,8 +207,8 @@ def options_of(row: Service) -> list[str]:
     return found
 
 
-def render_shares(shares: tuple[Share, ...]) -> SafeString:
-    """The backends of a service in a list, the first few of them."""
+def render_shares(shares: tuple[Share, ...], *, down: frozenset[str] = frozenset()) -> SafeString:
+    """The backends of a service in a list, the first few of them; those `down` are so on a node at least."""
     if not shares:
         return format_html('<span class="lb-muted">{}</span>', "No backends")
     rows = format_html_join(
@@ -214,8 +217,9 @@ def render_shares(shares: tuple[Share, ...]) -> SafeString:
         '<span class="lb-bar" aria-hidden="true"><span style="width:{}%"></span></span>'
         '<span class="lb-backends__share">{}</span><span class="lb-backends__state">{}</span></li>',
         (
-            (chips.backend_dot(s.state), s.endpoint, s.width, s.text, _state_word(s.state))
+            (chips.backend_dot(state), s.endpoint, s.width, s.text, _state_word(state))
             for s in shares[:SHOWN_BACKENDS]
+            for state in ["down" if s.endpoint in down and s.state == "enabled" else s.state]
         ),
     )
     rest = len(shares) - SHOWN_BACKENDS

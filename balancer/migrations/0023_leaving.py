@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("balancer", "0021_drift")]
+    dependencies = [("balancer", "0022_compiler")]
 
     operations = [
         migrations.AddField(

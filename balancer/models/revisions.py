@@ -16,6 +16,8 @@ class Revision(models.Model):
     """Canonical JSON, as `dump_document` writes it."""
     rulesets = models.JSONField()
     """Family -> text for iptables-restore, as `render_ruleset` writes it."""
+    compiler = models.PositiveIntegerField(default=1)
+    """Which `ruleset.compile.COMPILER` made the rulesets; 1 where nobody wrote it down."""
     digest = models.CharField(max_length=64)
     """sha256 over the document and the rulesets, see `domain.digests.digest_revision`."""
     change = models.ForeignKey(

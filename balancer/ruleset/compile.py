@@ -36,6 +36,10 @@ from balancer.ruleset.ir import (
 )
 from balancer.ruleset.service import service_chains
 
+COMPILER = 2
+"""Kept with each revision. Raise it with every change that makes other bytes of a document that there may be:
+then what is live stays as it is on the nodes until a change brings it up to date (ADR 0016)."""
+
 MARK_BALANCED, MARK_MASQUERADE, MARK_REFUSE = marks.BALANCED, marks.MASQUERADE, marks.REFUSE
 MARK_MASK = marks.MASK
 

@@ -5,8 +5,8 @@ found at each of them. Ranges of ports that overlap are cut where another one be
 that ports are disjoint when the tree is made of them. The tree is a trie over aligned blocks (ports and
 addresses split in four at each level, empty levels left out), not a balanced tree, so that a chain's name and
 content depend only on what lies in its block: a service that comes or goes touches the chains on its own path
-and no others. Longest walk: 8 levels of 4 rules for the port, and up to 3 ranges more at each level that
-reach across its blocks.
+and at most one more, that of the block which was last before. Longest walk: 3 rules at each of 8 levels for
+the port and one more at the last, and up to 3 ranges more at each level that reach across its blocks.
 
 Services are disjoint (validation), so a goto that finds nothing need not come back.
 """
@@ -172,7 +172,8 @@ def _segments(services: list[Service]) -> _Segments:
 
 
 def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
-    """Rules that tell a few ports apart, or that split many of them into aligned blocks."""
+    """Rules that tell a few ports apart, or that split many of them into aligned blocks. The last block needs
+    no chain: nothing comes behind it, so that its rules can stand here."""
     if len(segments) <= FAN_OUT:
         return tuple(rule for ports, places in segments.items() for rule in _port(scope, ports, places))
     size = _block(*_reach(segments)) >> _BITS
@@ -184,8 +185,8 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
         for rule in _port(scope, ports, places)
     ]
     within = ((ports, places) for ports, places in segments.items() if not _reaches_across(ports, size))
-    for _, group in groupby(within, key=lambda item: item[0].first // size):
-        part = dict(group)
+    *parts, last = (dict(group) for _, group in groupby(within, key=lambda item: item[0].first // size))
+    for part in parts:
         if len(part) == 1:
             rules.extend(_port(scope, *next(iter(part.items()))))
             continue
@@ -196,7 +197,7 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
         scope.chains[chain] = _ports(scope, part)
         among = PortRange(first, first + inner - 1)
         rules.append(Rule(protocol=scope.protocol, destination_ports=among, target=Goto(chain)))
-    return tuple(rules)
+    return (*rules, *_ports(scope, last))
 
 
 def _reaches_across(ports: PortRange, size: int) -> bool:
@@ -227,8 +228,9 @@ def _addresses(
     if len(ordered) <= FAN_OUT:
         return (*(scope.leaf(places[address]) for address in ordered), *anywhere)
     rules: list[Rule] = []
-    for members in _split(ordered):
-        part = {address: places[address] for address in members}
+    *parts, last = ({address: places[address] for address in members} for members in _split(ordered))
+    for part in parts:
+        members = list(part)
         if len(part) == 1:
             rules.append(scope.leaf(part[members[0]]))
             continue
@@ -236,7 +238,7 @@ def _addresses(
         chain = names.addresses_chain(scope.interface, scope.protocol, ports, network)
         scope.chains[chain] = _addresses(scope, ports, part, anywhere)
         rules.append(Rule(destination=network, target=Goto(chain)))
-    return (*rules, *anywhere)
+    return (*rules, *_addresses(scope, ports, last, anywhere))
 
 
 def _split(ordered: list[Address]) -> list[list[Address]]:

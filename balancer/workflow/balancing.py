@@ -35,6 +35,7 @@ from balancer.workflow.changes import lock_cluster
 from balancer.workflow.confirming import Bench
 from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
+from balancer.workflow.revisions import is_outdated
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
     """None where nothing is due, or nothing may be written now."""
     revision = node.carried_revision
     if not node.enabled or revision is None or node.in_sync is not True or _is_at_work(node):
+        return None
+    if is_outdated(revision):
         return None
     before = effective_of(cluster=node.cluster, revision=revision, node=node)
     services = [service for service in before.healthy.services if has_own_weights(service)]

@@ -29,7 +29,13 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, effective_of, effective_of_job
 from balancer.workflow.health_carrying import carry_health_of_job
 from balancer.workflow.job_records import UNENDED, Outcome, as_steps, note, record
-from balancer.workflow.revisions import live_revision, node_rulesets, render_node_rulesets
+from balancer.workflow.revisions import (
+    is_outdated,
+    kept_texts,
+    live_revision,
+    node_rulesets,
+    render_node_rulesets,
+)
 
 PATIENCE_SECONDS = 10.0
 """How long a worker goes on checking before it does so at its ticks, which leaves it free for them."""
@@ -75,9 +81,16 @@ def confirmed_state(revision: Revision, effective: Effective) -> Confirmed:
         revision=revision.number,
         digest=revision.digest,
         document=dump_document(effective.approved),
-        rulesets=render_node_rulesets(effective.approved),
+        rulesets=_texts_of(revision, effective),
         overrides=effective.digest,
     )
+
+
+def _texts_of(revision: Revision, effective: Effective) -> dict[str, str]:
+    """Those that were kept, where another lbadmin compiled them: that is what the node carries."""
+    if is_outdated(revision) and not effective.overrides:
+        return kept_texts(revision)
+    return render_node_rulesets(effective.approved)
 
 
 def end_of_earlier(*, job: Job, guard: Guard) -> Outcome | None:

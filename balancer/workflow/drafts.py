@@ -160,6 +160,25 @@ def write_drafts(
         _write(actor=actor, change=change, name=name, before=before, after=after)
 
 
+def write_as_live(*, actor: Actor, change: Change, live: dict[str, Data]) -> None:
+    """A draft of every service as it is: what is new is what is compiled from them."""
+    if actor is not None:
+        change.contributors.add(actor)
+    for name, data in sorted(live.items()):
+        Draft.objects.create(
+            change=change,
+            service_name=name,
+            action=Draft.Action.MODIFY,
+            before=data,
+            after=data,
+            updated_by=actor or change.author,
+            updated_at=timezone.now(),
+            version=1,
+        )
+    facts = {"services": sorted(live), "action": "compile anew"}
+    audit.record(actor=actor, action=Action.DRAFT_SAVED, target=change, facts=facts)
+
+
 def rebase_drafts(
     *, actor: Actor, change: Change, live: dict[str, Data], wanted: Mapping[str, Data | None]
 ) -> None:

@@ -23,7 +23,7 @@ from balancer.workflow.changes import lock_cluster
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import OPERATE, Actor, require
 from balancer.workflow.queueing import queue_job
-from balancer.workflow.revisions import live_revision
+from balancer.workflow.revisions import live_revision, require_up_to_date
 
 LOOK_EVERY, LOOK_AT_LEAST = timedelta(seconds=10), timedelta(seconds=25)
 REST = 50
@@ -42,7 +42,7 @@ Kind, How = DriftEvent.Kind, DriftEvent.How
 def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEvent:
     """Have a node put right what it reports, as soon as nothing else is done with it. Needs OPERATE.
 
-    Refused: "state" (it is over), "away" (the node is switched off).
+    Refused: "state" (it is over), "away" (the node is switched off), "outdated".
     """
     require(actor=actor, permission=OPERATE)
     if actor is None:
@@ -51,6 +51,7 @@ def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEve
     event = open_events(node).filter(pk=event_id).first()
     if event is None:
         raise Refused("state", f"{node} does not report that any more. Reload the page.")
+    require_up_to_date(cluster)
     if not node.enabled:
         raise Refused("away", f"{node} is switched off; let it take part again, then it puts ours back.")
     event.asked_by, event.asked_at = actor, timezone.now()
@@ -82,8 +83,11 @@ def note_look(*, node: Node, revision: Revision, found: Sequence[Difference], no
     return in_sync
 
 
-def why_put_back(*, node: Node, now: datetime) -> str:
-    """Why ours are to be put back now, where what the node should carry is not in doubt; else empty."""
+def why_put_back(*, node: Node, now: datetime, urgent: bool = False) -> str:
+    """Why ours are to be put back now, where what the node should carry is not in doubt; else empty.
+
+    `urgent`: something waits for it that cannot wait long.
+    """
     known = {event.kind: event for event in open_events(node).select_related("asked_by")}
     for event in known.values():
         if event.asked_at is not None and event.asked_by is not None:
@@ -92,7 +96,7 @@ def why_put_back(*, node: Node, now: datetime) -> str:
     if event is None or node.cluster.operation.on_drift is OnDrift.ASK:
         return ""
     moment = next_moment(recently_put_back(node=node, now=now), now=now)
-    if moment > now:
+    if moment > now and not urgent:
         _hold(event, until=moment)
         return ""
     return f"Drift: {describe_lines(event.size)} differed from revision {event.revision.number}."

@@ -16,7 +16,7 @@ from balancer.workflow.freezes import require_not_frozen
 from balancer.workflow.permissions import ADMINISTER, APPLY, Actor, may, require
 from balancer.workflow.presence import is_down, is_gone
 from balancer.workflow.queue import publish_on_commit
-from balancer.workflow.revisions import live_revision
+from balancer.workflow.revisions import live_revision, require_up_to_date
 from balancer.workflow.rollout import find_running
 
 OVERDUE_AFTER = timedelta(hours=1)
@@ -134,6 +134,7 @@ def _require_free(*, node: Node, cluster: Cluster, now: datetime) -> None:
 
 
 def _require_carries_live(node: Node) -> None:
+    require_up_to_date(node.cluster)
     live = live_revision(node.cluster)
     if node.carried_revision_id is None and live.number == 0:
         return

@@ -16,11 +16,19 @@ from balancer.domain.health_overlay import HealthOverlay, with_health
 from balancer.domain.overrides import Override, digest_overrides, override_from_data, with_overrides
 from balancer.domain.own_weights import OwnWeights, digest_own_weights, own_weights, with_own_weights
 from balancer.domain.types import BackendState, Document
+from balancer.kernel.base import KernelError
 from balancer.models import Cluster, Job, Node, Revision
 from balancer.models import Override as OverrideRecord
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow.node_health import overlay_of, wanted_overlay
 from balancer.workflow.node_weights import memory_of
-from balancer.workflow.revisions import document_of
+from balancer.workflow.revisions import (
+    document_of,
+    is_outdated,
+    kept_rulesets,
+    node_rulesets,
+    why_outdated,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,19 @@ def carries(node: Node, effective: Effective) -> bool:
     """Whether the node is known to carry just this of what is laid over its revision."""
     carried = node.carried_overrides, node.carried_health, node.carried_weights
     return carried == (effective.digest, effective.health_digest, effective.weights_digest)
+
+
+def rulesets_on_nodes(revision: Revision, effective: Effective) -> tuple[Ruleset, ...]:
+    """What the kernel of a node is to hold, IPv4 first. Of an outdated revision the rules that were kept;
+    raises KernelError where another lbadmin laid something over them, for then nobody can tell."""
+    if not is_outdated(revision):
+        return tuple(node_rulesets(effective.document).values())
+    if effective.document != document_of(revision):
+        raise KernelError(
+            f"{why_outdated(revision)} As overrides, health or weights of its own are laid over it, this node"
+            " cannot be compared with it."
+        )
+    return kept_rulesets(revision)
 
 
 def effective_of_job(job: Job) -> Effective:

@@ -26,7 +26,7 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, carries, effective_of, effective_of_job, renew_health
 from balancer.workflow.health_records import note_carried, remember_health
 from balancer.workflow.node_weights import remember_carried
-from balancer.workflow.revisions import node_rulesets
+from balancer.workflow.revisions import is_outdated, node_rulesets
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,15 @@ class _Plan:
     after: Effective
 
 
-class _Differs(Exception):
+class Differs(Exception):
     """The kernel carries something else: a commit would mend that in passing."""
 
 
 def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
-    """Whether the kernel was written. Logs what goes wrong, and leaves it to the next tick."""
+    """Whether the kernel was written. Logs what goes wrong, and leaves it to the next tick.
+
+    Raises Differs where somebody else has changed the kernel: that has to be put right first.
+    """
     if _plan(node=node, now=tools.clock()) is None:
         return False
     _keep_distance(node=node, tools=tools)
@@ -78,7 +81,7 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error))
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
         return False
-    except (KernelError, GuardError, _Differs) as error:
+    except (KernelError, GuardError) as error:
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
         return False
     now = tools.clock()
@@ -107,7 +110,7 @@ def carry_health_of_job(*, job: Job, token: str, tools: Tools) -> None:
     permit = partial(tools.guard.require_armed, token=token)
     try:
         receipts = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
-    except (KernelError, GuardError, _Differs) as error:
+    except (KernelError, GuardError, Differs) as error:
         logger.error("Job %s waits for its confirm, and health could not be carried: %s", job.pk, error)
         return
     for receipt in receipts:
@@ -127,6 +130,8 @@ def _plan(*, node: Node, now: datetime) -> _Plan | None:
     )
     revision = node.carried_revision
     if not node.enabled or revision is None or Job.objects.filter(node=node, state__in=_AT_WORK).exists():
+        return None
+    if is_outdated(revision):
         return None
     kept = effective_of(cluster=node.cluster, revision=revision, node=node)
     after = renew_health(kept, node=node, now=now)
@@ -160,10 +165,10 @@ def _keep_distance(*, node: Node, tools: Tools) -> None:
 def _write(
     plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile
 ) -> list[tuple[Ruleset, Receipt]]:
-    """Raises KernelError, GuardError or _Differs."""
+    """Raises KernelError, GuardError or Differs."""
     rulesets = compiled(plan.revision, plan.after)
     if not _carries(kernel, compiled(plan.revision, plan.before)) and not _carries(kernel, rulesets):
-        raise _Differs("its kernel differs from what it should carry, which is seen to first.")
+        raise Differs("its kernel differs from what it should carry, which is seen to first.")
     document = plan.after.document
     return [(r, kernel.sync(ruleset=r, document=document, permit=permit)) for r in rulesets]
 

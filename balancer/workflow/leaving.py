@@ -87,7 +87,20 @@ def _services_to_count(node: Node) -> tuple[Service, ...]:
     effective = effective_of(cluster=node.cluster, revision=live)
     if (node.carried_revision_id, node.carried_overrides) != (live.pk, effective.digest):
         return ()
-    return tuple(service for service in effective.approved.services if draining_backends(service))
+    services = [service for service in effective.approved.services if service.enabled]
+    drain = {service.name for service in services if draining_backends(service)}
+    named = {service.name: service for service in services}
+    return tuple(service for service in services if _may_reach(service, drain, named)) if drain else ()
+
+
+def _may_reach(service: Service, drain: set[str], named: Mapping[str, Service]) -> bool:
+    """Whether it is one of those that drain, or one of them stands in for it."""
+    at: Service | None = service
+    while at is not None:
+        if at.name in drain:
+            return True
+        at = named.get(at.all_down_service or "")
+    return False
 
 
 def _count(
@@ -111,6 +124,7 @@ def _count(
             for backend in draining_backends(service)
         }
         for service in services
+        if draining_backends(service)
     }
 
 

@@ -29,10 +29,10 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
 from balancer.workflow.drift import link_job, note_look, rest_after, why_put_back
 from balancer.workflow.drills import drop_untimely_drill, start_due_drill
-from balancer.workflow.effective import Effective, carries, effective_of
+from balancer.workflow.effective import Effective, carries, effective_of, rulesets_on_nodes
 from balancer.workflow.endings import skip_absent_node
 from balancer.workflow.guard_news import hand_over, read_guard_news
-from balancer.workflow.health_carrying import carry_health
+from balancer.workflow.health_carrying import Differs, carry_health
 from balancer.workflow.jobs import recover_jobs, run_job
 from balancer.workflow.leaving import LeavingMemory, refresh_leaving
 from balancer.workflow.messages import record_refused_job
@@ -40,7 +40,7 @@ from balancer.workflow.observations import ObservationMemory, refresh_observatio
 from balancer.workflow.persistence import ClientsMemory, carry_out_clearings, refresh_clients
 from balancer.workflow.queueing import queue_job
 from balancer.workflow.rehearsing import Rehearse, recover_rehearsals, rehearse_next
-from balancer.workflow.revisions import live_revision, node_rulesets
+from balancer.workflow.revisions import is_outdated, live_revision
 from balancer.workflow.rollout import turn_since
 from balancer.workflow.windows import run_due_windows
 
@@ -62,6 +62,8 @@ class NodeMemory:
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
     compare_due: datetime | None = None
+    health_waits: bool = False
+    """What the health checks found could not be carried, as the kernel differs from what it should carry."""
     compiled: dict[tuple[int, str, str, str], tuple[Ruleset, ...]] = field(default_factory=dict)
     """The rulesets of a revision's key and of what is laid over it, the last two that were asked for:
     compiling big ones takes seconds."""
@@ -122,13 +124,11 @@ def reconcile_node(
     since = turn_since(waiting) if waiting is not None else None
     if waiting is not None and since is not None:
         if waiting.attempts or since <= clock() - MESSAGE_GRACE:
-            memory.compare_due = None  # after every write
             _run(job=waiting, bench=bench, memory=memory, identity=identity)
         return
     if node.enabled and not _is_deploying(node):
         cause = _why_converge(node=node, kernel=kernel, memory=memory, clock=clock)
         if cause:
-            memory.compare_due = None
             _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
         else:
             _hand_over(node=node, guard=guard, memory=memory)
@@ -146,11 +146,17 @@ def reconcile_node(
 
 def carry_own_health(*, node: Node, bench: Bench, memory: NodeMemory) -> None:
     """What the node's health checks found since the last time, into its kernel."""
-    written = carry_health(
-        node=node,
-        tools=bench,
-        compiled=lambda revision, effective: _compiled(revision, effective, memory=memory),
-    )
+    try:
+        written = carry_health(
+            node=node,
+            tools=bench,
+            compiled=lambda revision, effective: _compiled(revision, effective, memory=memory),
+        )
+    except Differs as error:
+        logger.error("%s could not carry what its health checks found: %s", node.name, error)
+        memory.compare_due, memory.health_waits = None, True  # this tick looks, and puts ours back if it may
+        return
+    memory.health_waits = False
     if written:
         node.refresh_from_db(fields=["carried_health", "carried_weights"])
 
@@ -208,6 +214,9 @@ def _refresh_facts(*, node: Node, kernel: Kernel, memory: NodeMemory, now: datet
 def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> str:
     """The reason to bring the kernel back now; empty where there is none, or where a retry is not due."""
     live, now = live_revision(node.cluster), clock()
+    if is_outdated(live):
+        _watch(node=node, kernel=kernel, memory=memory, clock=clock)
+        return ""
     if node.carried_revision_id != live.pk:
         if live.number == 0 and node.carried_revision is None and not _has_had_job(node):
             memory.settled = True
@@ -227,7 +236,7 @@ def _why_converge(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Cloc
         if in_sync is False and not memory.settled and _is_mended_at_start(node, kernel):
             cause = f"The kernel did not carry revision {live.number} when the worker started."
         else:
-            cause = why_put_back(node=node, now=now)
+            cause = why_put_back(node=node, now=now, urgent=memory.health_waits)
     return cause if cause and _may_retry(node=node, revision=live, now=now) else ""
 
 
@@ -239,7 +248,8 @@ def _is_mended_at_start(node: Node, kernel: Kernel) -> bool:
 
 
 def _watch(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> None:
-    """While a deployment runs: whether the kernel carries what it is known to. Nothing is put back now."""
+    """While a deployment runs, or what is live is outdated: whether the kernel carries what it is known to.
+    Nothing is put back now."""
     carried = node.carried_revision
     if carried is None or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists():
         return
@@ -287,7 +297,7 @@ def _compiled(revision: Revision, effective: Effective, *, memory: NodeMemory) -
     key = revision.pk, effective.digest, effective.health_digest, effective.weights_digest
     found = memory.compiled.pop(key, None)
     if found is None:
-        found = tuple(node_rulesets(effective.document).values())
+        found = rulesets_on_nodes(revision, effective)
     memory.compiled[key] = found
     while len(memory.compiled) > COMPILED_KEPT:
         del memory.compiled[next(iter(memory.compiled))]
@@ -325,6 +335,8 @@ def _look_after_unconfirmed(*, node: Node, bench: Bench) -> bool:
 def _hand_over(*, node: Node, guard: Guard, memory: NodeMemory) -> None:
     """A guard that knows nothing yet is told what was seen in the kernel."""
     live = live_revision(node.cluster)
+    if is_outdated(live):
+        return  # it keeps what it was told by the lbadmin that compiled this
     effective = effective_of(cluster=node.cluster, revision=live)
     key = live.pk, effective.digest
     carried = node.carried_revision_id, node.carried_overrides
@@ -344,6 +356,7 @@ def _run(*, job: Job, bench: Bench, memory: NodeMemory, identity: str) -> None:
         clock=bench.clock,
         pause=bench.pause,
     )
+    memory.compare_due = None  # after every write
     # What its guard put back is laid over again, and what was found meanwhile has waited.
     carry_own_health(node=job.node, bench=bench, memory=memory)
 

@@ -28,7 +28,7 @@ from balancer.workflow.errors import Refused
 from balancer.workflow.late_reviews import open_late_review
 from balancer.workflow.permissions import OPERATE, Actor, require
 from balancer.workflow.queueing import queue_job
-from balancer.workflow.revisions import live_revision
+from balancer.workflow.revisions import live_revision, require_up_to_date
 
 CAUSE_MAX = 200
 """Of `Job.cause`."""
@@ -50,12 +50,13 @@ def set_override(
 
     It takes the place of an override of the same kind; where what is asked for is what was approved, that one
     is lifted and returned. Refused: "reason", "invalid", "nothing" (it is so already), "limit" (by the policy
-    of the cluster, or no such backend).
+    of the cluster, or no such backend), "outdated" (another lbadmin compiled what is live).
     """
     person = _require_operator(actor)
     if not reason.strip():
         raise Refused("reason", "Say why, for whoever looks at it afterwards. Nothing was changed.")
     cluster = lock_cluster(cluster)
+    require_up_to_date(cluster)
     asked = _read(service=service, address=address, port=port, state=state, weight=weight)
     document, force = live_document(cluster), overrides_in_force(cluster)
     older = next((row for row in active_overrides(cluster) if value_of(row).place == asked.place), None)
@@ -75,10 +76,11 @@ def set_override(
 def lift_override(*, actor: Actor, override: OverrideRecord) -> OverrideRecord:
     """Give the backend back what was approved, on every node at once. Needs OPERATE.
 
-    Its late review stays open until it is signed. Refused: "state" (lifted already), "limit".
+    Its late review stays open until it is signed. Refused: "state" (lifted already), "limit", "outdated".
     """
     person = _require_operator(actor)
     cluster = lock_cluster(override.cluster)
+    require_up_to_date(cluster)
     row = OverrideRecord.objects.get(pk=override.pk)
     if row.lifted_by is not None:
         raise Refused("state", f"{row.lifted_by.get_username()} has lifted it already.")

@@ -1,5 +1,6 @@
 """Revisions: compiling a document for keeps, and checking that what was kept is what it was."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from django.utils import timezone
@@ -9,13 +10,19 @@ from balancer.domain.digests import digest_revision
 from balancer.domain.problem import Problem
 from balancer.domain.types import Document, Family
 from balancer.models import Change, Cluster, Revision
-from balancer.ruleset.compile import compile_document
+from balancer.ruleset.compile import COMPILER, compile_document
 from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.parse import parse_ruleset
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import Actor
+
+WAY_OUT = (
+    "Bring the rules up to date: choose “Compile it anew” on the page of the live revision, have the"
+    " difference reviewed and apply it. Any other change that is applied does that as well."
+)
 
 
 def compile_rulesets(document: Document) -> dict[Family, Ruleset]:
@@ -76,6 +83,7 @@ def create_revision(*, actor: Actor, change: Change, document: Document) -> Revi
         document=text,
         rulesets=rulesets,
         digest=digest_revision(document=text, rulesets=rulesets),
+        compiler=COMPILER,
         change=change,
         author_name=change.author.get_username(),
         created_at=timezone.now(),
@@ -93,11 +101,54 @@ def why_not_genuine(revision: Revision) -> str | None:
     if dump_document(document) != revision.document:
         return f"The document of {revision} is not in canonical form."
     rulesets = render_rulesets(document)
+    if rulesets != revision.rulesets and revision.compiler != COMPILER:
+        return f"{why_outdated(revision)} {WAY_OUT}"
     if rulesets != revision.rulesets:
         return f"The document of {revision} does not compile to the ruleset that was kept with it."
     if digest_revision(document=revision.document, rulesets=rulesets) != revision.digest:
         return f"The digest of {revision} does not match its content."
     return None
+
+
+def is_outdated(revision: Revision) -> bool:
+    """Another lbadmin compiled it, and this one makes other rules of its document."""
+    return revision.compiler != COMPILER and _rendered(revision.document) != revision.rulesets
+
+
+def why_outdated(revision: Revision) -> str:
+    """A sentence about a live revision that is outdated; empty where it is not."""
+    if not is_outdated(revision):
+        return ""
+    which = "an earlier" if revision.compiler < COMPILER else "a later"
+    return (
+        f"{revision} was compiled by {which} lbadmin, which makes other rules of its document than this one."
+        " Nodes keep what they carry: until a change brings the rules up to date, they take no overrides,"
+        " follow no health checks, move no weights, make no drills, and are not brought back where they"
+        " differ."
+    )
+
+
+def require_up_to_date(cluster: Cluster) -> None:
+    """Refused("outdated") where nodes are left as they are, because another lbadmin compiled what is live."""
+    why = why_outdated(live_revision(cluster))
+    if why:
+        raise Refused("outdated", f"{why} {WAY_OUT}")
+
+
+def kept_texts(revision: Revision) -> dict[str, str]:
+    """Family -> the text that was kept, of both families; IPv6 is empty where the document has none."""
+    return {**render_node_rulesets(Document()), **revision.rulesets}
+
+
+def kept_rulesets(revision: Revision) -> tuple[Ruleset, ...]:
+    """What a node carries of it that was written by the lbadmin which compiled it. Raises Unparsable."""
+    return tuple(parse_ruleset(text, family=Family(family)) for family, text in kept_texts(revision).items())
+
+
+@lru_cache(maxsize=2)
+def _rendered(text: str) -> Mapping[str, str] | None:
+    document, _ = load_document(text)
+    return None if document is None else render_rulesets(document)
 
 
 @lru_cache(maxsize=2)
@@ -112,6 +163,7 @@ def _empty_revision() -> dict[str, object]:
         "document": text,
         "rulesets": rulesets,
         "digest": digest_revision(document=text, rulesets=rulesets),
+        "compiler": COMPILER,
         "author_name": audit.SYSTEM,
         "created_at": timezone.now(),
     }

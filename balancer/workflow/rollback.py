@@ -12,10 +12,10 @@ from balancer.workflow.audit import Action, deed
 from balancer.workflow.changes import advance, lock_cluster, rollback_target
 from balancer.workflow.deployments import start_deployment
 from balancer.workflow.documents import live_services
-from balancer.workflow.drafts import write_drafts
+from balancer.workflow.drafts import write_as_live, write_drafts
 from balancer.workflow.errors import Refused
 from balancer.workflow.permissions import APPLY, ROLL_BACK, Actor, require
-from balancer.workflow.revisions import live_revision
+from balancer.workflow.revisions import is_outdated, live_revision
 from balancer.workflow.submissions import hand_in
 from balancer.workflow.waivers import previous_revision
 
@@ -25,9 +25,10 @@ def roll_back_to(*, actor: Actor, revision: Revision, services: Iterable[str] | 
     """A draft change of the kind rollback, filled in from the revision; it cannot be edited.
 
     Its candidate is the revision's document, byte for byte; with `services`, what is live with these services
-    as they were then (gone, where the revision had none of that name). It is submitted, approved and applied
-    like any other and makes a new revision. Needs ROLL_BACK. Refused("nothing") where that is live already,
-    "invalid" where the revision is not readable, or has and had no such service.
+    as they were then (gone, where the revision had none of that name). Of a live revision that another
+    lbadmin compiled, it has all services as they are, so that their rules are made anew. It is submitted,
+    approved and applied like any other and makes a new revision. Needs ROLL_BACK. Refused("nothing") where
+    that is live already, "invalid" where the revision is not readable, or has and had no such service.
     """
     require(actor=actor, permission=ROLL_BACK)
     if actor is None:
@@ -72,13 +73,14 @@ def _open(*, actor: User, revision: Revision, services: list[str] | None) -> Cha
     base = live_revision(revision.cluster)
     live = live_services(revision.cluster)
     wanted = rollback_target(revision=revision, services=services, live=live)
-    if all(after == live.get(name) for name, after in wanted.items()):
+    anew = services is None and revision.pk == base.pk and is_outdated(base)
+    if not anew and all(after == live.get(name) for name, after in wanted.items()):
         what = f"{revision} is" if services is None else f"{', '.join(services)} of {revision} are"
         raise Refused("nothing", f"{what} what is live already.")
     now = timezone.now()
     change = Change.objects.create(
         cluster=revision.cluster,
-        title=_title(revision=revision, services=services),
+        title=_title(revision=revision, services=services, anew=anew),
         kind=Change.Kind.ROLLBACK,
         rollback_of=revision,
         rollback_services=services,
@@ -89,11 +91,16 @@ def _open(*, actor: User, revision: Revision, services: list[str] | None) -> Cha
     )
     facts = {"revision": revision.number, "live": base.number, "services": services}
     audit.record(actor=actor, action=Action.ROLLBACK_OPENED, target=change, facts=facts)
-    write_drafts(actor=actor, change=change, live=live, wanted=wanted)
+    if anew:
+        write_as_live(actor=actor, change=change, live=live)
+    else:
+        write_drafts(actor=actor, change=change, live=live, wanted=wanted)
     return change
 
 
-def _title(*, revision: Revision, services: list[str] | None) -> str:
+def _title(*, revision: Revision, services: list[str] | None, anew: bool) -> str:
+    if anew:
+        return f"Compile revision {revision.number} anew"
     if services is None:
         return f"Roll back to revision {revision.number}"
     names = ", ".join(services) if len(services) <= 3 else f"{len(services)} services"

@@ -72,7 +72,7 @@ def test_an_operator_sees_it_beside_the_buttons_and_a_disabled_backend_is_in_mai
     page = page_of(login, operator, f"/balancer/service/{Service.objects.get().pk}/operate/")
 
     assert page.count(">build</span>Maintenance</span>") == 2
-    assert page.count(">hourglass_bottom</span>Draining</span>") == 2
+    assert page.count(">hourglass_bottom</span>Draining</span>") >= 2
 
 
 def test_the_list_of_services_tells_how_many_are_down(checked: Site, login: Login, viewer: User) -> None:

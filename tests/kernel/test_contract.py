@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,11 +36,17 @@ class Subject:
     """A kernel under test, with the means to look into it and to meddle with it from outside."""
 
     def __init__(
-        self, kernel: Kernel, *, look: Callable[[], Snapshot], meddle: Callable[[str], None]
+        self,
+        kernel: Kernel,
+        *,
+        look: Callable[[], Snapshot],
+        meddle: Callable[[str], None],
+        stop_forwarding: Callable[[], object],
     ) -> None:
         self.kernel = kernel
         self.look = look
         self.meddle = meddle
+        self.stop_forwarding = stop_forwarding
 
     def sync(self, *services: dict[str, Any]) -> Receipt:
         return self.kernel.sync(ruleset=ruleset(*services), document=document(*services))
@@ -72,6 +79,7 @@ def _real(flavour: Flavour, driver: DriverName) -> Subject:
         NodeKernel(flavour=flavour, driver=driver, wait_seconds=5),
         look=lambda: read_snapshot(flavour=flavour, family=Family.IPV4),
         meddle=lambda text: load(flavour, text),
+        stop_forwarding=lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("0"),
     )
 
 
@@ -85,7 +93,12 @@ def _fake() -> Subject:
                 first = f"-I {chain} " in text
                 chains[chain] = rules + chains.get(chain, ()) if first else chains.get(chain, ()) + rules
 
-    return Subject(kernel, look=lambda: deepcopy(kernel.snapshot), meddle=meddle)
+    return Subject(
+        kernel,
+        look=lambda: deepcopy(kernel.snapshot),
+        meddle=meddle,
+        stop_forwarding=lambda: setattr(kernel, "forwarding", False),
+    )
 
 
 def test_a_first_sync_brings_the_whole_ruleset_in(subject: Subject) -> None:
@@ -186,6 +199,34 @@ def test_compare_names_what_is_missing_and_what_is_too_much(subject: Subject) ->
     assert "- nat: -A LB-S-web -j RETURN" in difference.lines
     assert "+ nat: -N LB-S-api" in difference.lines
     assert "+ nat: -A LB-S-api -g LB-S-api:10.0.0.6-81" in difference.lines
+
+
+def test_forwarding_that_is_off_is_a_difference_which_a_sync_puts_right(subject: Subject) -> None:
+    subject.sync(service())
+    subject.stop_forwarding()
+    difference = subject.kernel.compare(ruleset=ruleset(service()))
+    assert (difference.in_sync, difference.lines) == (False, ("+ sysctl: net.ipv4.ip_forward=1",))
+
+    assert not subject.sync(service()).changed
+    assert subject.kernel.compare(ruleset=ruleset(service())).in_sync
+
+
+def test_rules_of_others_before_our_jump_are_named_and_stay_first_unless_ours_are_to_be(
+    subject: Subject,
+) -> None:
+    subject.sync(service())
+    subject.meddle("*filter\n-I FORWARD -s 203.0.113.9/32 -j DROP\nCOMMIT\n")
+    theirs, ours = "-s 203.0.113.9/32 -j DROP", "-j LB-FORWARD"
+    difference = subject.kernel.compare(ruleset=ruleset(service()))
+    assert (difference.in_sync, difference.before) == (True, (f"filter: -A FORWARD {theirs}",))
+    assert not subject.sync(service()).changed
+    assert subject.rules("filter", "FORWARD") == (theirs, ours)
+
+    wanted = {"ruleset": ruleset(service()), "document": document(service()), "jumps_first": True}
+    assert subject.kernel.sync(**wanted).tables_committed == ("filter",)
+    assert subject.rules("filter", "FORWARD") == (ours, theirs)
+    assert subject.kernel.compare(ruleset=ruleset(service())).before == ()
+    assert not subject.kernel.sync(**wanted).changed
 
 
 def test_compare_names_a_jump_that_is_missing(subject: Subject) -> None:

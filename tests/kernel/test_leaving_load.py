@@ -1,9 +1,10 @@
-"""Under load backends are drained, overridden and disabled: a connection ends only where that is wanted."""
+"""Under load backends drain, flap, are overridden and disabled: a connection ends only where it is wanted."""
 
 import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -100,7 +101,7 @@ def two_services(crowd: Crowd) -> Document:
     both = {"address": crowd.plan.service}
     return document(
         service("beside", port=BESIDE, backends=backends(STAYS), **both),
-        service("web", port=PORT, port_end=STAYS, backends=backends(PORT), **both),
+        service("web", port=PORT, port_end=STAYS, backends=backends(PORT), health={"kind": "tcp"}, **both),
     )
 
 
@@ -109,6 +110,16 @@ Deed = Callable[[Document, int], Document]
 
 def drain(wanted: Document, number: int) -> Document:
     return override(wanted, number, state=BackendState.DRAINING)
+
+
+def flap(wanted: Document, number: int) -> Document:
+    """As health checks have it for a moment."""
+    beside, under_load = wanted.services
+    backends = [
+        replace(backend, up=position != number % BACKENDS)
+        for position, backend in enumerate(under_load.backends)
+    ]
+    return replace(wanted, services=(beside, replace(under_load, backends=tuple(backends))))
 
 
 def move_weight(wanted: Document, number: int) -> Document:
@@ -135,7 +146,7 @@ def apply(kernel: NodeKernel, wanted: Document) -> Receipt:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind), indirect=True)
-def test_no_connection_fails_and_none_is_reset_while_backends_drain_and_are_overridden(
+def test_no_connection_fails_and_none_is_reset_while_backends_drain_flap_and_are_overridden(
     crowd: Crowd, namespace: Namespace, kernel: NodeKernel, kept: Kept
 ) -> None:
     wanted = two_services(crowd)
@@ -144,7 +155,7 @@ def test_no_connection_fails_and_none_is_reset_while_backends_drain_and_are_over
     with load(crowd, takes=TAKES) as outcome:
         kept.fill()
         for number in range(TIMES):
-            for deed in (drain, move_weight):
+            for deed in (drain, flap, move_weight):
                 assert apply(kernel, deed(wanted, number)).connections_removed == 0
                 assert apply(kernel, wanted).connections_removed == 0
             kept.talk()

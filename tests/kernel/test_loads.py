@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from statistics import mean
 from typing import Any
@@ -160,6 +161,29 @@ def test_a_connection_that_one_end_has_closed_is_open_until_the_other_closes_too
     assert client.recv(10) == b""
     client.close()
     assert kernel.count_open(services=wanted.services) == {"web": {}}
+
+
+def test_what_came_in_for_another_service_counts_for_the_one_that_stands_in_for_it(
+    kernel: NodeKernel, wires: Wires
+) -> None:
+    wanted = document(
+        service(
+            backends=[{"address": FIRST}],
+            health={"kind": "tcp"},
+            all_down="service",
+            all_down_service="sorry",
+        ),
+        service("sorry", port=8000, backends=[{"address": SECOND, "port": 80}]),
+    )
+    sorry, web = wanted.services
+    down = replace(web, backends=tuple(replace(backend, up=False) for backend in web.backends))
+    sync(kernel, replace(wanted, services=(sorry, down)))
+    with wires.backend.entered():
+        wires.keep(socket.create_server((SECOND, 80)))
+    with wires.client.entered():
+        wires.keep(socket.create_connection((wires.service_address, 80), timeout=5))
+
+    assert kernel.count_open(services=wanted.services)["sorry"] == {f"{SECOND}:80": 1}
 
 
 def established(kernel: NodeKernel, wanted: Document, *, seconds: float) -> float:

@@ -91,6 +91,11 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    def terminate(self) -> int:
+        """Asked to end; the code with which it does."""
+        self._process.terminate()
+        return self._process.wait(timeout=PATIENCE)
+
     def close(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

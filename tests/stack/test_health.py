@@ -15,7 +15,7 @@ from tests.cast import Site
 from tests.kernel.machine import Namespace
 from tests.stack.machinery import Stack, eventually
 from tests.stack.site import LEGACY, NFT, events, make_site, wait_for_end, wait_for_worker
-from tests.stack.test_overrides import Places, chosen
+from tests.stack.test_overrides import Places, chosen, is_chosen
 from tests.workflow.healing import standing, web
 
 GONE, OTHER = "10.0.0.3:80", "10.0.0.4:80"
@@ -34,7 +34,7 @@ def say(node: str, *, up: bool) -> None:
 def reaches(places: Places, *, down: bool) -> None:
     def reached() -> bool:
         texts = [chosen(place) for place in places.values()]
-        return all(OTHER in text and (GONE not in text) is down for text in texts)
+        return all(is_chosen(OTHER, text) and is_chosen(GONE, text) is not down for text in texts)
 
     started = time.monotonic()
     eventually(reached, what="the finding in every kernel", within=SECONDS)
@@ -89,7 +89,7 @@ def test_a_finding_reaches_real_kernels_at_once_and_flapping_at_most_once_a_seco
     reaches({first: places[first]}, down=True)
     _confirm_all(deployment, site)
     assert wait_for_end(deployment).state == "succeeded"
-    assert GONE not in chosen(places[first])
+    assert not is_chosen(GONE, chosen(places[first]))
     assert Node.objects.get(name=first).carried_health
 
     assert Job.objects.count() == jobs + 2, "no job was made for health"

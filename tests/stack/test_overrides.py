@@ -28,14 +28,18 @@ def chosen(place: tuple[Namespace, Flavour]) -> str:
     """The rules of a real kernel that choose a backend, as iptables-save prints them but for their turn."""
     inside, flavour = place
     with inside.entered():
-        rules = (line for line in save(flavour).splitlines() if "--to-destination" in line)
+        rules = (line for line in save(flavour).splitlines() if "-g LB-S-web:" in line)
         return "\n".join(map(without_phase, rules))
+
+
+def is_chosen(endpoint: str, text: str) -> bool:
+    return f"-g LB-S-web:{endpoint.replace(':', '-')}\n" in f"{text}\n"
 
 
 def reaches_all(places: Places, *, drained: bool) -> None:
     def reached() -> bool:
         texts = [chosen(place) for place in places.values()]
-        return all(OTHER in text and (DRAINED not in text) is drained for text in texts)
+        return all(is_chosen(OTHER, text) and is_chosen(DRAINED, text) is not drained for text in texts)
 
     started = time.monotonic()
     eventually(reached, what="the override in every kernel", within=SECONDS)

@@ -8,7 +8,8 @@ import pytest
 
 from balancer.domain.types import BackendState
 from balancer.kernel.base import Busy, OutcomeUnknown
-from balancer.models import AuditEvent, HealthEvent, Job, WeightMove
+from balancer.models import AuditEvent, Cluster, DriftEvent, HealthEvent, Job, WeightMove
+from balancer.workflow.drift import put_ours_back
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.revisions import live_revision, why_not_genuine
 from tests.cast import Site
@@ -110,16 +111,40 @@ def test_an_override_of_an_operator_is_never_undone(node: Checked) -> None:
     assert carried(node).document.services[0].backends[0].state == "disabled"
 
 
-def test_drift_is_not_mended_in_passing_and_health_comes_after_it(node: Checked) -> None:
+def test_drift_is_put_right_first_and_health_comes_after_it_in_the_same_tick(node: Checked) -> None:
+    node.tick()
     damage(node.site)
     node.say(ONE)
 
-    node.tick()
-    assert node.node.carried_health == ""
-    node.restart()
-    node.tick()
+    node.tick(after=1)
 
     assert converged(node.site) == ["succeeded"]
+    assert ONE not in shares(node)
+
+
+def test_health_does_not_wait_until_a_fight_is_over(node: Checked) -> None:
+    node.tick()
+    for _ in range(4):
+        damage(node.site)
+        node.tick(after=10)
+    assert DriftEvent.objects.get(ended_at=None).held_until is not None
+
+    node.say(ONE)
+    node.tick(after=1)
+
+    assert ONE not in shares(node)
+
+
+def test_where_drift_is_left_to_people_health_waits_for_them(node: Checked) -> None:
+    Cluster.objects.update(on_drift="ask")
+    damage(node.site)
+    node.say(ONE)
+    node.tick()
+    assert (node.node.in_sync, node.node.carried_health) == (False, "")
+
+    put_ours_back(actor=node.site.operator, node=node.node, event_id=DriftEvent.objects.get().pk)
+    node.tick()
+
     assert ONE not in shares(node)
 
 

@@ -1,11 +1,12 @@
 """Backends that drain: who is still with them, counted at ticks until nobody is."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from balancer.domain.types import BackendState
+from balancer.domain.types import BackendState, Service
 from balancer.kernel.base import Loads, Rejected
 from balancer.models import AuditEvent
 from balancer.workflow.leaving import does_drain, left_on
@@ -96,6 +97,28 @@ def test_it_is_counted_down_at_every_tick_until_it_is_empty(site: Site, worker: 
     assert (found.service, found.endpoint, found.empty_since) == ("web", FIRST, empty)
     assert found.nodes[0].words == "no connections left (as of 0 s ago)"
     assert AuditEvent.objects.count() == events
+
+
+def test_services_for_which_the_one_that_drains_stands_in_are_asked_about_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leads = {"health": {"kind": "tcp"}, "all_down": "service", "all_down_service": "web"}
+    site.deploy(
+        web("draining"),
+        service_data("leads", port=81, **leads),
+        service_data("alone", port=82),
+    )
+    asked: list[list[str]] = []
+
+    def count(*, services: Sequence[Service]) -> Loads:
+        asked.append([service.name for service in services])
+        return {"web": {FIRST: 2}}
+
+    monkeypatch.setattr(site.kernels["lb1"], "count_open", count)
+    worker = Worker(site)
+    worker.tick()
+    assert asked == [["leads", "web"]]
+    assert list(worker.node.leaving["backends"]) == ["web"]
 
 
 def test_it_is_empty_once_it_is_so_on_every_node(site: Site, worker: Worker) -> None:

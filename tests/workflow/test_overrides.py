@@ -48,8 +48,11 @@ def carries_effective(site: Site, *names: str) -> bool:
 
 
 def chosen(site: Site, node: str = "lb1") -> str:
-    """The rules of a node that choose a backend."""
-    return "\n".join(rule for rules in site.own_rules(node)["nat"].values() for rule in rules)
+    """The rules of a node that choose a backend, which they name by its chain; and whom they may choose."""
+    nat = site.own_rules(node)["nat"]
+    chains = [rule.partition("-g ")[2] for rules in nat.values() for rule in rules if "-g LB-S-" in rule]
+    rules = [rule for name, rules in nat.items() if ":" not in name or name in chains for rule in rules]
+    return "\n".join(rules)
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import pytest
+import redis
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from balancer import wiring
+from balancer.kernel.base import Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.kernel.guard import FileGuard
 from balancer.kernel.guard_fake import OffGuard
 from balancer.models import AuditEvent, Node
+from balancer.probes.health.passive import CannotLook
 from balancer.tasks import apply_job, confirm_job, node_tick, rehearse
 from balancer.workflow.nodes import NodeMemory
 from balancer.workflow.queue import APPLY_JOB, CONFIRM_JOB, NODE_TICK, REHEARSE
@@ -118,3 +121,26 @@ def test_a_confirm_hint_for_a_job_that_does_not_wait_changes_nothing(site: Site,
     assert list(AuditEvent.objects.filter(action="worker.refused").values_list("facts__code", flat=True)) == [
         "not-waiting"
     ]
+
+
+def test_connections_that_the_kernel_does_not_tell_are_said_in_its_own_words(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise Rejected("The program conntrack is not installed.")
+
+    settings.LBADMIN_FLAVOUR = "nft"
+    monkeypatch.setattr("balancer.kernel.looks.look_at", broken)
+
+    with pytest.raises(CannotLook, match="conntrack is not installed"):
+        wiring.look_at_connections([])
+
+
+def test_the_worker_cannot_be_woken_without_a_broker_and_that_is_said(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.LBADMIN_NODE = "lb1"
+    settings.LBADMIN_REDIS_URL = f"redis+socket://{tmp_path}/absent.sock"
+
+    with pytest.raises(redis.RedisError):
+        wiring.wake_own_node()

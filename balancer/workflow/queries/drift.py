@@ -87,7 +87,10 @@ def _open(event: DriftEvent) -> str:
     if running:
         return "A change is being applied; what still differs afterwards is put back then."
     if event.node.cluster.operation.on_drift is OnDrift.ASK:
-        return "The policy of the cluster leaves it to people: it stays so until an operator acts."
+        return (
+            "The policy of the cluster leaves it to people: it stays so until an operator acts. Until then"
+            " the node carries no changes of health or weights into this kernel."
+        )
     if event.job is not None and event.job.state in JOB_ACTIVE:
         return "It is being put back."
     if event.job is not None and event.job.state == JobState.FAILED:
@@ -95,6 +98,6 @@ def _open(event: DriftEvent) -> str:
     if event.held_until is not None:
         return (
             "It was put back several times within an hour and came again, so the node waits until"
-            f" {event.held_until:%H:%M:%S} UTC before it does so once more."
+            f" {event.held_until:%H:%M:%S} UTC before it does so once more, or until a health check has news."
         )
     return "The node puts it back at its next look."

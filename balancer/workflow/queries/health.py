@@ -80,9 +80,10 @@ class NodeChecks:
 class Summary:
     """Of a service in a list."""
 
-    down: int
-    """Backends that people have enabled and that are down on a node at least."""
+    down: frozenset[str]
+    """Endpoints of backends that people have enabled and that are down on a node at least."""
     of: int
+    """Those that people have enabled."""
     silent: bool
     """A node that should check it has no health daemon, as far as anybody knows."""
 
@@ -203,5 +204,5 @@ def _events(found: QuerySet[HealthEvent]) -> tuple[HealthEvent, ...]:
 
 def _summary(row: ServiceRecord, down: set[tuple[int, str, str]], *, silent: bool) -> Summary:
     enabled = [b.endpoint for b in row.backends.all() if b.state == BackendState.ENABLED]
-    count = sum((row.cluster_id, row.name, endpoint) in down for endpoint in enabled)
-    return Summary(down=count, of=len(enabled), silent=silent)
+    found = frozenset(endpoint for endpoint in enabled if (row.cluster_id, row.name, endpoint) in down)
+    return Summary(down=found, of=len(enabled), silent=silent)
