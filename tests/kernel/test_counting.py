@@ -4,10 +4,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from django.conf import settings
+from django.core.management import call_command
 
 from balancer.domain.types import Address, Document
 from balancer.kernel import counted as counted_module
@@ -341,3 +344,15 @@ def test_refused_connections_are_counted_by_service_and_reason(balanced: Counted
         look = sampler.look(carrying)
 
     assert look.refused == {("dns", "no-backend"): 7}
+
+
+def test_a_command_counts_only_where_its_directory_is_of_this_kernel(
+    balanced: Counted, crowd: Crowd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = count_some(balanced, crowd, 1)
+    assert meter_module.meter_of_this_kernel(tmp_path / "another") is None
+    monkeypatch.setattr(settings, "LBADMIN_GUARD_DIR", str(balanced.directory))
+
+    call_command("kernel_sync", "--remove", "--flavour", "nft", stdout=StringIO())
+
+    assert balanced.totals() == found
