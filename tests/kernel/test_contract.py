@@ -229,6 +229,27 @@ def test_rules_of_others_before_our_jump_are_named_and_stay_first_unless_ours_ar
     assert not subject.kernel.sync(**wanted).changed
 
 
+def test_a_list_of_networks_is_carried_and_compared_with_the_rules(subject: Subject) -> None:
+    one, other = (service(access={"deny": [network]}) for network in ("203.0.113.0/24", "10.9.0.0/16"))
+    assert "Made 1 list of networks." in subject.sync(one).steps
+    assert subject.kernel.compare(ruleset=ruleset(one)).in_sync
+    (wanted,) = ruleset(other).lists
+    assert f"+ list {wanted}" in subject.kernel.compare(ruleset=ruleset(other)).lines
+    subject.sync(other)
+    assert subject.kernel.compare(ruleset=ruleset(other)).in_sync
+    subject.kernel.remove()
+
+
+def test_limits_of_connections_have_a_table_that_goes_with_them(subject: Subject) -> None:
+    subject.sync(service(access={"connections_per_source": 5}))
+    assert "mangle LB-C-web" in subject.own_chains()
+    subject.sync(service())
+    assert not any(chain.startswith("mangle") for chain in subject.own_chains())
+    subject.sync(service(access={"connections_per_source": 5}))
+    subject.kernel.remove()
+    assert subject.own_chains() == set()
+
+
 def test_compare_names_a_jump_that_is_missing(subject: Subject) -> None:
     difference = subject.kernel.compare(ruleset=ruleset())
     assert "+ nat: -A PREROUTING -j LB-PREROUTING" in difference.lines
