@@ -31,7 +31,9 @@ class CounterFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._path, self._previous = directory / FILE, directory / PREVIOUS
-        self._known: tuple[tuple[int, int], CounterTable] | None = None
+        self._known: tuple[tuple[int, int] | None, CounterTable] | None = None
+        self._sound: tuple[int, int] | None = None
+        """Of the file that was seen to be whole."""
         self._written = ""
         self.said: list[str] = []
         """Sentences about what was found damaged; whoever shows them takes them out."""
@@ -39,9 +41,9 @@ class CounterFiles:
     def read(self) -> CounterTable:
         """The table as it is on the disk; from the copy before, or a new one, where that is damaged."""
         stamp = self._stamp()
-        if self._known is None or stamp is None or self._known[0] != stamp:
-            table = self._read_good()
-            self._known = (stamp or (0, 0), table)
+        if self._known is None or self._known[0] != stamp:
+            table, is_sound = self._read_good()
+            self._known, self._sound = (stamp, table), stamp if is_sound else None
         return self._known[1]
 
     def write(self, table: CounterTable) -> None:
@@ -55,12 +57,12 @@ class CounterFiles:
         except OSError as error:
             raise GuardError(f"The directory {self._directory} cannot be made: {error.strerror}.") from error
         # A damaged file never takes the place of the good copy.
-        if self._known is not None and self._stamp() == self._known[0]:
+        if self._sound is not None and self._stamp() == self._sound:
             link_file(self._path, self._previous)
         write_file(self._path, Counters(epoch=table.epoch, kernel=table.kernel, rows=rows))
         stamp = self._stamp()
         assert stamp is not None
-        self._known, self._written = (stamp, table), text
+        self._known, self._sound, self._written = (stamp, table), stamp, text
 
     def _stamp(self) -> tuple[int, int] | None:
         """Every write makes a new file."""
@@ -70,13 +72,15 @@ class CounterFiles:
             return None
         return found.st_ino, found.st_mtime_ns
 
-    def _read_good(self) -> CounterTable:
+    def _read_good(self) -> tuple[CounterTable, bool]:
+        """And whether it is the file itself, and not the copy."""
         for path, otherwise in ((self._path, _GOOD_COPY), (self._previous, _ANEW)):
             try:
                 found = read_file(path, Counters)
                 if found is not None:
                     rows = read_rows(found.rows)
-                    return CounterTable(epoch=found.epoch, kernel=found.kernel, series=rows)
+                    table = CounterTable(epoch=found.epoch, kernel=found.kernel, series=rows)
+                    return table, path == self._path
             except (Damaged, ValueError) as error:
                 self.said.append(f"{error} {otherwise}")
-        return CounterTable(epoch=uuid.uuid4().hex)
+        return CounterTable(epoch=uuid.uuid4().hex), False

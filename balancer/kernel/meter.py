@@ -72,7 +72,7 @@ class Meter:
     def table(self) -> CounterTable:
         """What has been counted, of this kernel: after a reboot nothing is left of what was seen before."""
         table = self._files.read()
-        table.begin_kernel(f"{read_boot_id()} {read_network()}")
+        table.begin_kernel(_this_kernel())
         return table
 
     def keep(self, table: CounterTable) -> None:
@@ -87,3 +87,15 @@ class Meter:
         self._files.said.clear()
         self._warnings.clear()
         return found
+
+
+def meter_of_this_kernel(directory: Path) -> Meter | None:
+    """For a command that may stand anywhere: where the directory counts this very kernel already."""
+    if CounterFiles(directory).read().kernel != _this_kernel():
+        return None
+    return Meter(directory=directory)
+
+
+def _this_kernel() -> str:
+    """Boot and network namespace."""
+    return f"{read_boot_id()} {read_network()}"

@@ -4,10 +4,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from django.conf import settings
+from django.core.management import call_command
 
 from balancer.domain.types import Address, Document
 from balancer.kernel import counted as counted_module
@@ -246,6 +249,10 @@ def test_a_damaged_table_is_said_and_the_copy_before_it_goes_on(balanced: Counte
     assert "damaged" in said
     assert "goes on from the copy before it" in said
     assert balanced.totals() == found, "the kernel still knows the rest"
+    path.write_text("")
+    found.update(count_some(balanced, crowd, 3))
+    balanced.sample()
+    assert balanced.totals() == found, "the damaged one did not take the place of the copy"
 
 
 def test_a_table_that_is_lost_goes_on_from_what_is_known_elsewhere(balanced: Counted, crowd: Crowd) -> None:
@@ -291,14 +298,13 @@ def test_a_table_that_others_flush_keeps_what_was_seen_and_says_so(balanced: Cou
 def test_after_a_reboot_counting_goes_on_above_what_was_counted_before(
     balanced: Counted, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many again, so that no number alone tells that the kernel is another one."""
+    """As many again, so that no number alone tells that the kernel is another one; and rules that somebody
+    else has loaded."""
     found = Counter(count_some(balanced, crowd, 1))
     balanced.sample()
-    run("iptables-nft", "-t", "nat", "-F")
-    run("iptables-nft", "-t", "nat", "-X")
+    run("iptables-nft-restore", text=save(Flavour.NFT))
     monkeypatch.setattr(meter_module, "read_boot_id", lambda: "another boot")
     balanced.restart()
-    balanced.apply(version(crowd, 1))
     for number in (2, 3):
         found.update(count_some(balanced, crowd, number))
     balanced.sample()
@@ -338,3 +344,15 @@ def test_refused_connections_are_counted_by_service_and_reason(balanced: Counted
         look = sampler.look(carrying)
 
     assert look.refused == {("dns", "no-backend"): 7}
+
+
+def test_a_command_counts_only_where_its_directory_is_of_this_kernel(
+    balanced: Counted, crowd: Crowd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = count_some(balanced, crowd, 1)
+    assert meter_module.meter_of_this_kernel(tmp_path / "another") is None
+    monkeypatch.setattr(settings, "LBADMIN_GUARD_DIR", str(balanced.directory))
+
+    call_command("kernel_sync", "--remove", "--flavour", "nft", stdout=StringIO())
+
+    assert balanced.totals() == found

@@ -2,11 +2,13 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from balancer.domain.types import Family
 from balancer.kernel.base import DriverName, Flavour, KernelError, Receipt
 from balancer.kernel.idle import is_idle
+from balancer.kernel.meter import meter_of_this_kernel
 from balancer.kernel.node import NodeKernel
 from balancer.management.commands._documents import read_document
 from balancer.ruleset.compile import compile_document
@@ -34,7 +36,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         kernel = NodeKernel(
-            flavour=options["flavour"], driver=options["driver"], this_host=options["this_host"]
+            flavour=options["flavour"],
+            driver=options["driver"],
+            this_host=options["this_host"],
+            meter=meter_of_this_kernel(Path(settings.LBADMIN_GUARD_DIR)),
         )
         try:
             if options["remove"]:
