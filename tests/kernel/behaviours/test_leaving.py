@@ -20,6 +20,8 @@ from tests.kernel.behaviours.test_surroundings import talk
 LEFT, OTHER, BACK = 5300, 5301, 5302
 """The service whose backend leaves, another one with the same backends, and their port."""
 AT_MOST = 2.0
+FEW = 10
+"""Answers before anything happens."""
 STEADY = 0.25
 Ends = tuple[socket.socket, socket.socket]
 
@@ -47,7 +49,7 @@ def chatting(lab: Lab, *servers: socket.socket) -> Iterator[tuple[Chatter, list[
     sources, ports = lab.strangers(4), (LEFT, LEFT, OTHER, OTHER)
     clients = [lab.ask(lab.own(), port, source=who) for port, who in zip(ports, sources, strict=True)]
     with Chat(clients, [*backends, *servers]).going_on() as found:
-        time.sleep(STEADY)
+        assert wait_for(lambda: all(len(one.answers) >= FEW for one in found))
         (first,) = [one for one in found[:2] if one.answered_by() == {lab.live(1)}]
         others = [one for one in found if one is not first]
         assert [one.answered_by() for one in others[:1]] == [{lab.live(2)}]
