@@ -4,6 +4,7 @@ import gc
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.broker import no_broker  # noqa: F401 - for every test
 from tests.cast import (  # noqa: F401 - the cast is there for every test
@@ -26,6 +27,8 @@ TIER_FOLDERS = ("stack", "browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("lbadmin", deadline=None)  # a busy machine is no failure
+    settings.load_profile("lbadmin")
     if not hasattr(config, "workerinput"):  # in the process that sees every report, not in xdist's workers
         config.pluginmanager.register(EmptyRunFails())
         config.pluginmanager.register(BehaviourTable())

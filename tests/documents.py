@@ -86,6 +86,9 @@ class Scene:
     pool: str
     prefixes: tuple[int | None, ...]
     """Bits that persistence keeps."""
+    clients: str
+    nobody: str
+    everybody: str
 
 
 SCENES = {
@@ -94,12 +97,18 @@ SCENES = {
         backends="10.1.0.{}",
         pool="10.9.0.{}",
         prefixes=(None, 24),
+        clients="64.0.0.0/3",
+        nobody="192.0.2.0/24",
+        everybody="0.0.0.0/0",
     ),
     Family.IPV6: Scene(
         virtual=tuple(f"2001:db8:203::{n}" for n in range(1, 5)),
         backends="fd00:1::{}",
         pool="fd00:9::{}",
         prefixes=(None, 64),
+        clients="2400::/12",
+        nobody="2001:db8:ffff::/48",
+        everybody="::/0",
     ),
 }
 INTERFACES = ("eth0", "eth1", "bond0.100", "lan0")
@@ -147,6 +156,21 @@ def any_source_nat_data(draw: st.DrawFn, scene: Scene) -> Data:
 
 
 @st.composite
+def any_access_data(draw: st.DrawFn, scene: Scene) -> Data:
+    """Lists that let all clients in, or none of them, or half of all addresses."""
+    lists = [{}, {"deny": [scene.nobody]}, {"allow": [scene.clients, scene.nobody]}, {"log_refused": True}]
+    strict = [
+        {"allow": [scene.nobody]},
+        {"deny": [scene.clients]},
+        {"deny": [scene.everybody], "log_refused": True},
+        {"allow": [scene.everybody], "deny": [scene.nobody]},
+        {"allow": [scene.clients], "new_per_second_per_source": 10_000, "connections_per_source": 1_000_000},
+    ]
+    chosen = draw(st.sampled_from(lists * 2 + strict))
+    return {"drop_invalid": draw(st.booleans()) or "log_refused" in chosen, **chosen}
+
+
+@st.composite
 def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
     """A service with every option that there is; it may collide with others."""
     near = st.integers(8000, 8080)
@@ -172,7 +196,7 @@ def any_service_data(draw: st.DrawFn, name: str, scene: Scene) -> Data:
         slow_start=draw(_mostly(0, 30)) if scheduler in {"random", "least-connections"} else 0,
         persistence=persistence,
         source_nat=draw(any_source_nat_data(scene)),
-        access={"drop_invalid": draw(st.booleans())},
+        access=draw(any_access_data(scene)),
         backends=draw(any_backends_data(scene, port, scheduler)),
     )
 

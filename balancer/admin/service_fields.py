@@ -43,6 +43,15 @@ class Line(forms.CharField):
         return str(super().to_python(value)).strip(" \t")
 
 
+class Lines(forms.CharField):
+    """A list with an entry in each line, maybe thousands of them."""
+
+    def __init__(self, *, placeholder: str, **kwargs: Any) -> None:
+        attrs = {"rows": 4, "spellcheck": "false", "autocomplete": "off", "data-counts": "networks"}
+        widget = UnfoldAdminTextareaWidget(attrs={**attrs, "placeholder": placeholder})
+        super().__init__(required=False, strip=False, widget=widget, **kwargs)
+
+
 def check(label: str, help_text: str, **kwargs: Any) -> forms.BooleanField:
     return forms.BooleanField(
         label=label, help_text=help_text, required=False, widget=UnfoldBooleanWidget, **kwargs
@@ -206,8 +215,48 @@ class ServiceForm(forms.Form):
         attrs=NUMBER,
         initial="0",
     )
+    allow = Lines(
+        label="Allow list",
+        help_text="Networks whose clients may connect, one in each line. Empty: everybody. Otherwise"
+        " everybody else is dropped, the node itself included.",
+        placeholder="198.51.100.0/24",
+    )
+    deny = Lines(
+        label="Deny list",
+        help_text="Networks whose new connections are dropped, one in each line; older ones live on."
+        " Deny wins over allow.",
+        placeholder="203.0.113.0/24",
+    )
+    new_per_second_per_source = Line(
+        label="New connections per second",
+        help_text="Of each source, which is an IPv4 address or an IPv6 /64. Empty: any number.",
+        attrs={**NUMBER, "placeholder": "no limit"},
+    )
+    new_burst = Line(
+        label="Burst",
+        help_text="New connections that a quiet source may begin at once. Empty: those of a second, and at"
+        " least 5.",
+        attrs=NUMBER,
+    )
+    connections_per_source = Line(
+        label="Connections of a source",
+        help_text="At the same time. Empty: any number.",
+        attrs={**NUMBER, "placeholder": "no limit"},
+    )
+    connections_per_backend = Line(
+        label="Connections of a backend",
+        help_text="At the same time; what comes beyond is dropped, and the client's next try may meet another"
+        " backend. Empty: any number.",
+        attrs={**NUMBER, "placeholder": "no limit"},
+    )
     drop_invalid = check(
-        "Drop invalid packets", "Packets of no known connection go no further.", initial=True
+        "Drop invalid packets",
+        "Malformed packets, and TCP packets of no known connection that do not begin one, go no further.",
+        initial=True,
+    )
+    log_refused = check(
+        "Log what is refused",
+        "In the kernel's log of the node, with the service's name and the reason; a line a second for each.",
     )
     seen = forms.CharField(required=False, widget=forms.HiddenInput)
     """The service as the form showed it, as JSON."""

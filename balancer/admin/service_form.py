@@ -11,6 +11,7 @@ from typing import Any
 from django import forms
 from django.forms import BaseFormSet
 
+from balancer.admin.line_lists import name_line, read_lines
 from balancer.admin.places import (
     addresses_text,
     interfaces_text,
@@ -29,7 +30,14 @@ READ_ROWS = 3000
 """Rows that are read so that they can be shown again with their errors, more than may be saved."""
 
 _FIELD_OF = {
+    "access.allow": "allow",
+    "access.deny": "deny",
+    "access.new_per_second_per_source": "new_per_second_per_source",
+    "access.new_burst": "new_burst",
+    "access.connections_per_source": "connections_per_source",
+    "access.connections_per_backend": "connections_per_backend",
     "access.drop_invalid": "drop_invalid",
+    "access.log_refused": "log_refused",
     "port_end": "port",
     "additional_ports": "port",
     "additional_addresses": "address",
@@ -42,6 +50,13 @@ _FIELD_OF = {
     "persistence.timeout": "persistence_timeout",
     "persistence.prefix": "persistence_prefix",
 }
+_LISTS = {"access.allow", "access.deny"}
+_ACCESS_NUMBERS = (
+    "new_per_second_per_source",
+    "new_burst",
+    "connections_per_source",
+    "connections_per_backend",
+)
 _HEALTH = {"kind": "health"} | {
     key.name: f"health_{key.name}" for key in fields(Health) if key.name != "kind"
 }
@@ -105,7 +120,7 @@ class ServiceEditor:
         return _without_blanks(data) | {
             "persistence": _persistence_data(values),
             "source_nat": _source_nat_data(values),
-            "access": {"drop_invalid": values["drop_invalid"]},
+            "access": _access_data(values),
             "health": _health_data(values),
             "backends": [_backend_data(row.cleaned_data) for row in self._kept_rows()],
         }
@@ -122,6 +137,8 @@ class ServiceEditor:
                 row.add_error(rest if rest in row.fields else None, problem.message)
             elif head == "backends":
                 self.row_problems.append(problem.message)
+            elif path in _LISTS and field in self.form.fields:
+                self.form.add_error(field, name_line(problem, self.form.cleaned_data.get(field, "")))
             elif field in self.form.fields:
                 self.form.add_error(field, problem.message)
             else:
@@ -155,6 +172,13 @@ def _persistence_data(values: dict[str, Any]) -> dict[str, Any]:
             "prefix": whole_number(values["persistence_prefix"].removeprefix("/")),
         }
     )
+
+
+def _access_data(values: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: whole_number(values[name]) for name in _ACCESS_NUMBERS}
+    lists = {name: [text for _, text in read_lines(values[name])] for name in ("allow", "deny")}
+    flags = {name: values[name] for name in ("drop_invalid", "log_refused")}
+    return _without_blanks(numbers) | lists | flags
 
 
 def _source_nat_data(values: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +227,19 @@ def _initial_fields(data: dict[str, Any] | None) -> dict[str, Any]:
         "source_nat_address": nat["address"] or "",
         "source_nat_address_end": nat.get("address_end") or "",
         "hairpin": nat.get("hairpin", False),
-        "drop_invalid": data["access"]["drop_invalid"],
+        **_initial_access(data["access"]),
         **_initial_health(data["health"]),
+    }
+
+
+def _initial_access(access: dict[str, Any]) -> dict[str, Any]:
+    lists = {name: "\n".join(access.get(name, ())) for name in ("allow", "deny")}
+    numbers = {name: access.get(name) or "" for name in _ACCESS_NUMBERS}
+    return {
+        **lists,
+        **numbers,
+        "drop_invalid": access["drop_invalid"],
+        "log_refused": access.get("log_refused", False),
     }
 
 

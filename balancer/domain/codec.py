@@ -10,9 +10,9 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from balancer.domain import scalars
-from balancer.domain.limits import MAX_BACKENDS
+from balancer.domain.limits import MAX_BACKENDS, MAX_NEW_BURST, MAX_NEW_PER_SECOND
 from balancer.domain.problem import Problem, errors
-from balancer.domain.scalars import Invalid, Scalar, optional
+from balancer.domain.scalars import Invalid, InvalidEntries, Scalar, optional
 from balancer.domain.types import (
     SCHEMA,
     Access,
@@ -23,6 +23,7 @@ from balancer.domain.types import (
     Health,
     HealthKind,
     HttpMethod,
+    Network,
     Persistence,
     PersistenceMode,
     PortRange,
@@ -68,9 +69,12 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
         {
             "allow": scalars.networks,
             "deny": scalars.networks,
-            "new_per_second_per_source": optional(scalars.whole_number(1, 1_000_000)),
+            "new_per_second_per_source": optional(scalars.whole_number(1, MAX_NEW_PER_SECOND)),
+            "new_burst": optional(scalars.whole_number(1, MAX_NEW_BURST)),
             "connections_per_source": optional(scalars.whole_number(1, 1_000_000)),
+            "connections_per_backend": optional(scalars.whole_number(1, 1_000_000)),
             "drop_invalid": scalars.boolean,
+            "log_refused": scalars.boolean,
         },
     ),
     "health": (
@@ -127,6 +131,9 @@ LATER: Mapping[str, object] = {
     "persistence.prefix": None,
     "source_nat.address_end": None,
     "source_nat.hairpin": False,
+    "access.new_burst": None,
+    "access.connections_per_backend": None,
+    "access.log_refused": False,
     "health.address": None,
     "health.method": "GET",
     "health.host": "",
@@ -292,6 +299,11 @@ def _read_scalars(
             continue
         try:
             kept[key] = read(value[key])
+        except InvalidEntries as error:
+            problems.extend(
+                Problem(f"{_join(path, key)}[{index}]", code, message)
+                for index, code, message in error.entries
+            )
         except Invalid as error:
             problems.append(Problem(_join(path, key), error.code, f"{scalars.label(key)} {error.message}"))
     return kept
@@ -332,9 +344,15 @@ def _to_data(value: object) -> Any:
 
 
 def _canonical(service: Service) -> Service:
-    """Sorted only after validation, so that Problems count the backends as the input does."""
+    """Sorted only after validation, so that Problems count backends and networks as the input does."""
     backends = sorted(service.backends, key=lambda b: (b.address.version, int(b.address), b.port))
-    return replace(service, backends=tuple(backends))
+    allow, deny = (_each_once(networks) for networks in (service.access.allow, service.access.deny))
+    return replace(service, backends=tuple(backends), access=replace(service.access, allow=allow, deny=deny))
+
+
+def _each_once(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+    """Sorted. What is there twice is left out: lists of thousands come from several sources."""
+    return tuple(sorted(set(networks), key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
 
 
 def _join(path: str, key: str) -> str:

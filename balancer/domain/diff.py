@@ -6,10 +6,12 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from balancer.domain.codec import LATER, spell_out_service
-from balancer.domain.types import Service
+from balancer.domain.types import Network, Service
 
 Kind = Literal["same", "added", "removed", "gap"]
 _CONTEXT = 3
+_LISTS = {"access.allow", "access.deny"}
+_SHOWN_NETWORKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,32 @@ def diff_services(before: Service | None, after: Service | None) -> tuple[FieldC
     old, new = _flatten(before), _flatten(after)
     paths = [*old, *(path for path in new if path not in old)]
     found = (FieldChange(path, old.get(path), new.get(path)) for path in paths)
-    return tuple(change for change in found if change.before != change.after and not _is_unsaid(change))
+    changes = (change for change in found if change.before != change.after and not _is_unsaid(change))
+    return tuple(_shortened(change, before, after) for change in changes)
+
+
+def _shortened(change: FieldChange, before: Service | None, after: Service | None) -> FieldChange:
+    """Of a long list of networks only what comes and goes; the rules that follow it name each."""
+    if change.path not in _LISTS:
+        return change
+    key = change.path.partition(".")[2]
+    old, new = (() if s is None else getattr(s.access, key) for s in (before, after))
+    if max(len(old), len(new)) <= _SHOWN_NETWORKS:
+        return change
+    gone, come = sorted(set(old) - set(new), key=str), sorted(set(new) - set(old), key=str)
+    return FieldChange(
+        change.path,
+        None if before is None else _summary(len(old), gone, "no longer there"),
+        None if after is None else _summary(len(new), come, "new"),
+    )
+
+
+def _summary(count: int, moved: list[Network], how: str) -> str:
+    if not moved:
+        return f"{count} networks, none of them {how}"
+    named = ", ".join(map(str, moved[:_SHOWN_NETWORKS]))
+    more = f" and {len(moved) - _SHOWN_NETWORKS} more" if len(moved) > _SHOWN_NETWORKS else ""
+    return f"{count} networks, {how}: {named}{more}"
 
 
 def _is_unsaid(change: FieldChange) -> bool:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, TypeVar
 
+from balancer.domain.limits import MAX_NETWORKS
 from balancer.domain.payload import MAX_PAYLOAD, is_payload
 from balancer.domain.types import Address, Network, PortRange
 
@@ -21,6 +22,7 @@ _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 # rest is not worth the quoting.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
 _PORTS = re.compile(r"([1-9]\d{0,4})(?:-([1-9]\d{0,4}))?")
+_ENTRIES_TOLD = 10
 _URL_PATH = re.compile(r"/[!-~]{0,1023}")
 _STATUS_RANGES = re.compile(r"[1-5]\d\d(-[1-5]\d\d)?(,[1-5]\d\d(-[1-5]\d\d)?)*")
 # RFC 9110, 7.2: a host as in a URI, and perhaps a port. Nothing here can end a header's line.
@@ -36,6 +38,15 @@ class Invalid(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class InvalidEntries(Invalid):
+    """What is wrong with single entries of a list; these messages are whole sentences."""
+
+    def __init__(self, entries: list[tuple[int, str, str]]) -> None:
+        """(index, code, message)."""
+        super().__init__(entries[0][1], entries[0][2])
+        self.entries = entries
 
 
 def label(key: str) -> str:
@@ -214,25 +225,48 @@ def _refuse_ipv6_of_no_network(found: IPv6Address) -> None:
         )
 
 
-def _each(value: object, read: Callable[[object], _T], what: str) -> set[_T]:
-    if not isinstance(value, list):
-        raise Invalid("not-a-list", f"must be a list of {what}, not {describe(value)}.")
-    return {read(item) for item in value}
-
-
 def networks(value: object) -> tuple[Network, ...]:
-    found = _each(value, _network, "networks")
-    return tuple(sorted(found, key=lambda n: (n.version, int(n.network_address), n.prefixlen)))
+    """In the order of the input: what is said of an entry later has to name it, too."""
+    if not isinstance(value, list):
+        raise Invalid("not-a-list", f"must be a list of networks, not {describe(value)}.")
+    if len(value) > MAX_NETWORKS:
+        raise Invalid("too-many", f"may hold {MAX_NETWORKS} networks, not {len(value)}. Join neighbours.")
+    found: list[Network] = []
+    wrong: list[tuple[int, str, str]] = []
+    for index, item in enumerate(value):
+        try:
+            found.append(_network(item))
+        except Invalid as error:
+            wrong.append((index, error.code, error.message))
+    if wrong:
+        raise InvalidEntries(_few(wrong))
+    return tuple(found)
+
+
+def _few(wrong: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    """A file of another kind was pasted, maybe: the first ones tell as much as thousands do."""
+    if len(wrong) <= _ENTRIES_TOLD:
+        return wrong
+    index, code, message = wrong[_ENTRIES_TOLD - 1]
+    more = f"{message} So are {len(wrong) - _ENTRIES_TOLD} more entries behind this one."
+    return [*wrong[: _ENTRIES_TOLD - 1], (index, code, more)]
 
 
 def _network(value: object) -> Network:
+    if not isinstance(value, str) or "%" in value:
+        raise Invalid("network", f"A network such as 192.0.2.0/24 is wanted here, not {describe(value)}.")
     try:
-        if not isinstance(value, str):
-            raise ValueError
         return ip_network(value)
     except ValueError:
-        hint = "must hold networks such as 192.0.2.0/24 (no bits set to the right of the mask)"
-        raise Invalid("network", f"{hint}, not {describe(value)}.") from None
+        raise Invalid("network", _why_no_network(value)) from None
+
+
+def _why_no_network(value: str) -> str:
+    try:
+        meant = ip_network(value, strict=False)
+    except ValueError:
+        return f"A network such as 192.0.2.0/24 is wanted here, not {describe(value)}."
+    return f"{describe(value)} is an address inside of a network; write {meant} for all of it."
 
 
 def url_path(value: object) -> str:

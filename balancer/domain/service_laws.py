@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
+from balancer.domain.access_laws import check_access
 from balancer.domain.health_laws import check_health
 from balancer.domain.limits import (
     BITS,
@@ -16,7 +17,6 @@ from balancer.domain.limits import (
 from balancer.domain.problem import Problem, Severity
 from balancer.domain.stand_ins import check_all_down
 from balancer.domain.types import (
-    Access,
     Family,
     Persistence,
     PersistenceMode,
@@ -205,23 +205,6 @@ def _weights_by_turn(service: Service) -> list[tuple[int, ...]]:
     return list(turns.values())
 
 
-def _check_later(service: Service) -> Iterator[Problem]:
-    """Keys whose behaviour comes in a later version are refused, never ignored."""
-    later = {
-        "access": service.access not in {Access(), Access(drop_invalid=False)},
-    }
-    what = {
-        "access": "Access lists and limits",
-    }
-    for path, wanted in later.items():
-        if wanted:
-            yield _not_yet(path, what[path])
-
-
-def _not_yet(path: str, what: str) -> Problem:
-    return Problem(path, "not-yet", f"{what} is not available in this version; leave out this key.")
-
-
 def _warn(service: Service) -> Iterator[Problem]:
     if service.enabled and not service.usable_backends:
         message = (
@@ -240,6 +223,6 @@ _CHECKS = (
     _check_families,
     _check_backends,
     _check_scheduler,
-    _check_later,
+    check_access,
     _warn,
 )

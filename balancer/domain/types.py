@@ -119,11 +119,19 @@ class SourceNat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
+    """Who may begin connections. All of it is asked of what begins: connections that are there live on."""
+
     allow: tuple[Network, ...] = ()
+    """Sorted; empty: everybody. Where it is not, all others are refused."""
     deny: tuple[Network, ...] = ()
+    """Sorted; who is in both lists is refused."""
     new_per_second_per_source: int | None = None
+    new_burst: int | None = None
+    """New connections that a quiet source may begin at once; None: see `burst_of`."""
     connections_per_source: int | None = None
+    connections_per_backend: int | None = None
     drop_invalid: bool = True
+    log_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from balancer.domain.limits import SOURCE_BITS
 from balancer.domain.types import Document, Family, PersistenceMode, Protocol, Scheduler, Service
 from balancer.kernel.base import Flavour, KernelError, Rejected
 from balancer.kernel.flavour import tool_name
+from balancer.kernel.ipset import FAMILIES
 from balancer.kernel.pyiptables import run_child
 from balancer.kernel.tools import find_tool, run_tool
-from balancer.ruleset.ir import Remember, Rule, SourceHash
-from balancer.ruleset.render import render_source_hash
+from balancer.ruleset.ir import AtMost, Faster, Log, MoreThan, Remember, Return, Rule, SourceHash
+from balancer.ruleset.render import render_rule, render_source_hash
 
 CHILD_MODULE = "balancer.kernel.capabilities_child"
 TIMEOUT_SECONDS = 60
@@ -28,6 +30,10 @@ class Need(StrEnum):
     SCTP = "sctp"
     CLIENT_SETS = "client-sets"
     SOURCE_HASH = "source-hash"
+    NETWORK_SETS = "network-sets"
+    NEW_RATE = "new-rate"
+    CONNECTION_LIMIT = "connection-limit"
+    LOG = "log"
 
 
 Missing = Mapping[Need, str]
@@ -69,16 +75,42 @@ _WAYS = {
         modules=_both("modules xt_cluster and, for IPv6, xt_bpf"),
         otherwise="choose another scheduler than source-hash",
     ),
+    Need.NETWORK_SETS: _Way(
+        lacks="lists of networks for iptables",
+        modules=_both("program ipset, modules ip_set_hash_net and xt_set"),
+        otherwise="take its allow and deny lists out",
+    ),
+    Need.NEW_RATE: _Way(
+        lacks="rates by source for iptables",
+        modules=_both("module xt_hashlimit"),
+        otherwise="take its limit of new connections per second out",
+    ),
+    Need.CONNECTION_LIMIT: _Way(
+        lacks="counts of connections for iptables",
+        modules=_both("module xt_connlimit"),
+        otherwise="take its limits of connections out",
+    ),
+    Need.LOG: _Way(
+        lacks="log for iptables",
+        modules=_both("modules xt_LOG, xt_limit and nf_log_syslog"),
+        otherwise="turn the log of what it refuses off",
+    ),
 }
 
 
 def needs_of(service: Service) -> tuple[Need, ...]:
     """In the order of `Need`."""
+    access = service.access
     needs = {
         Need.IPV6_NAT: service.family is Family.IPV6,
         Need.SCTP: service.protocol is Protocol.SCTP,
         Need.CLIENT_SETS: service.persistence.mode is not PersistenceMode.NONE,
         Need.SOURCE_HASH: service.scheduler is Scheduler.SOURCE_HASH,
+        Need.NETWORK_SETS: bool(access.allow or access.deny),
+        Need.NEW_RATE: access.new_per_second_per_source is not None,
+        Need.CONNECTION_LIMIT: (access.connections_per_source, access.connections_per_backend)
+        != (None, None),
+        Need.LOG: access.log_refused,
     }
     return tuple(need for need, wanted in needs.items() if wanted)
 
@@ -89,6 +121,14 @@ def need_of_rule(rule: Rule) -> Need | None:
         return Need.SCTP
     if rule.clients is not None or isinstance(rule.target, Remember):
         return Need.CLIENT_SETS
+    if rule.listed is not None:
+        return Need.NETWORK_SETS
+    if rule.faster is not None:
+        return Need.NEW_RATE
+    if rule.more_than is not None:
+        return Need.CONNECTION_LIMIT
+    if rule.at_most is not None:
+        return Need.LOG
     return Need.SOURCE_HASH if rule.source_hash is not None else None
 
 
@@ -165,15 +205,37 @@ def try_all(*, flavour: Flavour, family: Family) -> Missing:
             flavour=flavour,
             family=family,
         ),
+        Need.NETWORK_SETS: _try_lists(flavour=flavour, family=family),
+        **{
+            need: _try(render_rule(rule), flavour=flavour, family=family)
+            for need, rule in _limits_of(family).items()
+        },
     }
     return {need: said for need, said in tried.items() if said is not None}
+
+
+def _limits_of(family: Family) -> Mapping[Need, Rule]:
+    bits = SOURCE_BITS[family]
+    return {
+        Need.NEW_RATE: Rule(faster=Faster("LB-000000000000", 1, 5, bits), target=Return()),
+        Need.CONNECTION_LIMIT: Rule(more_than=MoreThan(1, bits), target=Return()),
+        Need.LOG: Rule(at_most=AtMost(1, 10), target=Log("LB trial: ")),
+    }
+
+
+def _try_lists(*, flavour: Flavour, family: Family) -> str | None:
+    if find_tool("ipset") is None:
+        return "the program ipset is not installed"
+    made = run_tool(["ipset", "create", "trial-net", "hash:net", "family", FAMILIES[family]])
+    if made.code != 0:
+        return _last_line(made.errors)
+    return _try("-m set ! --match-set trial-net src -j RETURN", flavour=flavour, family=family)
 
 
 def _try_sets(*, flavour: Flavour, family: Family) -> str | None:
     if find_tool("ipset") is None:
         return "the program ipset is not installed"
-    inet = "inet" if family is Family.IPV4 else "inet6"
-    made = run_tool(["ipset", "create", "trial", "hash:ip", "family", inet, "timeout", "300"])
+    made = run_tool(["ipset", "create", "trial", "hash:ip", "family", FAMILIES[family], "timeout", "300"])
     if made.code != 0:
         return _last_line(made.errors)
     for rule in (

@@ -7,6 +7,7 @@ into every port, a leading `!` into its opposite), so every value is checked her
 import re
 from collections.abc import Iterator
 
+from balancer.domain.limits import SOURCE_BITS, rate_of_kernel
 from balancer.domain.types import Family
 from balancer.ruleset.ir import (
     CHAIN_NAME_MAX,
@@ -15,9 +16,12 @@ from balancer.ruleset.ir import (
     OWN_PREFIX,
     Chance,
     Dnat,
+    Faster,
     Goto,
     Jump,
+    Log,
     Mark,
+    MoreThan,
     Nth,
     PortRange,
     Reject,
@@ -30,6 +34,7 @@ from balancer.ruleset.ir import (
     Unknown,
 )
 from balancer.ruleset.names import SET_NAME_MAX
+from balancer.ruleset.networks import family_of_list
 from balancer.ruleset.parse import parse_rule
 from balancer.ruleset.sets import read_set_name
 
@@ -37,10 +42,14 @@ PORT_MAX = 65535
 U32_MAX = 2**32 - 1
 COMMENT_MAX = 255
 TIMEOUT_MAX = 604_800
+RATE_MAX = 10_000
+BURST_MAX = 100_000
 
 _CHAIN = re.compile(rf"{OWN_PREFIX}[A-Za-z0-9:._+@-]+")
 _BUILTIN = re.compile(r"[A-Z]{1,28}")
 _INTERFACE = re.compile(r"[A-Za-z0-9._:@-]{1,15}|[A-Za-z0-9._:@-]{0,14}\+")
+_RATE_NAME = re.compile(rf"{OWN_PREFIX}[0-9a-f]{{12}}")
+_LOG_PREFIX = re.compile(r"[A-Za-z0-9:._ -]{1,29}")
 _COMMENT = re.compile(r"[A-Za-z0-9:_.-]+")
 _CT_STATES = {"NEW", "INVALID", "DNAT"}
 
@@ -90,7 +99,39 @@ def _objections(rule: Rule) -> Iterator[str]:
         _COMMENT.fullmatch(rule.comment) and len(rule.comment) <= COMMENT_MAX
     ):
         yield f"{rule.comment!r} cannot be a comment"
+    yield from _access_objections(rule)
     yield from _target_objections(rule)
+
+
+def _access_objections(rule: Rule) -> Iterator[str]:
+    if rule.not_syn and rule.protocol != "tcp":
+        yield "only TCP has flags"
+    if rule.listed is not None and family_of_list(rule.listed.name) is None:
+        yield f"{rule.listed.name!r} is not a list of lbadmin's"
+    if rule.original is not None and rule.original.ports is not None:
+        yield from _port_objections(rule, rule.original.ports)
+    if rule.faster is not None and not _is_faster(rule.faster):
+        yield "the rate is out of range"
+    if rule.more_than is not None and not _is_more_than(rule.more_than):
+        yield "the limit of connections is out of range"
+    if rule.at_most is not None and not (
+        1 <= rule.at_most.per_second <= RATE_MAX and 1 <= rule.at_most.burst <= RATE_MAX
+    ):
+        yield "the limit is out of range"
+
+
+def _is_faster(faster: Faster) -> bool:
+    return (
+        1 <= faster.per_second <= RATE_MAX
+        and rate_of_kernel(faster.per_second) == faster.per_second
+        and 1 <= faster.burst <= BURST_MAX
+        and faster.bits in SOURCE_BITS.values()
+        and _RATE_NAME.fullmatch(faster.name) is not None
+    )
+
+
+def _is_more_than(limit: MoreThan) -> bool:
+    return 0 <= limit.connections <= U32_MAX and 1 <= limit.bits <= 128
 
 
 def _port_objections(rule: Rule, ports: PortRange) -> Iterator[str]:
@@ -116,11 +157,14 @@ def _target_objections(rule: Rule) -> Iterator[str]:
             if not 1 <= timeout <= TIMEOUT_MAX:
                 yield f"a client is remembered for 1 to {TIMEOUT_MAX} seconds"
         case _:
-            yield from _translation_objections(rule)
+            yield from _further_objections(rule)
 
 
-def _translation_objections(rule: Rule) -> Iterator[str]:
+def _further_objections(rule: Rule) -> Iterator[str]:
     match rule.target:
+        case Log(prefix):
+            if not _LOG_PREFIX.fullmatch(prefix):
+                yield f"{prefix!r} cannot begin a line of the log"
         case Dnat():
             yield from _dnat_objections(rule, rule.target)
         case Snat(address, last):

@@ -5,8 +5,6 @@ but for family and prefix: how long a client stays is said by the rule that puts
 there are, they are read, made and destroyed by one process each.
 """
 
-import re
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,34 +12,20 @@ from dataclasses import dataclass, field
 from balancer.domain.limits import BITS
 from balancer.domain.types import Document, Family
 from balancer.kernel.base import KernelError, Rejected
+from balancer.kernel.ipset import FAMILIES, RELEASE_SECONDS, Found, carry_out, destroy, read_headers
 from balancer.kernel.set_sizes import CROWDED, buckets_for, buckets_of
-from balancer.kernel.tools import find_tool, read_lines, run_tool
+from balancer.kernel.tools import find_tool, read_lines
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.names import set_prefix
 from balancer.ruleset.sets import ClientSet, endpoints_of_sets, members_of_groups, read_set_name, sets_of
 
 CLIENTS_MAX = 1_048_576
 """Of one set: a limit, not a reservation. A client beyond it is balanced as if there were no persistence."""
-RELEASE_SECONDS = 2.0
-"""iptables-nft lets go of the sets of deleted rules some time after the commit (nf_tables_trans_destroy_work
-in net/netfilter/nf_tables_api.c)."""
 _DEFAULT_TIMEOUT = 300
-_FAMILIES = {Family.IPV4: "inet", Family.IPV6: "inet6"}
 _NAMED_MAX = 3
+_WHAT = "sets of clients"
 _SPARE = "grow:spare"
 """Of no service: behind the colon would be a backend, the number of a group or ten digits."""
-_NO_SUPPORT = "Cannot open session to kernel"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A set with a name of ours, as the kernel has it, whoever made it."""
-
-    name: str
-    kind: str
-    header: str
-    references: int
-    entries: int
 
 
 @dataclass(slots=True)
@@ -92,29 +76,7 @@ def client_sets_for(ruleset: Ruleset, *, document: Document) -> Iterator[Sets]:
 
 def read_sets() -> tuple[Found, ...]:
     """All of our sets, of both families. None where the kernel has no sets at all."""
-    blocks: list[dict[str, str]] = []
-    try:
-        for line in read_lines(["ipset", "list", "-t"]):
-            key, _, value = line.partition(":")
-            if key == "Name":
-                blocks.append({})
-            if blocks:
-                blocks[-1][key] = value.strip()
-    except Rejected as error:
-        if _NO_SUPPORT in str(error):
-            return ()
-        raise
-    return tuple(
-        Found(
-            name=block["Name"],
-            kind=block["Type"],
-            header=block["Header"],
-            references=int(block["References"]),
-            entries=int(block["Number of entries"]),
-        )
-        for block in blocks
-        if read_set_name(block["Name"])
-    )
+    return read_headers(read_set_name)
 
 
 def count_clients() -> dict[str, int]:
@@ -159,20 +121,15 @@ def _difference(one: ClientSet, found: Found) -> str:
     """Why the set that is there cannot keep our clients; empty where it can."""
     if found.kind != "hash:ip":
         return f"is of type {found.kind}, not hash:ip"
-    family, bits = _FAMILIES[one.family], BITS[one.family]
-    kept = int(_word("netmask", found) or bits)
-    if _word("family", found) != family:
-        return f"is of family {_word('family', found)}, not {family}"
-    if _word("bitmask", found) is not None:
+    family, bits = FAMILIES[one.family], BITS[one.family]
+    kept = int(found.word("netmask") or bits)
+    if found.word("family") != family:
+        return f"is of family {found.word('family')}, not {family}"
+    if found.word("bitmask") is not None:
         return "keeps the bits of a mask, not the first ones"
     if kept != one.prefix:
         return f"keeps {kept} bits of an address, not {one.prefix}"
-    return "" if _word("timeout", found) is not None else "keeps its entries for ever"
-
-
-def _word(name: str, found: Found) -> str | None:
-    value = re.search(rf"\b{name} (\S+)", found.header)
-    return value[1] if value else None
+    return "" if found.word("timeout") is not None else "keeps its entries for ever"
 
 
 def _family_of(one: Found) -> Family | None:
@@ -189,7 +146,7 @@ def _make(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> None:
 def _create(one: ClientSet, *, name: str, buckets: int) -> str:
     netmask = f" netmask {one.prefix}" if one.prefix < BITS[one.family] else ""
     return (
-        f"create {name} hash:ip family {_FAMILIES[one.family]} hashsize {buckets}"
+        f"create {name} hash:ip family {FAMILIES[one.family]} hashsize {buckets}"
         f" timeout {_DEFAULT_TIMEOUT} maxelem {CLIENTS_MAX}{netmask}\n"
     )
 
@@ -228,7 +185,7 @@ def _fill_groups(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> No
 
 
 def _is_crowded(found: Found) -> bool:
-    return found.entries > CROWDED * int(_word("hashsize", found) or 0)
+    return found.entries > CROWDED * int(found.word("hashsize") or 0)
 
 
 def _take_back(sets: Sets) -> None:
@@ -247,7 +204,8 @@ def _settle(
     try:
         _fill_groups(sets, ruleset, there)
         if spare:
-            stuck = _destroy(spare, patience=RELEASE_SECONDS if sets.committed else 0)
+            patience = RELEASE_SECONDS if sets.committed else 0
+            stuck = destroy(spare, is_ours=read_set_name, patience=patience, what=_WHAT)
             sets.steps += describe_gone(spare, document)
             sets.warnings += tuple(
                 f"Something else uses the set {name}, which no rule of lbadmin's needs any more: it was"
@@ -263,29 +221,9 @@ def _settle(
         sets.warnings += (f"The sets of clients could not be put in order, but the rules are in: {error}",)
 
 
-def _destroy(names: Collection[str], *, patience: float) -> list[str]:
-    """Lets the clients of these sets go, and then the sets; returns those that something uses still."""
-    deadline = time.monotonic() + patience
-    _restore(f"flush {one.name}\n" for one in read_sets() if one.name in names)
-    while True:
-        left = [one for one in read_sets() if one.name in names]
-        _restore(f"destroy {one.name}\n" for one in left if not one.references)
-        stuck = [one.name for one in left if one.references]
-        if not stuck or time.monotonic() >= deadline:
-            return stuck
-        time.sleep(0.02)
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _restore(lines: Iterable[str]) -> None:
-    """Has ipset carry out these lines in one go, up to the first that fails."""
-    text = "".join(lines)
-    if not text:
-        return
-    done = run_tool(["ipset", "restore", "-exist"], text=text)
-    if done.code != 0:
-        said = (done.errors.strip() or str(done.code)).rstrip(".")
-        raise Rejected(f"The sets of clients could not be changed: ipset said: {said}.")
+    carry_out(lines, what=_WHAT)

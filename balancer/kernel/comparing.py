@@ -15,6 +15,7 @@ from balancer.kernel.base import Difference, Flavour, Rejected
 from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.generation import read_generation
 from balancer.kernel.idle import is_idle, want_of
+from balancer.kernel.network_sets import compare_lists
 from balancer.kernel.others import find_programs, rules_before
 from balancer.kernel.plan import describe_difference
 from balancer.ruleset.ir import Ruleset
@@ -105,7 +106,8 @@ def digest_text(text: str) -> bytes:
 def _difference(
     ruleset: Ruleset, *, lines: tuple[str, ...], before: tuple[str, ...], held: Snapshot | None
 ) -> Difference:
-    found = (*lines, *_settings(ruleset))
+    # ipset tells of no generation: lists are read each time.
+    found = (*lines, *compare_lists(ruleset), *_settings(ruleset))
     programs = find_programs(*([held] if held else [])) if found or before else ()
     return Difference(in_sync=not found, lines=found, before=before, programs=programs)
 

@@ -19,7 +19,7 @@ from balancer.kernel.base import (
     Receipt,
     Rejected,
 )
-from balancer.kernel.fake_sets import FakeSets
+from balancer.kernel.fake_sets import FakeLists, FakeSets
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.input_rules import find_input_path
 from balancer.kernel.others import rules_before
@@ -63,6 +63,7 @@ COMMIT
 """
 """A machine without rules, as iptables-save prints it."""
 
+_MANGLE = "*mangle\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"
 _HOOKS_OF_TARGET: Mapping[type, frozenset[str]] = {
     # net/netfilter/xt_nat.c, xt_MASQUERADE.c, net/ipv4/netfilter/ipt_REJECT.c: .table and .hooks
     Dnat: frozenset({"nat PREROUTING", "nat OUTPUT"}),
@@ -96,6 +97,7 @@ class FakeKernel:
         self.observed = Observation()
         """What `observe` answers, but for what INPUT does: that follows from the rules."""
         self.sets = FakeSets()
+        self.lists = FakeLists()
         self.programs: tuple[str, ...] = ()
         """What `compare` says is at work on the machine."""
         self.loads: dict[str, dict[str, int]] = {}
@@ -129,7 +131,7 @@ class FakeKernel:
             driver=self.driver,
             family=ruleset.family,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=self.sets.follow(ruleset, document=document),
+            steps=(*self.lists.follow(ruleset), *self.sets.follow(ruleset, document=document)),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -140,6 +142,7 @@ class FakeKernel:
         snapshot = self._readable(ruleset.family)
         lines = (
             *describe_difference(snapshot=snapshot, wanted=wanted, family=ruleset.family),
+            *self.lists.compare(ruleset),
             *self._settings(ruleset),
         )
         before = rules_before(snapshot, family=ruleset.family)
@@ -187,7 +190,8 @@ class FakeKernel:
 
     def _remove(self, family: Family) -> Receipt:
         plans = self._write(want_nothing(), family)
-        steps = self.sets.follow(Ruleset(family=family, tables=()), document=Document())
+        nothing = Ruleset(family=family, tables=())
+        steps = (*self.lists.follow(nothing), *self.sets.follow(nothing, document=Document()))
         return make_receipt(
             plans=plans, flavour=self.flavour, driver=self.driver, family=family, digest="", steps=steps
         )
@@ -220,6 +224,7 @@ class FakeKernel:
     def _write(self, wanted: Wanted, family: Family, *, jumps_first: bool = False) -> tuple[TablePlan, ...]:
         self._fail_if_told()
         snapshot = self._readable(family)
+        snapshot.tables.setdefault("mangle", parse_save(_MANGLE).table("mangle"))
         plans = make_plan(snapshot=snapshot, wanted=wanted, family=family, jumps_first=jumps_first)
         found = find_foreign_references(snapshot=snapshot, plans=plans)
         if found:

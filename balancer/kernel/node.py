@@ -46,6 +46,7 @@ from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.meter import Meter
 from balancer.kernel.network import local_addresses
+from balancer.kernel.network_sets import network_sets_for
 from balancer.kernel.node_facts import read_facts
 from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
@@ -120,7 +121,10 @@ class NodeKernel:
                 permit()
             wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
             warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
-            with client_sets_for(ruleset, document=document) as sets:
+            with (
+                network_sets_for(ruleset) as lists,
+                client_sets_for(ruleset, document=document) as sets,
+            ):
                 if idle:
                     warnings = ()
                     plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
@@ -128,7 +132,7 @@ class NodeKernel:
                     warnings += warn_about_advertisements() if family is Family.IPV6 else ()
                     wanted = order_tables(wanted, document=document)
                     plans, done = self._bring_in_with_forwarding(transaction, wanted, jumps_first=jumps_first)
-                sets.committed = bool(plans)
+                sets.committed = lists.committed = bool(plans)
             if wanted:
                 reconciled = self._reconcile(document, family)
         return self._receipt(
@@ -137,8 +141,8 @@ class NodeKernel:
             family=family,
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
-            steps=(*done.steps, *sets.steps),
-            warnings=(*warnings, *sets.warnings, *done.warnings),
+            steps=(*done.steps, *lists.steps, *sets.steps),
+            warnings=(*warnings, *lists.warnings, *sets.warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -179,11 +183,20 @@ class NodeKernel:
     def _remove(self, family: Family) -> Receipt:
         started = time.monotonic()
         with self._writing(family) as transaction:
-            with client_sets_for(Ruleset(family=family, tables=()), document=Document()) as sets:
+            nothing = Ruleset(family=family, tables=())
+            with (
+                network_sets_for(nothing) as lists,
+                client_sets_for(nothing, document=Document()) as sets,
+            ):
                 plans = transaction.bring_in(want_nothing())
             reconciled = self._reconcile(Document(), family)
         return self._receipt(
-            plans, reconciled, family=family, started=started, steps=sets.steps, warnings=sets.warnings
+            plans,
+            reconciled,
+            family=family,
+            started=started,
+            steps=(*lists.steps, *sets.steps),
+            warnings=(*lists.warnings, *sets.warnings),
         )
 
     def count_clients(self) -> Mapping[str, int]:

@@ -15,6 +15,8 @@ from balancer.ruleset.parse import SavedTable, Snapshot, parse_rule
 from balancer.ruleset.render import render_rule
 from balancer.ruleset.turns import without_phase
 
+_TABLES = ("mangle", "filter", "nat")
+"""In the order in which they are brought in."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 Rules = tuple[str, ...]
@@ -74,7 +76,8 @@ class TablePlan:
 
 
 def want_ruleset(ruleset: Ruleset) -> Wanted:
-    return {
+    """Nothing of ours in a table that the ruleset does not have: limits that have gone leave none behind."""
+    return dict.fromkeys(_TABLES, WantedTable()) | {
         table.name.value: WantedTable(
             chains={name: tuple(map(render_rule, rules)) for name, rules in table.chains.items()},
             jumps=table.jumps,
@@ -92,7 +95,7 @@ def order_tables(wanted: Wanted, *, document: Document) -> Wanted:
 
 def want_nothing() -> Wanted:
     """For removal: nat first, so that nothing is redirected to where filter no longer accepts it."""
-    return {"nat": WantedTable(), "filter": WantedTable()}
+    return dict.fromkeys(reversed(_TABLES), WantedTable())
 
 
 def want_own_part(snapshot: Snapshot) -> Wanted:

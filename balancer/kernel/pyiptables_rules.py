@@ -16,11 +16,16 @@ from balancer.ruleset.ir import (
     Chance,
     Dnat,
     Drop,
+    Faster,
     Goto,
     Jump,
+    Log,
     Mark,
     Masquerade,
+    MoreThan,
     Nth,
+    Original,
+    PortRange,
     Reject,
     Remember,
     Return,
@@ -29,7 +34,7 @@ from balancer.ruleset.ir import (
     Snat,
     SourceHash,
 )
-from balancer.ruleset.render import render_destination, render_pool
+from balancer.ruleset.render import HTABLE_MAX, NOT_SYN, render_destination, render_pool
 
 
 def edit_table(table: iptc.Table, plan: TablePlan, rules: dict[str, list[Rule]]) -> None:
@@ -73,27 +78,84 @@ def build_rule(rule: Rule) -> iptc.Rule:
 
 
 def _add_matches(built: iptc.Rule, rule: Rule) -> None:
-    if rule.destination_ports is not None and rule.protocol is not None:
-        first, last = rule.destination_ports.first, rule.destination_ports.last
-        _match(built, rule.protocol.value, dport=f"{first}:{last}" if last != first else str(first))
+    _add_protocol_matches(built, rule)
     if rule.destination_local:
         _match(built, "addrtype", dst_type="LOCAL")
     if rule.ct_state is not None:
         _match(built, "conntrack", ctstate=rule.ct_state)
+    if rule.original is not None:
+        _match(built, "conntrack", **_original(rule.original))
     if rule.connmark is not None:
         _match(built, "connmark", mark=_mark(rule.connmark))
     if rule.clients is not None:
         built.create_match("set").set_parameter("match_set", [rule.clients, "src"])
+    _add_limits(built, rule)
+    _add_statistic(built, rule)
+    if rule.source_hash is not None:
+        _match(built, "cluster", **_source_hash(rule.source_hash))
+    if rule.comment is not None:
+        _match(built, "comment", comment=rule.comment)
+
+
+def _add_protocol_matches(built: iptc.Rule, rule: Rule) -> None:
+    if rule.destination_ports is not None and rule.protocol is not None:
+        _match(built, rule.protocol.value, dport=_ports(rule.destination_ports))
+    if rule.not_syn:
+        built.create_match("tcp").set_parameter("tcp_flags", ["!", *NOT_SYN])
+
+
+def _ports(ports: PortRange) -> str:
+    return f"{ports.first}:{ports.last}" if ports.last != ports.first else str(ports.first)
+
+
+def _add_statistic(built: iptc.Rule, rule: Rule) -> None:
     if isinstance(rule.statistic, Nth):
         nth = rule.statistic
         _match(built, "statistic", mode="nth", every=str(nth.every), packet=str(nth.packet))
     if isinstance(rule.statistic, Chance):
         share = rule.statistic.quantised / KERNEL_PROBABILITY_UNITS
         _match(built, "statistic", mode="random", probability=f"{share:.11f}")
-    if rule.source_hash is not None:
-        _match(built, "cluster", **_source_hash(rule.source_hash))
-    if rule.comment is not None:
-        _match(built, "comment", comment=rule.comment)
+
+
+def _add_limits(built: iptc.Rule, rule: Rule) -> None:
+    if rule.listed is not None:
+        outside = ["!"] if rule.listed.outside else []
+        built.create_match("set").set_parameter("match_set", [*outside, rule.listed.name, "src"])
+    if rule.faster is not None:
+        _match(built, "hashlimit", **_faster(rule.faster))
+    if rule.more_than is not None:
+        _add_more_than(built, rule.more_than)
+    if rule.at_most is not None:
+        at_most = rule.at_most
+        _match(built, "limit", limit=f"{at_most.per_second}/sec", limit_burst=str(at_most.burst))
+
+
+def _original(original: Original) -> dict[str, str]:
+    words = {}
+    if original.destination is not None:
+        words["ctorigdst"] = str(original.destination)
+    if original.ports is not None:
+        words["ctorigdstport"] = _ports(original.ports)
+    return words
+
+
+def _faster(faster: Faster) -> dict[str, str]:
+    return {
+        "hashlimit_above": f"{faster.per_second}/sec",
+        "hashlimit_burst": str(faster.burst),
+        "hashlimit_mode": "srcip",
+        "hashlimit_name": faster.name,
+        "hashlimit_htable_max": str(HTABLE_MAX),
+        "hashlimit_htable_expire": str(faster.expire_ms),
+        "hashlimit_srcmask": str(faster.bits),
+    }
+
+
+def _add_more_than(built: iptc.Rule, limit: MoreThan) -> None:
+    match = built.create_match("connlimit")
+    match.set_parameter("connlimit_above", str(limit.connections))
+    match.set_parameter("connlimit_mask", str(limit.bits))
+    match.set_parameter("connlimit_daddr" if limit.of_destination else "connlimit_saddr")
 
 
 def _set_target(built: iptc.Rule, rule: Rule) -> None:
@@ -117,6 +179,8 @@ def _set_target(built: iptc.Rule, rule: Rule) -> None:
             target.set_parameter("add_set", [clients, "src"])
             target.set_parameter("exist")
             target.set_parameter("timeout", str(timeout))
+        case Log(prefix):
+            built.create_target("LOG").set_parameter("log_prefix", prefix)
         case _:
             _set_translation(built, rule.target)
 

@@ -14,14 +14,20 @@ from balancer.kernel.base import KernelError
 from balancer.kernel.pyiptables import run_child
 from balancer.ruleset.ir import (
     Accept,
+    AtMost,
     Chance,
     Dnat,
     Drop,
+    Faster,
     Goto,
     Jump,
+    Listed,
+    Log,
     Mark,
     Masquerade,
+    MoreThan,
     Nth,
+    Original,
     PortRange,
     Reject,
     RejectWith,
@@ -35,17 +41,51 @@ from balancer.ruleset.ir import (
     Table,
     TableName,
 )
+from balancer.ruleset.networks import make_list
 
 CHILD_MODULE = "balancer.kernel.selftest_child"
 TIMEOUT_SECONDS = 60
 
 _MARK = Mark(0x30000000, 0x70000000)
 
+_LIST, _NETWORKS = make_list((ip_network("0.0.0.0/0"),))
 _CLIENTS = "LB-4.24-test:192.0.2.6-80"
 
 EVERY_FORM = Ruleset(
     family=Family.IPV4,
     tables=(
+        Table(
+            TableName.MANGLE,
+            {
+                "LB-C-test": (
+                    Rule(protocol=Protocol.TCP, more_than=MoreThan(7, 32), target=Drop()),
+                    Rule(
+                        protocol=Protocol.TCP,
+                        destination_ports=PortRange(80, 80),
+                        more_than=MoreThan(1_000_000, 32, of_destination=True),
+                        target=Drop(),
+                    ),
+                ),
+                "LB-E-test": (
+                    Rule(
+                        in_interface="test0",
+                        protocol=Protocol.TCP,
+                        original=Original(ip_network("192.0.2.1/32"), PortRange(80, 80)),
+                        target=Goto("LB-C-test"),
+                    ),
+                    Rule(
+                        protocol=Protocol.UDP,
+                        original=Original(ip_network("192.0.2.0/24"), None),
+                        target=Return(),
+                    ),
+                    Rule(protocol=Protocol.SCTP, original=Original(None, PortRange(80, 99)), target=Return()),
+                ),
+                "LB-LIMITS": (
+                    Rule(ct_state="NEW", connmark=Mark(0x10000000, 0x50000000), target=Jump("LB-E-test")),
+                ),
+            },
+            (("FORWARD", "LB-LIMITS"), ("INPUT", "LB-LIMITS")),
+        ),
         Table(
             TableName.FILTER,
             {
@@ -58,6 +98,10 @@ EVERY_FORM = Ruleset(
                 "LB-E-test": (),
                 "LB-FORWARD": (
                     Rule(ct_state="DNAT", connmark=Mark(0x10000000, 0x50000000), target=Accept()),
+                ),
+                "LB-A-test": (
+                    Rule(at_most=AtMost(1, 10), target=Log("LB a-test not-allowed: ")),
+                    Rule(target=Drop()),
                 ),
                 "LB-INPUT": (
                     Rule(ct_state="INVALID", target=Jump("LB-D-test")),
@@ -78,6 +122,14 @@ EVERY_FORM = Ruleset(
         Table(
             TableName.NAT,
             {
+                "LB-A-test": (
+                    Rule(protocol=Protocol.TCP, not_syn=True, target=Goto("LB-DENIED")),
+                    Rule(listed=Listed(_LIST), target=Goto("LB-DENIED")),
+                    Rule(listed=Listed(_LIST, outside=True), target=Goto("LB-DENIED")),
+                    Rule(faster=Faster("LB-0123456789ab", 10, 20, 32), target=Goto("LB-DENIED")),
+                    Rule(faster=Faster("LB-0123456789ac", 3003, 5, 32), target=Goto("LB-DENIED")),
+                ),
+                "LB-DENIED": (Rule(target=Accept()),),
                 "LB-B-test": (
                     Rule(target=Remember(_CLIENTS, 300)),
                     Rule(protocol=Protocol.TCP, target=Dnat(IPv4Address("192.0.2.6"), None)),
@@ -140,6 +192,7 @@ EVERY_FORM = Ruleset(
             (("PREROUTING", "LB-PREROUTING"), ("POSTROUTING", "LB-POSTROUTING")),
         ),
     ),
+    lists={_LIST: _NETWORKS},
 )
 """Every form of rule that `compile` can make, each option at least once."""
 

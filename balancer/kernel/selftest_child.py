@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from balancer.domain.types import Document
 from balancer.kernel.base import Flavour, KernelError
-from balancer.kernel.capabilities import Missing, need_of_rule, try_all
+from balancer.kernel.capabilities import Missing, Need, need_of_rule, try_all
 from balancer.kernel.client_sets import client_sets_for
 from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.network_sets import network_sets_for
 from balancer.kernel.plan import describe_difference, make_plan, want_ruleset
 from balancer.kernel.pyiptables import PythonIptablesDriver
 from balancer.kernel.scratch import in_scratch_namespace
@@ -39,7 +40,8 @@ def without(ruleset: Ruleset, missing: Missing) -> Ruleset:
         }
         return replace(table, chains=chains)
 
-    return replace(ruleset, tables=tuple(carried(table) for table in ruleset.tables))
+    lists = {} if Need.NETWORK_SETS in missing else ruleset.lists
+    return replace(ruleset, tables=tuple(carried(table) for table in ruleset.tables), lists=lists)
 
 
 def _try_every_form(forms: Ruleset) -> str | None:
@@ -48,7 +50,7 @@ def _try_every_form(forms: Ruleset) -> str | None:
     # Never the restore path: it is python-iptables that is on trial.
     driver = PythonIptablesDriver(family=family, wait_seconds=WAIT_SECONDS, bulk_rules=sys.maxsize)
     before = read_snapshot(flavour=Flavour.LEGACY, family=family)
-    with client_sets_for(forms, document=Document()):
+    with network_sets_for(forms), client_sets_for(forms, document=Document()):
         driver.write(make_plan(snapshot=before, wanted=wanted, family=family))
     after = read_snapshot(flavour=Flavour.LEGACY, family=family)
     lines = describe_difference(snapshot=after, wanted=wanted, family=family) or _strictly(after, forms)

@@ -21,6 +21,7 @@ from balancer.lab.rehearsal import EndpointResult, Loaded, Omitted, Rehearsal, S
 from balancer.lab.sample import NO_SCTP
 from balancer.lab.summary import describe_places
 from balancer.lab.visit import known_endpoint
+from balancer.ruleset.access import let_everybody_in
 from balancer.ruleset.ir import Ruleset, Snat
 from balancer.ruleset.render import render_pool, render_ruleset
 from balancer.ruleset.schedulers import promised_shares
@@ -67,7 +68,7 @@ class FakeRehearsals:
     ) -> Rehearsal:
         digests = [digest_text(render_ruleset(ruleset)) for ruleset in rulesets]
         digest = "" if self.kernel_error else join_digests(digests)
-        by_family = {ruleset.family: ruleset for ruleset in rulesets}
+        by_family = {ruleset.family: let_everybody_in(ruleset) for ruleset in rulesets}
         able = [s for s in document.services if s.enabled and not self.kernel_error]
         services = tuple(
             _judge(s, traces=_trace(by_family[s.family], s), touched=s.name in touched)

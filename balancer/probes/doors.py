@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from ipaddress import collapse_addresses
 
-from balancer.domain.limits import scheduled
+from balancer.domain.limits import burst_of, scheduled
 from balancer.domain.types import (
     Address,
     Backend,
@@ -52,6 +53,28 @@ def list_doors(service: Service) -> tuple[Door, ...]:
 def is_bound(service: Service) -> bool:
     """Whether one client is served by one backend, however often it asks."""
     return service.scheduler is Scheduler.SOURCE_HASH or keeps_clients(service)
+
+
+def is_let_in(service: Service, network: Network) -> bool:
+    """Whether the lists of the service let every address of the probe's network in."""
+    access = service.access
+    allowed = collapse_addresses(access.allow)  # type: ignore[type-var]
+    return not any(network.overlaps(denied) for denied in access.deny) and (
+        not access.allow or any(network.subnet_of(one) for one in allowed)  # type: ignore[arg-type]
+    )
+
+
+def is_limited(service: Service) -> bool:
+    """Whether a source that asks often is refused for that."""
+    access = service.access
+    return (access.new_per_second_per_source, access.connections_per_source) != (None, None)
+
+
+def attempts_for(service: Service, *, most: int) -> int:
+    """So many connections at once are not too many for its limits."""
+    access = service.access
+    rate = burst_of(access) if access.new_per_second_per_source is not None else most
+    return min(most, rate, access.connections_per_source or most)
 
 
 def keeps_clients(service: Service) -> bool:

@@ -21,7 +21,10 @@ from balancer.probes.base import ProbeError, ServiceProbe
 from balancer.probes.connect import Attempt, Tally, connect_all
 from balancer.probes.doors import (
     Door,
+    attempts_for,
     is_bound,
+    is_let_in,
+    is_limited,
     is_one_of,
     is_shared,
     join,
@@ -153,6 +156,10 @@ class _Probe:
     def _judge_before(self, door: Door) -> ServiceProbe | None:
         """What can be said without a connection through the node."""
         service, up = door.service, self._up(door.service)
+        network = self._networks[service.family]
+        if not is_let_in(service, network):
+            text = words.not_let_in(service, network=network, setting=SETTINGS[service.family])
+            return _unasked(service.name, text, up=len(up))
         if not up:
             return _unasked(service.name, words.no_backend_up(service))
         link = self._links.get(service.interface)
@@ -210,7 +217,8 @@ class _Probe:
         attempts: dict[Entrance, list[Attempt]] = defaultdict(list)
         for door in doors:
             one = Attempt(key=door.key, address=str(self._target(door)), port=door.service.port)
-            count = _ATTEMPTS_BOUND if is_bound(door.service) else ATTEMPTS_MAX
+            most = _ATTEMPTS_BOUND if is_bound(door.service) else ATTEMPTS_MAX
+            count = attempts_for(door.service, most=most)
             attempts[door.entrance] += [one] * count
         return attempts
 
@@ -246,6 +254,8 @@ class _Probe:
         right = may_answer(service, source=source, network=network)
         if self._may_be_chance(service, tally, up=up, right=right):
             return None, words.too_few_up(service, target=target, tally=tally, up=up)
+        if is_limited(service) and by is None:
+            return None, words.perhaps_limited(service, target=target)
         sent = by is not None and is_one_of(by, right, service=service)
         if service.source_nat.mode is SourceNatMode.NONE and by is not None and sent:
             # The entry is confirmed (nf_conntrack_confirm), so the packet went out. A node that is not the

@@ -39,6 +39,20 @@ def why_not_asked(service: Service | None) -> str:
     return ""
 
 
+def not_let_in(service: Service, *, network: Network, setting: str) -> str:
+    return (
+        f"{service.name} was not asked: its allow and deny lists do not let the probe in, which comes from"
+        f" {network} ({setting}). Allow that network to have the service asked."
+    )
+
+
+def perhaps_limited(service: Service, *, target: str) -> str:
+    return (
+        f"{service.name} did not answer at {target}, but it limits the connections of a source, and the probe"
+        " may have met that limit."
+    )
+
+
 def left_out(*, asked: int, left_out: int) -> str:
     return (
         f"{asked} of {asked + left_out} touched services were asked, some of each interface, scheduler and"

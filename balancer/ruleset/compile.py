@@ -1,5 +1,6 @@
 """A document becomes a ruleset. Pure and deterministic: equal documents give equal bytes.
 
+mangle  LB-LIMITS       counts connections, where a service limits them (`access`)
 nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection and picks a backend (DNAT)
         LB-OUTPUT       the same for what the node itself sends, where a service takes that
         LB-POSTROUTING  rewrites the source of the connections that are marked for it
@@ -15,11 +16,10 @@ from ipaddress import ip_network
 from itertools import groupby
 
 from balancer.domain.types import Document, Family, Protocol, Service
-from balancer.ruleset import marks, names
+from balancer.ruleset import access, marks, names
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
 from balancer.ruleset.ir import (
     Accept,
-    Drop,
     Goto,
     Jump,
     Mark,
@@ -58,7 +58,12 @@ def compile_document(document: Document, *, family: Family = Family.IPV4) -> Rul
     established connections of a service that has gone are still accepted in FORWARD.
     """
     services = tuple(s for s in document.services if s.enabled and s.family is family)
-    return Ruleset(family=family, tables=(_filter(services, family), _nat(services, family)))
+    limits = access.limits_table(services)
+    return Ruleset(
+        family=family,
+        tables=(*((limits,) if limits else ()), _filter(services, family), _nat(services, family)),
+        lists=access.lists_of(services),
+    )
 
 
 def _nat(services: tuple[Service, ...], family: Family) -> Table:
@@ -66,6 +71,9 @@ def _nat(services: tuple[Service, ...], family: Family) -> Table:
     chains = dispatch(services, root=names.PREROUTING, target=_to_service)
     for service in services:
         chains.update(service_chains(service, pools))
+        chain = names.service_chain(service.name)
+        chains[chain] = (*access.asks_access(service), *chains[chain])
+        chains.update(access.access_chains(service))
     chains.update(_postrouting(pools))
     from_node = tuple(service for service in services if service.from_node)
     if from_node:
@@ -110,26 +118,25 @@ def _filter(services: tuple[Service, ...], family: Family) -> Table:
     chains: dict[str, tuple[Rule, ...]] = {}
     invalid: tuple[Rule, ...] = ()
     if any(service.access.drop_invalid for service in services):
-        chains = dispatch(services, root=names.INVALID, target=_invalid_target)
+        chains = dispatch(services, root=names.INVALID, target=access.invalid_target)
+        for service in services:
+            chains.update(access.invalid_chains(service))
         invalid = (Rule(ct_state="INVALID", target=Jump(names.INVALID)),)
     balanced = Rule(
         ct_state="DNAT", connmark=Mark(MARK_BALANCED, MARK_BALANCED | MARK_REFUSE), target=Accept()
     )
-    chains[names.INPUT] = (*invalid, *_refuse(family))
-    chains[names.FORWARD] = (balanced, *invalid, *_refuse(family))
+    denied = (access.drop_denied(),) if access.denies(services) else ()
+    chains[names.INPUT] = (*invalid, *denied, *_refuse(family))
+    chains[names.FORWARD] = (balanced, *invalid, *denied, *_refuse(family))
     from_node = any(service.from_node for service in services)
     if from_node:
         # Only what begins: a refusal has the mark of what it refuses, and passes OUTPUT and, where the node
         # refuses itself, INPUT.
         begins = tuple(replace(rule, ct_state="NEW") for rule in _refuse(family))
-        chains[names.OUTPUT] = begins
-        chains[names.INPUT] = (*invalid, *begins)
+        chains[names.OUTPUT] = (*denied, *begins)
+        chains[names.INPUT] = (*invalid, *denied, *begins)
     jumps = _FILTER_JUMPS + (_FROM_NODE_JUMPS if from_node else ())
     return Table(TableName.FILTER, dict(sorted(chains.items())), jumps)
-
-
-def _invalid_target(service: Service) -> Target:
-    return Drop() if service.access.drop_invalid else Return()
 
 
 def _refuse(family: Family) -> tuple[Rule, ...]:

@@ -21,6 +21,8 @@ KERNEL_PROBABILITY_UNITS = 2**31
 class TableName(StrEnum):
     FILTER = "filter"
     NAT = "nat"
+    MANGLE = "mangle"
+    """Only where connections are counted."""
 
 
 class RejectWith(StrEnum):
@@ -80,6 +82,62 @@ class SourceHash:
 
 
 HASH_FAN_OUT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The source address is in one of the networks of a list (`Ruleset.lists`), or in none of them."""
+
+    name: str
+    outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Faster:
+    """Matches the packets of a source beyond `burst` at once and `per_second` in the long run.
+
+    The kernel counts in 1/1,000,000 (XT_HASHLIMIT_SCALE_v2 in net/netfilter/xt_hashlimit.c): `per_second` has
+    to be a number that it can keep (`limits.rate_of_kernel`).
+    """
+
+    name: str
+    """What is counted under one name is counted together, and outlives the rule while another one has it."""
+    per_second: int
+    burst: int
+    bits: int
+    """Sources whose addresses begin with the same bits are one."""
+
+    @property
+    def expire_ms(self) -> int:
+        """A source is forgotten when its whole burst would have come back, and no sooner: whoever is unknown
+        has a whole one."""
+        return (-(-self.burst // self.per_second) + 1) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MoreThan:
+    """Matches where more connections than `connections` are there, this one included."""
+
+    connections: int
+    bits: int
+    of_destination: bool = False
+    """Those to the same destination are counted, else those from the same source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """Where the client sent the connection's first packet, as conntrack remembers it behind DNAT."""
+
+    destination: Network | None
+    ports: PortRange | None
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Matches so many packets a second, and `burst` at once."""
+
+    per_second: int
+    burst: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +214,16 @@ class Remember:
     timeout: int
 
 
-Target = Jump | Goto | Accept | Drop | Return | Reject | Dnat | Masquerade | Snat | SetConnMark | Remember
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line in the kernel's log, which begins with `prefix`."""
+
+    prefix: str
+
+
+Target = (
+    Jump | Goto | Accept | Drop | Return | Reject | Dnat | Masquerade | Snat | SetConnMark | Remember | Log
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,13 +237,20 @@ class Rule:
     """A trailing `+` matches every interface that begins so."""
     protocol: Protocol | None = None
     destination_ports: PortRange | None = None
+    not_syn: bool = False
+    """TCP flags other than those of a first packet: SYN alone, whatever PSH and the ECN bits say."""
     destination_local: bool = False
     """`addrtype --dst-type LOCAL`: the destination is an address of this machine."""
     ct_state: str | None = None
     """NEW, INVALID or DNAT."""
+    original: Original | None = None
     connmark: Mark | None = None
     clients: str | None = None
     """The source address is in this set of clients."""
+    listed: Listed | None = None
+    faster: Faster | None = None
+    more_than: MoreThan | None = None
+    at_most: AtMost | None = None
     statistic: Nth | Chance | None = None
     source_hash: SourceHash | None = None
     comment: str | None = None
@@ -202,7 +276,9 @@ class Table:
 class Ruleset:
     family: Family
     tables: tuple[Table, ...]
-    """In the order in which they are brought in: filter, then nat."""
+    """In the order in which they are brought in: mangle where it is used, filter, then nat."""
+    lists: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
+    """The lists of networks that rules name, by name; disjoint, sorted, and none of them everything."""
 
     def table(self, name: TableName) -> Table:
         return next(table for table in self.tables if table.name is name)

@@ -48,3 +48,6 @@ def block_of_pools(block: int, bits: int) -> Mark:
 
 
 REFUSED = Mark(REFUSE, MASK)
+"""Rejected: the service has no backend."""
+DENIED = Mark(REFUSE | MASQUERADE, MASK)
+"""Dropped: the service does not let this client in, or not now. Neither bit means what it means elsewhere."""

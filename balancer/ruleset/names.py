@@ -28,11 +28,57 @@ _DISPATCH = "LB-D-"
 _INTERFACES = "LB-I-"
 _DRILL = "LB-drill-"
 _HASH_LENGTH = 10
+_ACCESS = "LB-A-"
+_LIMITS = "LB-C-"
+DENIED = "LB-DENIED"
+LIMITS = "LB-LIMITS"
+LIMITED = "LB-LIMITED"
+_LIST_DIGITS = 20
+_LOG_PREFIX_MAX = 29
+"""LOG keeps 30 with the closing zero (include/uapi/linux/netfilter/xt_LOG.h)."""
+_LOG_HASH = 4
 
 
 def service_chain(service: str) -> str:
     """Where the connections of a service get their mark and their backend."""
     return _fit(_SERVICE, service)
+
+
+def limits_chain(service: str) -> str:
+    """Where the connections of a service are counted, by source and by backend."""
+    return _fit(_LIMITS, service)
+
+
+def refusal_chain(service: str, reason: str) -> str:
+    """Where those are counted, and maybe logged, whom a service refuses for this reason."""
+    return _fit(_ACCESS, f"{service}:{reason}")
+
+
+def log_prefix(service: str, reason: str) -> str:
+    """`LB web denied: `, as the kernel's log has it; a long name is cut and gets four digits of a hash."""
+    room = _LOG_PREFIX_MAX - len(f"LB  {reason}: ")
+    if len(service) > room:
+        digest = hashlib.sha256(service.encode()).hexdigest()[:_LOG_HASH]
+        service = f"{service[: room - _LOG_HASH - 1]}:{digest}"
+    return f"LB {service} {reason}: "
+
+
+def network_set(version: int, text: str) -> str:
+    """The ipset of a list of networks, named by what is in it: another list is another set."""
+    return f"{OWN_PREFIX}{version}.net-{hashlib.sha256(text.encode()).hexdigest()[:_LIST_DIGITS]}"
+
+
+def rate_name(text: str) -> str:
+    """What hashlimit counts under: at most 15 characters (IFNAMSIZ, as /proc/net/ipt_hashlimit lists it)."""
+    return f"{OWN_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def behind_dnat(chain: str) -> str:
+    """The chain of a tree that looks at original destinations, in a table that may hold another tree."""
+    for kind, other in ((_DISPATCH, "LB-E-"), (_INTERFACES, "LB-J-")):
+        if chain.startswith(kind):
+            return other + chain.removeprefix(kind)
+    return chain
 
 
 def part_chain(service: str, path: tuple[int, ...]) -> str:

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from balancer.domain.types import Service
-from balancer.ruleset.names import backend_chain, service_chain
+from balancer.ruleset.names import backend_chain, limits_chain, refusal_chain, service_chain
+from balancer.ruleset.reasons import Reason
 
 _CHAIN = re.compile(r"(?<=\s)LB-[A-Z]-[A-Za-z0-9:._-]+")
 
@@ -29,7 +30,8 @@ def _owners_of_chains(lines: Iterable[str], *, services: Iterable[Service]) -> d
             leads[first].extend(rest)
     owners = {}
     for service in services:
-        waiting = [service_chain(service.name)]
+        waiting = [service_chain(service.name), limits_chain(service.name)]
+        waiting += [refusal_chain(service.name, reason) for reason in Reason]
         # Nothing leads to a backend that gets no connections.
         waiting += [backend_chain(service.name, one.address, one.port) for one in service.backends]
         while waiting:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from balancer.domain.types import Family, Protocol
+from balancer.domain.types import Family, Network, Protocol
 from balancer.ruleset.address_bpf import read_bytecode
 from balancer.ruleset.hashing import SEEDS
 from balancer.ruleset.ir import (
@@ -20,14 +20,20 @@ from balancer.ruleset.ir import (
     KERNEL_PROBABILITY_UNITS,
     OWN_PREFIX,
     Accept,
+    AtMost,
     Chance,
     Dnat,
     Drop,
+    Faster,
     Goto,
     Jump,
+    Listed,
+    Log,
     Mark,
     Masquerade,
+    MoreThan,
     Nth,
+    Original,
     PortRange,
     Reject,
     RejectWith,
@@ -43,7 +49,8 @@ from balancer.ruleset.ir import (
     Target,
     Unknown,
 )
-from balancer.ruleset.render import render_rule
+from balancer.ruleset.networks import family_of_list, is_named_rightly
+from balancer.ruleset.render import HTABLE_MAX, LIST_LINE, NOT_SYN, render_rule
 
 # Everything at which str.splitlines() splits.
 _SEPARATORS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -128,7 +135,29 @@ def parse_ruleset(text: str, *, family: Family) -> Ruleset:
             (b, c) for b in saved.chains if not b.startswith(OWN_PREFIX) for c in saved.jumps_to_own(b)
         )
         tables.append(Table(TableName(name), chains, jumps))
-    return Ruleset(family=family, tables=tuple(tables))
+    lists = _read_lists(text, family=family)
+    named = {r.listed.name for t in tables for rules in t.chains.values() for r in rules if r.listed}
+    if lists.keys() != named:
+        strange = sorted(lists.keys() ^ named)[0]
+        raise Unparsable(f"The rules name other lists than those that follow them: {strange}.")
+    return Ruleset(family=family, tables=tuple(tables), lists=lists)
+
+
+def _read_lists(text: str, *, family: Family) -> dict[str, tuple[Network, ...]]:
+    """The lists behind the rules. Raises Unparsable for one that does not hold what its name says."""
+    found: dict[str, list[Network]] = {}
+    for line in text.splitlines():
+        name, _, entry = line.removeprefix(LIST_LINE).partition(" ")
+        if line.startswith(LIST_LINE) and family_of_list(name) is family:
+            try:
+                found.setdefault(name, []).append(ip_network(entry))
+            except ValueError:
+                raise Unparsable(f"{name}: {entry!r} is not a network.") from None
+    lists = {name: tuple(networks) for name, networks in found.items()}
+    for name, networks in lists.items():
+        if not is_named_rightly(name, networks):
+            raise Unparsable(f"{name}: the list is not whole.")
+    return lists
 
 
 def parse_rule(text: str, *, family: Family) -> Rule | Unknown:
@@ -216,28 +245,76 @@ class _Reader:
     def _match(self, name: str) -> tuple[str, object]:
         match name:
             case "tcp" | "udp" | "sctp":
-                first, _, last = self._value("--dport").partition(":")
-                return "destination_ports", PortRange(int(first), int(last or first))
+                return self._ports_or_flags()
             case "addrtype":
                 return "destination_local", self._value("--dst-type") == "LOCAL"
             case "conntrack":
-                return "ct_state", self._value("--ctstate")
+                return self._conntrack()
             case "connmark":
                 return "connmark", _mark(self._value("--mark"))
             case "comment":
                 return "comment", self._value("--comment")
             case "set":
-                clients = self._value("--match-set")
-                self._expect("src")
-                return "clients", clients
-            case "bpf":
-                seed, mask = read_bytecode(self._value("--bytecode"), seeds=SEEDS)
-                return "source_hash", SourceHash(seed, mask, ipv6=True)
-            case "cluster":
-                return "source_hash", self._source_hash()
+                return self._set()
+            case "hashlimit" | "connlimit" | "limit":
+                return self._limit(name)
+            case "bpf" | "cluster":
+                return "source_hash", self._source_hash(ipv6=name == "bpf")
             case "statistic":
                 return "statistic", self._statistic(self._value("--mode"))
         raise ValueError(name)
+
+    def _ports_or_flags(self) -> tuple[str, object]:
+        if not self._skip("!"):
+            return "destination_ports", _ports(self._value("--dport"))
+        for word in ("--tcp-flags", *NOT_SYN):
+            self._expect(word)
+        return "not_syn", True
+
+    def _set(self) -> tuple[str, object]:
+        outside = self._skip("!")
+        name = self._value("--match-set")
+        self._expect("src")
+        is_list = outside or family_of_list(name) is not None
+        return ("listed", Listed(name, outside)) if is_list else ("clients", name)
+
+    def _conntrack(self) -> tuple[str, object]:
+        if self._skip("--ctstate"):
+            return "ct_state", self._words.pop()
+        return "original", self._original()
+
+    def _original(self) -> Original:
+        destination = ports = None
+        if self._skip("--ctorigdst"):
+            destination = ip_network(self._words.pop())
+        if self._skip("--ctorigdstport"):
+            ports = _ports(self._words.pop())
+        return Original(destination, ports)
+
+    def _limit(self, name: str) -> tuple[str, object]:
+        match name:
+            case "hashlimit":
+                return "faster", self._faster()
+            case "connlimit":
+                above, bits = int(self._value("--connlimit-above")), int(self._value("--connlimit-mask"))
+                return "more_than", MoreThan(above, bits, self._words.pop() == "--connlimit-daddr")
+        rate = _per_second(self._value("--limit"))
+        return "at_most", AtMost(rate, int(self._value("--limit-burst")))
+
+    def _faster(self) -> Faster:
+        rate = _per_second(self._value("--hashlimit-above"))
+        burst = int(self._value("--hashlimit-burst"))
+        for word in ("--hashlimit-mode", "srcip"):
+            self._expect(word)
+        name = self._value("--hashlimit-name")
+        for word in ("--hashlimit-htable-max", str(HTABLE_MAX)):
+            self._expect(word)
+        expire = int(self._value("--hashlimit-htable-expire"))
+        bits = int(self._words.pop()) if self._skip("--hashlimit-srcmask") else 32
+        faster = Faster(name, rate, burst, bits)
+        if faster.expire_ms != expire:
+            raise ValueError("remembered for another time")
+        return faster
 
     def _statistic(self, mode: str) -> Nth | Chance:
         if mode == "nth":
@@ -245,7 +322,9 @@ class _Reader:
         units = round(float(self._value("--probability")) * KERNEL_PROBABILITY_UNITS)
         return Chance(Fraction(units, KERNEL_PROBABILITY_UNITS))
 
-    def _source_hash(self) -> SourceHash:
+    def _source_hash(self, *, ipv6: bool) -> SourceHash:
+        if ipv6:
+            return SourceHash(*read_bytecode(self._value("--bytecode"), seeds=SEEDS), ipv6=True)
         mask = int(self._value("--cluster-local-nodemask"), 16)
         if int(self._value("--cluster-total-nodes")) != HASH_FAN_OUT:
             raise ValueError("another number of parts")
@@ -263,6 +342,8 @@ class _Reader:
                 return Reject(RejectWith(self._value("--reject-with")))
             case "CONNMARK":
                 return SetConnMark(_mark(self._value("--set-xmark")))
+            case "LOG":
+                return Log(self._value("--log-prefix"))
         if name.startswith(OWN_PREFIX):
             return Jump(name)
         return self._translation(name)
@@ -289,6 +370,13 @@ class _Reader:
         self._expect(option)
         return self._words.pop()
 
+    def _skip(self, word: str) -> bool:
+        """Whether this word came next; it is read then."""
+        if not self._words or self._words[-1] != word:
+            return False
+        self._words.pop()
+        return True
+
     def _expect(self, option: str) -> None:
         if self._words.pop() != option:
             raise ValueError(f"expected {option}")
@@ -301,6 +389,18 @@ def _read_destination(text: str) -> Dnat:
     address, port, last, base = found.groups()
     moved = (None, None) if last is None else (int(last), int(base))
     return Dnat(ip_address(address.strip("[]")), int(port), *moved)
+
+
+def _ports(text: str) -> PortRange:
+    first, _, last = text.partition(":")
+    return PortRange(int(first), int(last or first))
+
+
+def _per_second(text: str) -> int:
+    number, _, unit = text.partition("/")
+    if unit != "sec":
+        raise ValueError(f"a rate per {unit}")
+    return int(number)
 
 
 def _mark(text: str) -> Mark:

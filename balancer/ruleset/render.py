@@ -3,20 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
-from balancer.domain.types import format_endpoint
+from balancer.domain.types import Network, format_endpoint
 from balancer.ruleset.address_bpf import bytecode
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     Accept,
+    AtMost,
     Chance,
     Dnat,
     Drop,
+    Faster,
     Goto,
     Jump,
+    Listed,
+    Log,
     Mark,
     Masquerade,
+    MoreThan,
     Nth,
+    Original,
     Reject,
     Remember,
     Return,
@@ -29,9 +35,26 @@ from balancer.ruleset.ir import (
     Target,
 )
 
+LIST_LINE = "# "
+"""How a line begins that says what is in a list."""
+HTABLE_MAX = 262_144
+"""Sources that hashlimit keeps at once. Each takes some 100 bytes; the packets of more are dropped."""
+NOT_SYN = ("FIN,SYN,RST,ACK,URG", "SYN")
+"""The flags that are looked at, and those that have to be set in the first packet of a connection."""
+
 
 def render_ruleset(ruleset: Ruleset) -> str:
-    """Input for `iptables-restore --noflush`, for a kernel that has none of our chains yet."""
+    """Input for `iptables-restore --noflush`, for a kernel that has none of our chains yet.
+
+    The lists come last, an entry in each line, as comments to that program: it takes no networks for sets.
+    """
+    return render_rules(ruleset) + "".join(
+        f"{LIST_LINE}{name} {network}\n" for name, networks in ruleset.lists.items() for network in networks
+    )
+
+
+def render_rules(ruleset: Ruleset) -> str:
+    """The same without the lists, which may hold thousands of lines."""
     return "".join(render_table(table) for table in ruleset.tables)
 
 
@@ -54,6 +77,8 @@ def render_rule(rule: Rule) -> str:
     if rule.destination_ports is not None:
         # The match is that of the protocol, and stands right behind it.
         words.insert(words.index(f"-p {rule.protocol}") + 1, _ports(rule))
+    if rule.not_syn:
+        words.insert(words.index(f"-p {rule.protocol}") + 1, f"-m tcp ! --tcp-flags {' '.join(NOT_SYN)}")
     return " ".join([*filter(None, words), _target(rule.target)])
 
 
@@ -70,6 +95,45 @@ def _statistic(statistic: Nth | Chance) -> str:
         return f"-m statistic --mode nth --every {statistic.every} --packet {statistic.packet}"
     probability = statistic.quantised / KERNEL_PROBABILITY_UNITS
     return f"-m statistic --mode random --probability {probability:.11f}"
+
+
+def _original(original: Original) -> str:
+    words = ["-m conntrack"]
+    if original.destination is not None:
+        words.append(f"--ctorigdst {_address_or_network(original.destination)}")
+    if original.ports is not None:
+        first, last = original.ports.first, original.ports.last
+        words.append(f"--ctorigdstport {first}" + (f":{last}" if last != first else ""))
+    return " ".join(words)
+
+
+def _address_or_network(network: Network) -> str:
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+def _listed(listed: Listed) -> str:
+    return f"-m set {'! ' if listed.outside else ''}--match-set {listed.name} src"
+
+
+def _faster(faster: Faster) -> str:
+    # Of IPv4 all 32 bits go without saying, and other numbers are of IPv6 (`limits.SOURCE_BITS`).
+    mask = "" if faster.bits == 32 else f" --hashlimit-srcmask {faster.bits}"
+    return (
+        f"-m hashlimit --hashlimit-above {faster.per_second}/sec --hashlimit-burst {faster.burst}"
+        f" --hashlimit-mode srcip --hashlimit-name {faster.name} --hashlimit-htable-max {HTABLE_MAX}"
+        f" --hashlimit-htable-expire {faster.expire_ms}{mask}"
+    )
+
+
+def _more_than(limit: MoreThan) -> str:
+    side = "daddr" if limit.of_destination else "saddr"
+    return (
+        f"-m connlimit --connlimit-above {limit.connections} --connlimit-mask {limit.bits} --connlimit-{side}"
+    )
+
+
+def _at_most(limit: AtMost) -> str:
+    return f"-m limit --limit {limit.per_second}/sec --limit-burst {limit.burst}"
 
 
 def render_source_hash(found: SourceHash) -> str:
@@ -95,6 +159,8 @@ def _target(target: Target) -> str:
             return f"-j CONNMARK --set-xmark {_mark(mark)}"
         case Remember(clients, timeout):
             return f"-j SET --add-set {clients} src --exist --timeout {timeout}"
+        case Log(prefix):
+            return f'-j LOG --log-prefix "{prefix}"'
         case _:
             return _translation(target)
 
@@ -139,8 +205,13 @@ _CONDITIONS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("protocol", "-p {}".format),
     ("destination_local", lambda wanted: "-m addrtype --dst-type LOCAL" if wanted else ""),
     ("ct_state", "-m conntrack --ctstate {}".format),
+    ("original", _original),
     ("connmark", lambda mark: f"-m connmark --mark {_mark(mark)}"),
     ("clients", "-m set --match-set {} src".format),
+    ("listed", _listed),
+    ("faster", _faster),
+    ("more_than", _more_than),
+    ("at_most", _at_most),
     ("statistic", _statistic),
     ("source_hash", render_source_hash),
     ("comment", lambda text: f"-m comment --comment {_quote(text)}"),

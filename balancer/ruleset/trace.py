@@ -21,6 +21,8 @@ from balancer.ruleset.ir import (
     Drop,
     Goto,
     Jump,
+    Listed,
+    Log,
     Masquerade,
     Nth,
     Reject,
@@ -33,6 +35,7 @@ from balancer.ruleset.ir import (
     TableName,
     Target,
 )
+from balancer.ruleset.reasons import Reason, reason_of
 from balancer.ruleset.render import render_pool, render_rule
 
 _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
@@ -47,7 +50,7 @@ class Packet:
     """None: a program on the node itself sends it."""
     protocol: Protocol
     source: Address | None
-    """None: any client, each as likely as another."""
+    """None: any client that the lists of the service let in, each as likely as another."""
     destination: Address
     port: int
     destination_local: bool = True
@@ -86,6 +89,8 @@ class Trace:
     rewritten_to: str | None
     """The address or the pool that every balanced connection gets as its source; None where there is none."""
     steps: tuple[Step, ...]
+    why: Reason | None = None
+    """Why the service drops or refuses, where it does."""
 
     @property
     def matched(self) -> bool:
@@ -93,7 +98,11 @@ class Trace:
 
 
 def trace_packet(ruleset: Ruleset, packet: Packet) -> Trace:
-    """Follow a packet through nat PREROUTING, filter INPUT or FORWARD, and nat POSTROUTING."""
+    """Follow a packet through nat PREROUTING, filter INPUT or FORWARD, and nat POSTROUTING.
+
+    Limits are never exceeded: what a client and others did before is not asked. All that the table mangle
+    holds is such limits.
+    """
     return _Walk(ruleset, packet).run()
 
 
@@ -136,6 +145,7 @@ class _Walk:
         self._packet = packet
         self._steps: list[Step] = []
         self._service: str | None = None
+        self._why: Reason | None = None
 
     def run(self) -> Trace:
         entry = "OUTPUT" if self._packet.interface is None else "PREROUTING"
@@ -167,6 +177,7 @@ class _Walk:
             },
             refused=refused,
             dropped=dropped,
+            why=self._why if refused or dropped else None,
             unmatched=unmatched,
             masqueraded=bool(sources) and all(isinstance(source, Masquerade) for source in sources),
             rewritten_to=render_pool(pools.pop()) if len(pools) == 1 and len(set(sources)) == 1 else None,
@@ -216,6 +227,7 @@ class _Walk:
         if taken:
             if rule.comment is not None and table is TableName.NAT:
                 self._service = rule.comment
+            self._why = reason_of(rule) or self._why
             hit = replace(flow, share=taken, parts=self._parts(rule, flow, taken=True))
             yield from self._go_on(table, rule, hit, ends)
 
@@ -234,7 +246,7 @@ class _Walk:
                 ends.passed.append(hit)
             case SetConnMark(mark):
                 yield replace(hit, mark=(hit.mark & ~mark.mask) ^ mark.value)
-            case Remember():
+            case Remember() | Log():
                 yield hit
             case Dnat():
                 ends.done.append((rule.target, replace(hit, to=rule.target)))
@@ -268,6 +280,12 @@ class _Walk:
         left = self._possible(flow, seed) & (mask if taken else ~mask)
         return tuple(sorted({**dict(flow.parts), seed: left}.items()))
 
+    def _is_listed(self, listed: Listed) -> bool:
+        source = self._packet.source
+        if source is None:
+            return False
+        return any(source in network for network in self._ruleset.lists[listed.name]) is not listed.outside
+
     def _meets(self, rule: Rule, flow: _Flow) -> bool:
         packet = self._packet
         ports = rule.destination_ports
@@ -275,6 +293,8 @@ class _Walk:
             (rule.in_interface is None or _is_interface(packet.interface, rule.in_interface))
             and (rule.source is None or (packet.source is not None and packet.source in rule.source))
             and (rule.clients is None or rule.clients in packet.known_in)
+            and (rule.listed is None or self._is_listed(rule.listed))
+            and not (rule.faster or rule.more_than or rule.not_syn)
             and (rule.protocol is None or rule.protocol is packet.protocol)
             and (rule.destination is None or packet.destination in rule.destination)
             and (ports is None or ports.first <= packet.port <= ports.last)

@@ -82,7 +82,7 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
         return False
     except (KernelError, GuardError) as error:
-        logger.error("%s could not carry what its health checks found: %s", node.name, error)
+        logger.warning("%s does not carry yet what its health checks found: %s", node.name, error)
         return False
     now = tools.clock()
     with transaction.atomic():

@@ -29,6 +29,7 @@ function removeRow(row) {
 
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-several]").forEach(prepareTicks);
+  document.querySelectorAll("[data-counts]").forEach(countLines);
   document.querySelectorAll("[data-chooses]").forEach(showFittingControls);
 });
 
@@ -40,6 +41,18 @@ document.addEventListener("change", (event) => {
   if (several) countTicks(several, event.target);
   if (event.target.matches("[data-chooses]")) showFittingControls(event.target);
 });
+
+// How many lines of a list are filled in.
+document.addEventListener("input", (event) => {
+  if (event.target.matches("[data-counts]")) countLines(event.target);
+});
+
+function countLines(area) {
+  const lines = area.value.split("\n").filter((line) => line.trim()).length;
+  const place = document.querySelector(`[data-count-of="${area.id}"]`);
+  place.hidden = lines === 0;
+  place.textContent = `${lines.toLocaleString("en")} ${lines === 1 ? area.dataset.counts.replace(/s$/, "") : area.dataset.counts}`;
+}
 
 function ticksOf(several) {
   return [...several.elements].filter((element) => element.name === "id");

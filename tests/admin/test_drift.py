@@ -10,6 +10,7 @@ from balancer.workflow.revisions import live_revision
 from tests.admin.conftest import Login, messages_of
 from tests.cast import Site
 from tests.documents import service_data
+from tests.upgrade import earlier_lbadmin
 
 LONG = f"- nat: -A LB-S-web -m comment --comment {'x' * 250} -j DNAT --to-destination 10.9.9.9:80"
 LINES = ["+ nat: -A LB-S-web -j <b>", LONG]
@@ -133,6 +134,16 @@ def test_during_a_deployment_it_says_that_it_waits(
 ) -> None:
     site.start(service_data("dns", protocol="udp", port=53))
     assert "What still differs afterwards" in page_of(login, viewer, address_of(node)).replace("what", "What")
+
+
+def test_what_an_earlier_lbadmin_compiled_has_no_button(site: Site, login: Login, operator: User) -> None:
+    with earlier_lbadmin():
+        site.deploy(service_data("web"))
+    node = Node.objects.get(name="lb1")
+    report(node)
+    page = page_of(login, operator, address_of(node))
+    assert "only be put right by applying a change" in page
+    assert "Put ours back" not in page
 
 
 def test_rules_of_others_before_ours_have_a_button_of_their_own(

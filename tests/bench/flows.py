@@ -25,6 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SOURCE = "198.51.100.9"
 _WARM = 50
 _LOAD_SECONDS = 300
+_BALANCED = re.compile(r"^(-A LB-FORWARD -m conntrack --ctstate DNAT .*-j )ACCEPT$", re.MULTILINE)
 
 Rates = dict[str, list[float]]
 """Title -> packets a second in each round."""
@@ -58,8 +59,11 @@ def load(*, lab: Lab, machine: str, flavour: str, layout: Layout) -> None:
         f"create {one.name} hash:ip family inet timeout 300 maxelem 1048576\n"
         for one in sets_of(layout.ruleset)
     )
+    for name, networks in layout.ruleset.lists.items():
+        sets += f"create {name} hash:net family inet hashsize 16384\n"
+        sets += "".join(f"add {name} {network}\n" for network in networks)
     lab.run(machine=machine, command=["ipset", "restore"], text=sets)
-    text = render_ruleset(layout.ruleset).replace("-j ACCEPT", "-j DROP")
+    text = _BALANCED.sub(r"\1DROP", render_ruleset(layout.ruleset))
     lab.run(
         machine=machine,
         command=[f"iptables-{flavour}-restore", "--noflush"],

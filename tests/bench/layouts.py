@@ -1,7 +1,7 @@
 """The rulesets whose cost for a new flow is compared: each has one service to which the flow goes."""
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 from balancer.domain.codec import parse_document
@@ -11,6 +11,7 @@ from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Goto, PortRange, Rule, Ruleset, TableName
 
 FIRST_PORT = 10_000
+DENIED = 10_000
 _RANGE = 5
 _FIRST_ADDRESS = int(ip_address("203.0.0.1"))
 _MANY = 1000
@@ -63,6 +64,45 @@ def make_layouts(services: int) -> tuple[Layout, ...]:
             persistence={"mode": "source"},
         ),
     )
+
+
+def make_access_layouts() -> tuple[Layout, ...]:
+    """What is asked of a client before it gets a backend; one service alone comes first."""
+    bad = networks(DENIED)
+
+    def alone(title: str, **access: Any) -> Layout:
+        fields = {"access": access} if access else {}
+        one = compile_document(document([service(0, port=FIRST_PORT, **fields)]))
+        return Layout(title, one, 30_000, FIRST_PORT)
+
+    return (
+        alone("one service alone"),
+        alone("deny list of 1 network", deny=["203.0.113.0/24"]),
+        alone(f"deny list of {DENIED}, all /24", deny=[str(n) for n in networks(DENIED, mixed=False)]),
+        alone(f"deny list of {DENIED}, sizes mixed", deny=[str(n) for n in bad]),
+        alone(
+            f"allow list of {DENIED}, deny as well",
+            allow=["198.51.100.0/24", *map(str, bad)],
+            deny=["10.9.9.9"],
+        ),
+        alone("rate by source", new_per_second_per_source=10_000, new_burst=100_000),
+    )
+
+
+def networks(count: int, *, mixed: bool = True) -> list[IPv4Network]:
+    """Disjoint ones, none of which holds the client. Mixed as lists of bad networks are: most of them /24 and
+    single addresses, and some of each size from /8 on."""
+    sizes = [24] * 40 + [32] * 25 + [22] * 8 + [20] * 7 + [16] * 5 + [*range(12, 32)] if mixed else [24]
+    found: list[IPv4Network] = []
+    place = int(ip_address("1.0.0.0"))
+    for number in range(count):
+        bits = sizes[number * 7919 % len(sizes)]
+        size = 1 << 32 - bits
+        place = -(-place // size) * size
+        found.append(IPv4Network((place, bits)))
+        # A hole behind each, so that neighbours do not join.
+        place += 2 * size
+    return found
 
 
 def by_port(services: int) -> Document:

@@ -18,6 +18,14 @@ NEEDY = {
     Need.SCTP: (service("sig", protocol="sctp"), "SCTP for iptables", "xt_sctp"),
     Need.CLIENT_SETS: (service("shop", persistence={"mode": "source"}), "sets of clients", "ipset"),
     Need.SOURCE_HASH: (service("cache", scheduler="source-hash"), "division of clients", "xt_cluster"),
+    Need.NETWORK_SETS: (service("gate", access={"deny": ["192.0.2.0/24"]}), "lists of networks", "hash_net"),
+    Need.NEW_RATE: (service("api", access={"new_per_second_per_source": 5}), "rates by source", "hashlimit"),
+    Need.CONNECTION_LIMIT: (
+        service("db", access={"connections_per_backend": 5}),
+        "counts of connections",
+        "xt_connlimit",
+    ),
+    Need.LOG: (service("seen", access={"log_refused": True}), "log for iptables", "xt_LOG"),
     Need.IPV6_NAT: (service6("web6"), "NAT for IPv6", "nat"),
 }
 
@@ -103,13 +111,26 @@ def test_what_cannot_be_tried_does_not_count_as_missing(monkeypatch: pytest.Monk
 def test_the_self_test_leaves_out_what_no_driver_could_carry() -> None:
     less = without(EVERY_FORM, {Need.SCTP: "", Need.CLIENT_SETS: ""})
     left = {need_of_rule(rule) for table in less.tables for rules in table.chains.values() for rule in rules}
-    assert left == {None, Need.SOURCE_HASH}
+    assert left == {None, *Need} - {Need.SCTP, Need.CLIENT_SETS, Need.IPV6_NAT}
+    assert less.lists == EVERY_FORM.lists
+    assert without(EVERY_FORM, {Need.NETWORK_SETS: ""}).lists == {}
     assert without(EVERY_FORM, {}) == EVERY_FORM
 
 
 def test_a_service_may_need_several_things() -> None:
     (one,) = document(
-        service6("all", protocol="sctp", scheduler="source-hash", persistence={"mode": "source"})
+        service6(
+            "all",
+            protocol="sctp",
+            scheduler="source-hash",
+            persistence={"mode": "source"},
+            access={
+                "allow": ["2001:db8::/32"],
+                "new_per_second_per_source": 5,
+                "connections_per_source": 5,
+                "log_refused": True,
+            },
+        )
     ).services
     assert needs_of(one) == tuple(Need)
     (plain,) = document(service()).services

@@ -12,6 +12,7 @@ from balancer.kernel.base import Busy, DriverName, Flavour, Receipt, Rejected
 from balancer.kernel.client_sets import client_sets_for
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.lock import xtables_lock_path
+from balancer.kernel.network_sets import network_sets_for
 from balancer.kernel.node import NodeKernel
 from balancer.kernel.plan import JumpEdit, TablePlan, make_plan, want_ruleset
 from balancer.kernel.pyiptables import BULK_RULES, PythonIptablesDriver
@@ -117,7 +118,7 @@ def test_every_form_of_rule_comes_out_as_iptables_restore_writes_it(
         fresh = Namespace()
         with fresh.entered():
             before = read_snapshot(flavour=LEGACY, family=IPV4)
-            with client_sets_for(EVERY_FORM, document=Document()):
+            with network_sets_for(EVERY_FORM), client_sets_for(EVERY_FORM, document=Document()):
                 chosen.write(make_plan(snapshot=before, wanted=want_ruleset(EVERY_FORM), family=IPV4))
             text = save(LEGACY)
         fresh.close()

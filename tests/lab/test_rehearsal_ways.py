@@ -63,12 +63,19 @@ def list_ways(family: Family) -> list[dict[str, Any]]:
         {"from_node": True, "backends": []},
         {"from_node": True, "backends": [], "protocol": "udp"},
         {"protocol": "sctp"},
+        {
+            "access": {
+                "allow": ["192.0.2.0/24" if family is Family.IPV4 else "2001:db8:77::/48"],
+                "new_per_second_per_source": 1,
+                "connections_per_source": 1,
+            }
+        },
     ]
 
 
 def every_way(families: Sequence[Family]) -> Document:
     """Each way in one of the families, in turn."""
-    turns = zip(cycle(families), *map(list_ways, Family), range(12), strict=False)
+    turns = zip(cycle(families), *map(list_ways, Family), range(13), strict=False)
     services = [service_data("places", **many_places(families[0]))]
     for family, ipv4, ipv6, number in turns:
         usual = {"address": VIRTUAL[family].format(9), "backends": backends(family), "port": 100 + number}

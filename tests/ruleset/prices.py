@@ -29,11 +29,13 @@ def backends_of(count: int, **fields: object) -> list[Data]:
 
 
 def service_of(scheduler: str, count: int, name: str = "s0", **fields: object) -> Data:
-    """Of failover, every other backend waits for the rest to fail."""
+    """Of failover, every other backend waits for the rest to fail. UDP: its access rules are the fewest."""
     backends = backends_of(count, port=80)
     if scheduler == "failover":
         backends = [{**backend, "priority": i % 2} for i, backend in enumerate(backends)]
-    return service_data(name, **{"port": 1000, "backends": backends, "scheduler": scheduler, **fields})
+    return service_data(
+        name, **{"protocol": "udp", "port": 1000, "backends": backends, "scheduler": scheduler, **fields}
+    )
 
 
 def price_of(one: Document, *, family: Family = Family.IPV4) -> Price:

@@ -22,6 +22,7 @@ from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Dnat, Goto, Nth, Ruleset, TableName
 from balancer.ruleset.parse import parse_ruleset
+from balancer.ruleset.reasons import reason_of
 from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.schedulers import LIST_MAX, promised_shares
 from balancer.ruleset.service import keepers, prefix_of
@@ -139,7 +140,7 @@ class Counters:
 
     def _connect(self, chain: str) -> Dnat:
         for index, rule in enumerate(self._chains[chain]):
-            if not self._hits(chain, index, rule.statistic) or rule.clients is not None:
+            if not self._hits(chain, index, rule.statistic) or rule.clients is not None or reason_of(rule):
                 continue
             if isinstance(rule.target, Dnat):
                 return rule.target

@@ -14,6 +14,7 @@ from balancer.domain.types import Document, Family, Scheduler
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import TableName
+from balancer.ruleset.trace import trace_service
 from tests.documents import document, service_data
 from tests.ruleset.prices import (
     Price,
@@ -164,7 +165,10 @@ def both_families() -> Document:
     six = [{"address": "2001:db8::3"}, {"address": "2001:db8::4"}]
     return document(
         *(service_of("random", 2, f"s{i}", port=1000 + i) for i in range(500)),
-        *(service_data(f"t{i}", port=1000 + i, address="2001:db8:1::1", backends=six) for i in range(500)),
+        *(
+            service_data(f"t{i}", protocol="udp", port=1000 + i, address="2001:db8:1::1", backends=six)
+            for i in range(500)
+        ),
     )
 
 
@@ -187,7 +191,7 @@ def all_at_once() -> Document:
             from_node=True,
             persistence=PERSISTENT,
         ),
-        service_of("source-hash", 10, "dns", protocol="udp", port=53, persistence=PERSISTENT),
+        service_of("source-hash", 10, "dns", protocol="sctp", port=53, persistence=PERSISTENT),
         service_of("failover", 10, "db", port=5432, source_nat={"mode": "none", "hairpin": True}),
         service_of(
             "random",
@@ -208,7 +212,7 @@ MIXES = {
     ranges_across_each_other: Price(14_094, 37),
     both_families: Price(3_758, 20),
     many_interfaces: Price(7_208, 26),
-    all_at_once: Price(1_426, 35),
+    all_at_once: Price(1_426, 34),
 }
 
 
@@ -232,6 +236,44 @@ def test_the_source_addresses_of_many_pools_are_told_apart_in_steps_too() -> Non
     nat = ruleset.table(TableName.NAT).chains
     assert longest_walk(nat, names.POSTROUTING) == 32
     assert count_rules(ruleset) == 1682
+
+
+ACCESS = {
+    "nothing of UDP": ({"protocol": "udp"}, Price(0, 0)),
+    "nothing of TCP": ({"protocol": "tcp"}, Price(6, 1)),
+    "lists": ({"access": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.7/32"]}}, Price(8, 2)),
+    "a rate": ({"access": {"new_per_second_per_source": 10}}, Price(6, 1)),
+    "limits of connections": (
+        {"access": {"connections_per_source": 10, "connections_per_backend": 100}},
+        Price(4, 0),
+    ),
+    "lists and rate, logged": (
+        {
+            "access": {
+                "deny": ["192.0.2.0/24"],
+                "new_per_second_per_source": 10,
+                "log_refused": True,
+            }
+        },
+        Price(12, 2),
+    ),
+}
+"""What access rules add, in rules and in the walk of a connection that is let in."""
+
+
+@pytest.mark.parametrize("what", ACCESS)
+def test_what_access_rules_add_is_written_down(what: str) -> None:
+    fields, more = ACCESS[what]
+    plain, asking = (document(service_of("random", 1, **each)) for each in ({}, fields))
+    found = Price(
+        count_rules(compile_document(asking)) - count_rules(compile_document(plain)),
+        _walk_of_the_admitted(asking) - _walk_of_the_admitted(plain),
+    )
+    assert found == more
+
+
+def _walk_of_the_admitted(one: Document) -> int:
+    return sum(step.table is TableName.NAT for step in trace_service(one, one.services[0]).steps)
 
 
 @pytest.mark.parametrize("scheduler", SERVICES)

@@ -40,6 +40,8 @@ class NthCounters:
         raise AssertionError("the connection was lost")
 
     def _hit(self, chain: str, index: int, rule: Rule) -> bool:
+        if rule.not_syn:
+            return False  # every connection here begins as it should
         if rule.statistic is None:
             return True
         assert isinstance(rule.statistic, Nth)

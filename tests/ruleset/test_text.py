@@ -35,7 +35,7 @@ def test_equal_documents_give_equal_bytes(one: Document) -> None:
 @given(documents())
 def test_the_text_holds_only_chains_of_ours_and_harmless_characters(one: Document) -> None:
     for line in render_ruleset(compile_document(one)).splitlines():
-        assert re.fullmatch(r'[A-Za-z0-9:_./ *+\[\]"-]+', line)
+        assert re.fullmatch(r'[A-Za-z0-9:_./ *+\[\]",!#-]+', line)
         if line.startswith((":", "-A")):
             name = line.split()[0][1:] if line.startswith(":") else line.split()[1]
             assert name.startswith("LB-")

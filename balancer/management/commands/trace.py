@@ -10,6 +10,7 @@ from balancer.domain import scalars
 from balancer.domain.types import Family, Protocol
 from balancer.management.commands._documents import add_document_argument, read_document
 from balancer.ruleset.compile import compile_document
+from balancer.ruleset.reasons import Reason
 from balancer.ruleset.trace import Packet, Trace, trace_packet
 
 
@@ -83,12 +84,16 @@ def _as_data(trace: Trace) -> dict[str, object]:
         "unmatched": str(trace.unmatched),
     }
     pool = {"rewritten_to": trace.rewritten_to} if trace.rewritten_to else {}
-    return data | pool | ({"refused": str(trace.refused)} if trace.refused else {})
+    refused = {"refused": str(trace.refused)} if trace.refused else {}
+    denied = {"denied": str(trace.why)} if trace.dropped else {}
+    return data | pool | refused | denied
 
 
 def _as_lines(trace: Trace) -> list[str]:
     if not trace.matched:
         lines = ["No service takes this connection; it goes on as if there were no balancer."]
+    elif trace.dropped:
+        lines = [f"Service {trace.service} drops this connection: {_WHY[trace.why]}."]
     elif trace.refused:
         lines = [f"Service {trace.service} has no backend for new connections; this one is refused at once."]
     else:
@@ -99,6 +104,12 @@ def _as_lines(trace: Trace) -> list[str]:
     lines += ["", f"Rules walked ({len(trace.steps)}):"]
     lines += [f"  {'*' if step.matched else ' '} {step}" for step in trace.steps]
     return lines
+
+
+_WHY = {
+    Reason.DENIED: "the client is on its deny list",
+    Reason.NOT_ALLOWED: "the client is not on its allow list",
+}
 
 
 def _source(trace: Trace) -> str:

@@ -7,7 +7,7 @@ from balancer.domain.problem import Problem, errors
 from balancer.domain.types import Document
 from balancer.models import Change, Cluster, Draft
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.render import render_rules
 from balancer.workflow.documents import Data, drafts_of, live_document, live_services, overlay
 from balancer.workflow.traffic import ShareRow, share_rows
 
@@ -60,7 +60,7 @@ def preview_service(
     before = parse_service(live[original_name])[0] if original_name in live else None
     return Preview(
         problems=(*problems, *around),
-        ruleset=render_ruleset(compile_document(Document(services=(service,)), family=service.family)),
+        ruleset=render_rules(compile_document(Document(services=(service,)), family=service.family)),
         shares=share_rows(before=before, after=service),
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
 from balancer.domain.operation import OnDrift
 from balancer.models import Cluster, Deployment, DriftEvent, Node
+from balancer.workflow.revisions import is_outdated, live_revision
 
 HISTORY = 10
 _LONG = ("revision__document", "revision__rulesets", "node__observation", "node__clients", "node__facts")
@@ -56,10 +57,16 @@ def _view(events: Iterable[DriftEvent]) -> tuple[DriftView, ...]:
             event=event,
             lines=tuple(_line(line) for line in event.lines),
             words=_ended(event) if event.ended_at else _open(event),
-            can_ask=event.ended_at is None and event.asked_at is None and event.node.enabled,
+            can_ask=_can_ask(event),
         )
         for event in found
     )
+
+
+def _can_ask(event: DriftEvent) -> bool:
+    if event.ended_at is not None or event.asked_at is not None or not event.node.enabled:
+        return False
+    return not is_outdated(live_revision(event.node.cluster))
 
 
 def _line(text: str) -> DriftLine:
@@ -83,6 +90,10 @@ def _open(event: DriftEvent) -> str:
         return (
             "Nothing of ours differs, but these rules decide first. lbadmin leaves its jumps where they are:"
             " what comes before may be meant to, an emergency block for instance."
+        )
+    if is_outdated(live_revision(event.node.cluster)):
+        return (
+            "What is live was compiled by another lbadmin, so it can only be put right by applying a change."
         )
     if running:
         return "A change is being applied; what still differs afterwards is put back then."

@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from balancer.domain.types import Address, Document, Family, Protocol
-from balancer.kernel.base import Flavour, Receipt
+from balancer.kernel.base import Difference, Flavour, Receipt
 from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Ruleset
 from tests.kernel.behaviours.machines import FENCE_SINK, INTERFACES, LAN, Machines
-from tests.kernel.behaviours.packets import ETHERTYPES, Seen, make_packet, read_packet
+from tests.kernel.behaviours.packets import (
+    ETHERTYPES,
+    Seen,
+    is_numbered,
+    is_traffic,
+    make_packet,
+    read_packet,
+)
 from tests.kernel.machine import Namespace, document, run
 
 _WAIT_SECONDS = 20
@@ -48,6 +55,7 @@ class Lab(Machines):
         self.carried = 0
         self._sockets: list[socket.socket] = []
         self._kernel = NodeKernel(flavour=flavour, lock_directory=directory, wait_seconds=20)
+        self.document = Document()
         self.ruleset: Ruleset = compile_document(Document(), family=family)
 
     def carry(self, *services: dict[str, Any]) -> Receipt | None:
@@ -59,11 +67,15 @@ class Lab(Machines):
         return receipt
 
     def carry_document(self, found: Document) -> Receipt:
-        self._carried = None
+        self._carried, self.document = None, found
         self.carried += 1
         self.ruleset = compile_document(found, family=self.family)
         with self.inside_node():
             return self._kernel.sync(ruleset=self.ruleset, document=found)
+
+    def compare(self) -> Difference:
+        with self.inside_node():
+            return self._kernel.compare(ruleset=self.ruleset)
 
     def count_open(self, *names: str) -> dict[str, dict[str, int]]:
         """Service -> endpoint -> connections that are not over."""
@@ -114,6 +126,24 @@ class Lab(Machines):
             ]
         )
 
+    def send_raw(self, packets: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """What of these packets, sent to INTERFACES[0], came out to the backends, and what came back."""
+        self._look()
+        wire, far, hardware = self._wires[INTERFACES[0]]
+        with _on_one_cpu():
+            for packet in packets:
+                wire.sendto(packet, (far, ETHERTYPES[self.family], 0, 0, hardware))
+            fence = self._send_fence()
+        inside = []
+        while not is_numbered(packet := self._wires[LAN][0].recv(2048), fence, family=self.family):
+            inside.append(packet)
+        back = []
+        while select.select([wire], [], [], 0)[0]:
+            back.append(wire.recv(2048))
+        return [p for p in inside if is_traffic(p, self.family)], [
+            p for p in back if is_traffic(p, self.family)
+        ]
+
     def _send_one(self, number: int, flow: Flow) -> None:
         packet = make_packet(
             protocol=flow.protocol,
@@ -133,6 +163,13 @@ class Lab(Machines):
 
     def _look(self) -> dict[int, Seen]:
         """All that was seen until a last packet, which took the same way, was."""
+        fence = self._send_fence()
+        seen = self._read(self._wires[LAN][0], until=fence)
+        for wire in (self._loopback, *(self._wires[interface][0] for interface in INTERFACES)):
+            seen |= {n: s for n, s in self._read(wire).items() if s.refusal}
+        return seen
+
+    def _send_fence(self) -> int:
         self._numbers += 1
         fence = _FENCE + self._numbers
         last = Flow(
@@ -142,10 +179,7 @@ class Lab(Machines):
             port=_FENCE_PORT,
         )
         self._send_one(fence, last)
-        seen = self._read(self._wires[LAN][0], until=fence)
-        for wire in (self._loopback, *(self._wires[interface][0] for interface in INTERFACES)):
-            seen |= {n: s for n, s in self._read(wire).items() if s.refusal}
-        return seen
+        return fence
 
     def _read(self, wire: socket.socket, *, until: int | None = None) -> dict[int, Seen]:
         seen: dict[int, Seen] = {}

@@ -48,12 +48,12 @@ def make_packet(
                 ports + struct.pack("!II", 0, 0) + struct.pack("!BBHIIHHI", 1, 0, 20, number, 65535, 1, 1, 1)
             )
     kind = PROTOCOL_NUMBERS[protocol]
-    body = _with_checksum(body, protocol, _pseudo(source, destination, len(body), kind))
+    body = _with_checksum(body, protocol, pseudo_header(source, destination, len(body), kind))
     if source.version == 6:
         return struct.pack("!IHBB", 6 << 28, len(body), kind, 64) + source.packed + destination.packed + body
     head = struct.pack("!BBHHHBBH", 0x45, 0, _IPV4_HEADER + len(body), 0, 0, 64, kind, 0)
     head += source.packed + destination.packed
-    return head[:10] + struct.pack("!H", _ones_sum(head)) + head[12:] + body
+    return head[:10] + struct.pack("!H", ones_sum(head)) + head[12:] + body
 
 
 def read_packet(packet: bytes, *, family: Family) -> Seen | None:
@@ -79,6 +79,21 @@ def read_packet(packet: bytes, *, family: Family) -> Seen | None:
         destination=ip_address(destination),
         port=int.from_bytes(body[2:4], "big"),
     )
+
+
+def is_numbered(packet: bytes, number: int, *, family: Family) -> bool:
+    """Whether this is the packet with that number; anything may have been cut off of it."""
+    try:
+        seen = read_packet(packet, family=family)
+    except (IndexError, struct.error):
+        return False
+    return seen is not None and seen.number == number
+
+
+def is_traffic(packet: bytes, family: Family) -> bool:
+    """A packet of some connection, or word that there is none; not what machines on a link say."""
+    kind, place = (packet[6], _IPV6_HEADER) if family is Family.IPV6 else (packet[9], _IPV4_HEADER)
+    return packet[place] in _ICMP[kind] if kind in _ICMP else True
 
 
 def _refused(inner: Seen) -> Seen:
@@ -109,20 +124,20 @@ def _number(kind: int, body: bytes) -> tuple[int, bool] | None:
 def _with_checksum(body: bytes, protocol: Protocol, pseudo: bytes) -> bytes:
     match protocol:
         case Protocol.UDP:
-            return body[:6] + struct.pack("!H", _ones_sum(pseudo + body) or 0xFFFF) + body[8:]
+            return body[:6] + struct.pack("!H", ones_sum(pseudo + body) or 0xFFFF) + body[8:]
         case Protocol.TCP:
-            return body[:16] + struct.pack("!H", _ones_sum(pseudo + body)) + body[18:]
+            return body[:16] + struct.pack("!H", ones_sum(pseudo + body)) + body[18:]
         case _:
             return body[:8] + struct.pack("<I", _crc32c(body)) + body[12:]
 
 
-def _pseudo(source: Address, destination: Address, length: int, kind: int) -> bytes:
+def pseudo_header(source: Address, destination: Address, length: int, kind: int) -> bytes:
     shape = "!IHBB" if source.version == 6 else "!BBH"
     tail = (length, 0, 0, kind) if source.version == 6 else (0, kind, length)
     return source.packed + destination.packed + struct.pack(shape, *tail)
 
 
-def _ones_sum(data: bytes) -> int:
+def ones_sum(data: bytes) -> int:
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,5 +1,6 @@
 """The document that the lab's node carries: every behaviour has services of its own in it."""
 
+from ipaddress import ip_network
 from itertools import product
 from typing import Any
 
@@ -23,16 +24,26 @@ REFUSED = 4300
 DRAINING, TALK = 4400, 4401
 HUNDRED = 4500
 MIXED = 4600
-CHECKED, CHECKED_REFUSE, CHECKED_AWAY, CHECKED_LIVE, CHECKED_STICKY, SORRY = range(4700, 4706)
+DENY, ALLOW, RATE, BY_SOURCE, BY_BACKEND, LOGGED, STRICT, LENIENT = range(4710, 4718)
+"""Services that let not everybody in."""
+DENIED, ALLOWED = 900, 902
+"""Networks of clients (`Machines.source`)."""
+PER_SOURCE, PER_BACKEND = 3, 2
+CHECKED, CHECKED_REFUSE, CHECKED_AWAY, CHECKED_LIVE, CHECKED_STICKY, SORRY = range(4800, 4806)
 DOCKER = 4900
 
 
 def services(lab: Lab, **changes: Data) -> tuple[Data, ...]:
     """All services, some with other fields. Those of `changes` are named with underscores."""
-    found = {
-        data["name"]: data
-        for data in (*_scheduled(lab), *_persistent(lab), *_found(lab), *_checked(lab), *_others(lab))
-    }
+    every = (
+        *_scheduled(lab),
+        *_persistent(lab),
+        *_found(lab),
+        *_checked(lab),
+        *_others(lab),
+        *_guarded(lab),
+    )
+    found = {data["name"]: data for data in every}
     for name, fields in changes.items():
         found[name.replace("_", "-")] |= fields
     return tuple(found.values())
@@ -120,6 +131,30 @@ def _found(lab: Lab) -> list[Data]:
             address=lab.virtual(3),
             additional_addresses=[lab.virtual(4)],
         ),
+    ]
+
+
+def network_of(lab: Lab, number: int) -> str:
+    """That of the clients `lab.source(…, network=number)`."""
+    bits = 24 if lab.family is Family.IPV4 else 64
+    return str(ip_network((lab.source(0, network=number), bits), strict=False))
+
+
+def _guarded(lab: Lab) -> list[Data]:
+    two = sinks(lab, 1, 2)
+    denied = [network_of(lab, DENIED), str(lab.source(3, network=DENIED + 1))]
+    allowed = {"allow": [network_of(lab, ALLOWED)], "deny": [str(lab.source(5, network=ALLOWED))]}
+    return [
+        make("deny", DENY, two, access={"deny": denied}, from_node=True),
+        make("deny-tcp", DENY, two, protocol="tcp", access={"deny": denied}),
+        make("allow", ALLOW, two, access=allowed),
+        make("rate", RATE, two, access={"new_per_second_per_source": 1, "new_burst": 5}),
+        make("by-source", BY_SOURCE, two, access={"connections_per_source": PER_SOURCE}),
+        make("by-backend", BY_BACKEND, two, access={"connections_per_backend": PER_BACKEND}),
+        make("logged", LOGGED, two, access={"deny": denied, "log_refused": True}),
+        make("strict", STRICT, two, protocol="tcp"),
+        make("strict-udp", STRICT, two),
+        make("lenient", LENIENT, two, protocol="tcp", access={"drop_invalid": False}),
     ]
 
 

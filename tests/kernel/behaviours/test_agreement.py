@@ -92,7 +92,7 @@ def agree_on(lab: Lab, one: Document, packet: Packet) -> None:
     traces = [trace_packet(lab.ruleset, replace(packet, source=client)) for client in clients]
     for trace, client, was in zip(traces, clients, seen, strict=True):
         assert_possible(lab.places.inside, trace, client, was, packet)
-    if service is None or traced.refused == 1:
+    if service is None or traced.refused == 1 or traced.dropped == 1:
         return
     known = packet.interface is None and service.persistence.mode is PersistenceMode.SOURCE
     if service.scheduler in EXACT and not known:
@@ -103,7 +103,7 @@ def agree_on(lab: Lab, one: Document, packet: Packet) -> None:
 
 
 def flows_for(service: Service | None, traced: Trace) -> int:
-    if service is None or traced.refused == 1:
+    if service is None or traced.refused == 1 or traced.dropped == 1:
         return 2
     if service.scheduler in EXACT:
         return lcm(*(share.denominator for share in traced.shares.values()))
@@ -130,6 +130,8 @@ def assert_possible(inside: str, trace: Trace, client: Address, was: Seen | None
     if trace.unmatched == 1:
         # Nobody listens on the node itself, which says so to its own programs.
         assert was is None or (was.refusal and packet.interface is None), (packet, was)
+    elif trace.dropped == 1:
+        assert was is None, (packet, was)
     elif trace.refused == 1:
         assert was is not None, packet
         assert was.refusal, (packet, was)
