@@ -362,3 +362,22 @@ def test_a_command_counts_only_where_its_directory_is_of_this_kernel(
     call_command("kernel_sync", "--remove", "--flavour", "nft", stdout=StringIO())
 
     assert balanced.totals() == found
+
+
+def test_counting_of_packets_is_turned_on_once_and_made_to_last(namespace: Namespace, tmp_path: Path) -> None:
+    path = tmp_path / "60-lbadmin.conf"
+    kernel = NodeKernel(
+        flavour=Flavour.NFT,
+        driver=DriverName.IPTABLES_RESTORE,
+        meter=Meter(directory=tmp_path / "counters"),
+        sysctl_file=path,
+    )
+    wanted = document(service())
+
+    first, second = (kernel.sync(ruleset=compile_document(wanted), document=wanted).steps for _ in range(2))
+
+    assert Path("/proc/sys/net/netfilter/nf_conntrack_acct").read_text() == "1\n"
+    assert any("Turned the counting of packets and bytes on" in step for step in first)
+    lines = path.read_text().splitlines()
+    assert lines[1:] == ["net.ipv4.ip_forward = 1", "net.netfilter.nf_conntrack_acct = 1"]
+    assert not any("counting" in step for step in second)
