@@ -43,7 +43,10 @@ class CountingMemory:
 
 
 def count_node(*, node_name: str, look: TakeLook, memory: CountingMemory, clock: Clock) -> float:
-    """Take one look and keep it; the seconds of a core that took. What cannot be read is kept as a note."""
+    """Take one look and keep it; the seconds of a core that the look took.
+
+    What cannot be read is kept as a note.
+    """
     nodes = Node.objects.select_related("cluster", "carried_revision").defer("observation", "clients")
     node = nodes.filter(name=node_name).first()
     if node is None:
@@ -52,21 +55,23 @@ def count_node(*, node_name: str, look: TakeLook, memory: CountingMemory, clock:
     state = CounterState.objects.filter(node=node).first()
     if memory.told is None:
         memory.told = totals_told(node)
-    started = _used()
+    started, at = _used(), clock()
     try:
         carrying = _carrying(node, memory=memory)
+        started, at = _used(), clock()
         found = look(carrying, epoch=state.epoch if state is not None else "", told=memory.told)
     except Busy:
         return 0.0  # an apply takes its time; the next look covers this one's
     except (KernelError, Refused) as error:
-        record_failure(node=node, text=str(error), at=clock())
+        record_failure(node=node, text=str(error), at=at)
         return _used() - started
+    took = _used() - started
     try:
-        _keep(node=node, state=state, look=found, services=carrying.services, memory=memory, at=clock())
+        _keep(node=node, state=state, look=found, services=carrying.services, memory=memory, at=at)
     except Error:
         memory.told = None  # how much of it was written only the rows can say
         raise
-    return _used() - started
+    return took
 
 
 def _used() -> float:

@@ -72,6 +72,18 @@ def test_an_operators_pages_fit_and_keep_nobody_out(person: Person, proposed: Pr
     assert look_as(person("operator"), OPERATORS_PAGES | {"approved": proposed.approved}) == []
 
 
+def test_the_demos_own_traffic_is_counted_and_plotted(person: Person, proposed: Proposed) -> None:
+    page = person("viewer")
+    for _ in range(30):
+        page.goto("/balancer/service/1/traffic/")
+        if page.get_by_text(re.compile(r"^[1-9]\d* connections$")).count():
+            break
+        page.wait_for_timeout(1000)
+    expect(page.get_by_text(re.compile(r"^[1-9]\d* connections$")).first).to_be_visible()
+    expect(page.locator("[data-plot=new] canvas")).to_be_visible()
+    expect(page.locator("[data-plot=fair] canvas")).to_be_visible()
+
+
 def test_windows_and_freezes_are_shown_where_they_matter(person: Person, proposed: Proposed) -> None:
     assert look_at_times(person("operator"), person("administrator"), proposed.approved) == []
 

@@ -326,11 +326,17 @@ def test_a_full_disk_is_a_warning_and_rules_are_written_all_the_same(
     assert balanced.kernel.compare(ruleset=compile_document(version(crowd, 3))).in_sync
 
 
-def test_refused_connections_are_counted_by_service_and_reason(balanced: Counted, crowd: Crowd) -> None:
-    backends = [{"address": str(crowd.plan.backend(0)), "port": PORT, "state": "draining"}]
-    nobody = document(service("dns", protocol="udp", port=PORT, backends=backends))
-    balanced.apply(nobody)
-    carrying = make_carrying(nobody)
+@pytest.mark.parametrize(
+    ("state", "access", "reason"),
+    [("draining", {}, "no-backend"), ("enabled", {"deny": ["198.18.0.0/29"]}, "denied")],
+)
+def test_refused_connections_are_counted_by_service_and_reason(
+    balanced: Counted, crowd: Crowd, state: str, access: dict[str, list[str]], reason: str
+) -> None:
+    backends = [{"address": str(crowd.plan.backend(0)), "port": PORT, "state": state}]
+    refusing = document(service("dns", protocol="udp", port=PORT, backends=backends, access=access))
+    balanced.apply(refusing)
+    carrying = make_carrying(refusing)
     for number in range(1, 8):
         crowd._send(number, crowd.plan.client(number))
 
@@ -343,7 +349,7 @@ def test_refused_connections_are_counted_by_service_and_reason(balanced: Counted
         )
         look = sampler.look(carrying)
 
-    assert look.refused == {("dns", "no-backend"): 7}
+    assert look.refused == {("dns", reason): 7}
 
 
 def test_a_command_counts_only_where_its_directory_is_of_this_kernel(
@@ -356,3 +362,22 @@ def test_a_command_counts_only_where_its_directory_is_of_this_kernel(
     call_command("kernel_sync", "--remove", "--flavour", "nft", stdout=StringIO())
 
     assert balanced.totals() == found
+
+
+def test_counting_of_packets_is_turned_on_once_and_made_to_last(namespace: Namespace, tmp_path: Path) -> None:
+    path = tmp_path / "60-lbadmin.conf"
+    kernel = NodeKernel(
+        flavour=Flavour.NFT,
+        driver=DriverName.IPTABLES_RESTORE,
+        meter=Meter(directory=tmp_path / "counters"),
+        sysctl_file=path,
+    )
+    wanted = document(service())
+
+    first, second = (kernel.sync(ruleset=compile_document(wanted), document=wanted).steps for _ in range(2))
+
+    assert Path("/proc/sys/net/netfilter/nf_conntrack_acct").read_text() == "1\n"
+    assert any("Turned the counting of packets and bytes on" in step for step in first)
+    lines = path.read_text().splitlines()
+    assert lines[1:] == ["net.ipv4.ip_forward = 1", "net.netfilter.nf_conntrack_acct = 1"]
+    assert not any("counting" in step for step in second)

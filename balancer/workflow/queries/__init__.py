@@ -26,13 +26,13 @@ from balancer.workflow.queries.cluster import (
     view_dashboard,
     view_node,
 )
+from balancer.workflow.queries.counted import counted_endpoints
 from balancer.workflow.queries.counters import (
     OTHERS,
     BackendLines,
     CountersView,
     Line,
     Span,
-    counted_endpoints,
     view_counters,
 )
 from balancer.workflow.queries.deployments import CancelView, DeploymentView, JobView, view_deployment
