@@ -1,7 +1,7 @@
 """The database itself refuses to change history, whoever asks.
 
 A later migration that alters one of these tables on SQLite makes Django copy the table, and the copy has
-no triggers: call `install` again at its end (tests/workflow/test_append_only.py notices where one forgets).
+no triggers: call `install` again at its end (tests/workflow/test_audit.py notices where one forgets).
 """
 
 from django.db import migrations

@@ -142,7 +142,7 @@ def test_a_flushed_table_of_a_big_cluster_is_shortened(worker: Worker) -> None:
     chains["LB-S-web"] = tuple(f"-s 10.1.{i // 250}.{i % 250}/32 -j DROP" for i in range(1000))
     worker.tick(after=20)
 
-    assert (len(event().lines), event().size) == (400, 1005)
+    assert (len(event().lines), event().size) == (400, 1006)
     assert len(worker.node.sync_detail.splitlines()) == 400
 
 
