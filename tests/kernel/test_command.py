@@ -36,7 +36,7 @@ def test_it_brings_a_document_in_and_out_and_says_what_it_did(
     how = ("--flavour", kind[0], "--driver", kind[1])
     done = kernel_sync("--document", file, *how)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Table nat: wrote 7 chains" in done.stdout
+    assert "Table nat: wrote 9 chains" in done.stdout
     assert f"{kind[0]}, {kind[1]}, ruleset " in done.stdout
     assert "-A LB-S-web" in save(kind[0])
 

@@ -24,7 +24,8 @@ def test_it_is_refused_while_the_other_flavour_holds_our_chains(
 ) -> None:
     sync(make_kernel(flavour.other))
     with pytest.raises(
-        Rejected, match=f"{flavour.other} tables of this node hold lbadmin chains .LB-FORWARD"
+        Rejected,
+        match=f"{flavour.other} tables of this node hold lbadmin chains .LB-A-web:not-syn, LB-DENIED, LB-FORWARD and",
     ):
         sync(make_kernel(flavour))
     assert "LB-" not in save(flavour)

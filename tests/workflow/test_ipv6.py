@@ -36,7 +36,11 @@ def service6_data(name: str = "web6", **fields: Any) -> dict[str, Any]:
 
 def ipv6_chains(kernel: FakeKernel) -> dict[str, set[str]]:
     assert kernel.snapshot_ipv6 is not None
-    return {table: set(chains) for table, chains in own_rules(kernel.snapshot_ipv6).items() if chains}
+    return {
+        table: set(chains)
+        for table, chains in own_rules(kernel.snapshot_ipv6).items()
+        if chains or table in BASE
+    }
 
 
 def receipts(revision: Revision) -> list[set[str]]:
