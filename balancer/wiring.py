@@ -248,6 +248,7 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
 
     What says nothing about the ruleset (a driver that cannot work here, a lock that is held) is a LabError.
     """
+    from balancer.kernel.depth import refuse_depth_at_worst
     from balancer.kernel.elsewhere import sync_inside
     from balancer.kernel.selection import select
 
@@ -260,6 +261,8 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         except KernelError as error:
             raise LabError(str(error)) from error
         try:
+            for ruleset in rulesets:
+                refuse_depth_at_worst(ruleset, document=document, flavour=selected.flavour)
             receipts = sync_inside(
                 namespace=namespace,
                 rulesets=rulesets,

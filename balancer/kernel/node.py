@@ -34,6 +34,7 @@ from balancer.kernel.comparing import Comparer
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.counted import CountedDriver
 from balancer.kernel.counter_table import PlaceOf, places_in
+from balancer.kernel.depth import look_at_depth
 from balancer.kernel.flavour import (
     read_if_any,
     read_other_flavour,
@@ -116,6 +117,7 @@ class NodeKernel:
         refuse_what_is_missing(
             document, family=family, flavour=self._select().flavour, find=self._find_missing
         )
+        deep = look_at_depth(ruleset, document=document, flavour=self._select().flavour)
         with self._writing(family, ruleset, place_of=places_in(document.services)) as transaction:
             if permit is not None:
                 permit()
@@ -142,7 +144,7 @@ class NodeKernel:
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
             steps=(*done.steps, *lists.steps, *sets.steps),
-            warnings=(*warnings, *lists.warnings, *sets.warnings, *done.warnings),
+            warnings=(*deep, *warnings, *lists.warnings, *sets.warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
