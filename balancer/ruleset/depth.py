@@ -6,6 +6,7 @@ from balancer.domain.types import Service
 from balancer.ruleset import names
 from balancer.ruleset.ir import Goto, Jump, Ruleset, Table, TableName
 
+_LEADING = (Goto, Jump)
 Leads = Mapping[str, Sequence[str]]
 """Chain -> the chains to which its rules lead."""
 
@@ -26,7 +27,7 @@ def deepest_way(ruleset: Ruleset, *, stand_ins: Iterable[Service] = ()) -> tuple
 
 def _ways(table: Table, more: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
     leads = {
-        chain: [rule.target.chain for rule in rules if isinstance(rule.target, Goto | Jump)]
+        chain: [rule.target.chain for rule in rules if isinstance(rule.target, _LEADING)]
         for chain, rules in table.chains.items()
     }
     if table.name is TableName.NAT:
