@@ -33,7 +33,8 @@ from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
 from balancer.workflow.health import record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
-from balancer.workflow.nodes import NodeMemory, carry_own_health, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import carry_own_health, reconcile_node
 from balancer.workflow.queue import NODE_TICK
 from balancer.workflow.rehearsing import Rehearse, run_rehearsal
 from lbadmin.broker import broker_client
