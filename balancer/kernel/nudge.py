@@ -22,8 +22,6 @@ _WAITING = {"SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT"}
 """An end in another state sends again by itself, or has no connection any more."""
 _ANSWERED_WITHIN = 0.25
 """Seconds."""
-_ANSWERED_WITHIN = 0.25
-"""Seconds."""
 _SYN, _WINDOW, _HOPS = 2, 1024, 64
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
@@ -54,6 +55,16 @@ class Counted:
         meter = Meter(directory=self.directory)
         self.kernel = NodeKernel(flavour=self.flavour, driver=self.driver, meter=meter, wait_seconds=10)
         return self.kernel
+
+    @contextmanager
+    def sampling(self) -> Iterator[Sampler]:
+        with FlowEvents() as events:
+            yield Sampler(
+                meter=Meter(directory=self.directory),
+                flavour=self.flavour,
+                lock_directory=default_lock_directory(),
+                events=events,
+            )
 
     def apply(self, wanted: Document) -> tuple[str, ...]:
         return self.kernel.sync(ruleset=compile_document(wanted), document=wanted).warnings
@@ -168,13 +179,7 @@ def test_packets_and_bytes_are_told_once_whether_their_connection_lives_or_has_g
     balanced: Counted, crowd: Crowd
 ) -> None:
     carrying = Carrying(services=version(crowd, 1).services)
-    with FlowEvents() as events:
-        sampler = Sampler(
-            meter=Meter(directory=balanced.directory),
-            flavour=balanced.flavour,
-            lock_directory=default_lock_directory(),
-            events=events,
-        )
+    with balanced.sampling() as sampler:
         first = sampler.look(carrying)
         visited = crowd.visit(range(1, 101))
         second = sampler.look(carrying)
@@ -263,13 +268,7 @@ def test_a_table_that_is_lost_goes_on_from_what_is_known_elsewhere(balanced: Cou
     for name in (FILE, PREVIOUS):
         (balanced.directory / name).write_text("{}")
 
-    with FlowEvents() as events:
-        sampler = Sampler(
-            meter=Meter(directory=balanced.directory),
-            flavour=balanced.flavour,
-            lock_directory=default_lock_directory(),
-            events=events,
-        )
+    with balanced.sampling() as sampler:
         carrying = Carrying(services=version(crowd, 1).services)
         look = sampler.look(carrying, epoch="the one before", told=known)
         again = sampler.look(carrying, epoch=look.epoch, told=known)
@@ -340,13 +339,7 @@ def test_refused_connections_are_counted_by_service_and_reason(
     for number in range(1, 8):
         crowd._send(number, crowd.plan.client(number))
 
-    with FlowEvents() as events:
-        sampler = Sampler(
-            meter=Meter(directory=balanced.directory),
-            flavour=balanced.flavour,
-            lock_directory=default_lock_directory(),
-            events=events,
-        )
+    with balanced.sampling() as sampler:
         look = sampler.look(carrying)
 
     assert look.refused == {("dns", reason): 7}

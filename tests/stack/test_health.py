@@ -15,10 +15,10 @@ from tests.cast import Site
 from tests.kernel.machine import Namespace
 from tests.stack.machinery import Stack, eventually
 from tests.stack.site import LEGACY, NFT, events, make_site, wait_for_end, wait_for_worker
-from tests.stack.test_overrides import Places, chosen, is_chosen
+from tests.stack.test_overrides import Places, chosen, is_chosen, wait_for_choice
 from tests.workflow.healing import standing, web
 
-GONE, OTHER = "10.0.0.3:80", "10.0.0.4:80"
+GONE = "10.0.0.3:80"
 SECONDS = 3.0
 """Within which a finding is in the kernel; measured: 0.2 to 0.3."""
 FLAPS_FOR = 4.0
@@ -32,13 +32,7 @@ def say(node: str, *, up: bool) -> None:
 
 
 def reaches(places: Places, *, down: bool) -> None:
-    def reached() -> bool:
-        texts = [chosen(place) for place in places.values()]
-        return all(is_chosen(OTHER, text) and is_chosen(GONE, text) is not down for text in texts)
-
-    started = time.monotonic()
-    eventually(reached, what="the finding in every kernel", within=SECONDS)
-    print(f"down={down} was in every kernel after {time.monotonic() - started:.2f} s")
+    wait_for_choice(places, without_first=down, what="the finding", within=SECONDS)
 
 
 def flap(node: str, place: tuple[Namespace, Flavour]) -> list[float]:

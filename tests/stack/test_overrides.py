@@ -36,14 +36,20 @@ def is_chosen(endpoint: str, text: str) -> bool:
     return f"-g LB-S-web:{endpoint.replace(':', '-')}\n" in f"{text}\n"
 
 
-def reaches_all(places: Places, *, drained: bool) -> None:
+def wait_for_choice(places: Places, *, without_first: bool, what: str, within: float) -> None:
+    """Until every kernel chooses the other backend, and the first one or not."""
+
     def reached() -> bool:
         texts = [chosen(place) for place in places.values()]
-        return all(is_chosen(OTHER, text) and is_chosen(DRAINED, text) is not drained for text in texts)
+        return all(is_chosen(OTHER, text) and is_chosen(DRAINED, text) is not without_first for text in texts)
 
     started = time.monotonic()
-    eventually(reached, what="the override in every kernel", within=SECONDS)
-    print(f"drained={drained} reached every kernel after {time.monotonic() - started:.2f} s")
+    eventually(reached, what=f"{what} in every kernel", within=within)
+    print(f"{what} ({without_first}) was in every kernel after {time.monotonic() - started:.2f} s")
+
+
+def reaches_all(places: Places, *, drained: bool) -> None:
+    wait_for_choice(places, without_first=drained, what="the override", within=SECONDS)
     eventually(lambda: not Job.objects.filter(state__in=JOB_ACTIVE).exists(), what="the end of the jobs")
 
 
