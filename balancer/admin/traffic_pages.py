@@ -17,7 +17,7 @@ from balancer.models import Node, Service
 from balancer.workflow import queries
 from balancer.workflow.queries import CountersView, Span
 
-SPANS = {Span.HOUR: "1 hour", Span.DAY: "24 hours", Span.MONTH: "30 days"}
+SPANS = {Span.QUARTER: "15 minutes", Span.HOUR: "1 hour", Span.DAY: "24 hours", Span.MONTH: "30 days"}
 PLOTS = (
     ("new", "New connections", "a second"),
     ("packets", "Packets", "a second, both ways"),

@@ -18,7 +18,7 @@ def watch_chips(node: Node, watched: Mapping[int, Watch]) -> SafeString:
     """Of the backends of one node, as it sees them, and of what is missing there."""
     watch = watched.get(node.pk)
     if watch is None:
-        return format_html('<span class="lb-muted">{}</span>', "–")
+        return format_html('<span class="lb-muted">{}</span>', "Nothing yet")
     found = [_health_chip(watch)]
     if watch.uncounted:
         found.append(chip("Not counted", "warn", "cloud_off"))
