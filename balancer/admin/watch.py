@@ -22,6 +22,8 @@ def watch_chips(node: Node, watched: Mapping[int, Watch]) -> SafeString:
     found = [_health_chip(watch)]
     if watch.uncounted:
         found.append(chip("Not counted", "warn", "cloud_off"))
+    if len(found) == 1:
+        return found[0]
     return format_html('<span class="lb-chips">{}</span>', format_html_join("", "{}", ((c,) for c in found)))
 
 

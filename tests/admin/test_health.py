@@ -57,6 +57,8 @@ def test_a_service_tells_who_is_down_where_and_why(
         page = service_page(login, user)
         assert f"tried tcp {ONE}, connection refused after 1 ms" in page
         assert page.count(">error</span>Down</span>") == 2, "the backend now, and the history"
+        assert page.count('lb-dot--bad" aria-hidden="true"></span><span class="lb-hidden">down<') == 1
+        assert page.count("25\N{NO-BREAK SPACE}% when up") == 1
         assert page.count(">check_circle</span>Up</span>") == 3
         assert page.count(">help</span>Unknown</span>") == 4
         assert re.search(r"lb1 checked \d+ s ago", page)
