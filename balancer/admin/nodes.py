@@ -54,7 +54,7 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
         "show_seen",
         "show_carried",
         "show_sync",
-        "show_backends",
+        "show_watch",
         "show_drill",
         "show_driver",
     )
@@ -156,7 +156,7 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
         return chips.sync_chip(row)
 
     @display(description="Backends")
-    def show_backends(self, row: Any) -> SafeString:
+    def show_watch(self, row: Any) -> SafeString:
         return watch_chips(row, row.watched)
 
     @display(description="Rollback", ordering="drilled_at")
