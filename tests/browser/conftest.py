@@ -18,11 +18,21 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, StorageState
 
+from balancer.lab.record import RECORDS
+from balancer.lab.topology import Lab
+
 TREE = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 CLIENT = "198.51.100.200"
 """One of the lab's clients that the background traffic does not use."""
+_HOLD = """
+import socket, sys
+source, target, port, count = sys.argv[1:]
+held = [socket.create_connection((target, int(port)), 5, (source, 0)) for _ in range(int(count))]
+print("open", flush=True)
+sys.stdin.read()
+"""
 _runs = itertools.count()
 _LOGIN = re.compile(r"^ {4}(\w+) +(\S+)$", re.MULTILINE)
 
@@ -71,6 +81,33 @@ class Console:
         )
         report = json.loads(done.stdout)
         return report["answered"] | {f"lost: {why}": lost for why, lost in report["lost"].items()}
+
+    def run(self, machine: str, *command: str) -> None:
+        """In the namespace of one machine, with its own lock of iptables."""
+        lock = RECORDS / self.prefix / f"{machine}.xtables.lock"
+        inside = ["ip", "netns", "exec", f"{self.prefix}{machine}", *command]
+        subprocess.run(inside, check=True, env={**os.environ, "XTABLES_LOCKFILE": str(lock)})
+
+    def switch_off(self, backend: str) -> None:
+        """As the demo's welcome says."""
+        subprocess.run(Lab(prefix=self.prefix).dying(backend=backend), check=True)
+
+    def switch_on(self, backend: str) -> None:
+        subprocess.run(Lab(prefix=self.prefix).reviving(backend=backend), check=True)
+
+    @contextmanager
+    def held_open(self, *, balancer: str, port: int, count: int) -> Iterator[None]:
+        """So many connections of clients that say nothing."""
+        inside = ["ip", "netns", "exec", f"{self.prefix}client", sys.executable, "-c", _HOLD]
+        command = [*inside, CLIENT, balancer, str(port), str(count)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                assert holder.stdout is not None
+                assert holder.stdout.readline() == "open\n"
+                yield
+            finally:
+                assert holder.stdin is not None
+                holder.stdin.close()
 
 
 @pytest.fixture(scope="session")
