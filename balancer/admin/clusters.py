@@ -16,6 +16,7 @@ from balancer.admin.operation import OperationPages
 from balancer.admin.outdated import outdated_in
 from balancer.admin.policies import PolicyPages, alone_in
 from balancer.admin.site import ConsoleAdmin, actor_of, count_rows, page_address, register, texts_of
+from balancer.admin.watch import watch_of_cluster
 from balancer.admin.way_back import WayBackPages
 from balancer.domain.operation import describe_operation
 from balancer.domain.policy import describe_policy
@@ -46,13 +47,14 @@ class ClusterAdmin(WayBackPages, FreezePages, PolicyPages, OperationPages, Machi
         return clusters.update_cluster(cluster=row, **values)
 
     def show_machine(self, request: HttpRequest, row: Cluster) -> HttpResponse:
+        watch = watch_of_cluster(row)
         return self.render(
             request,
             "cluster.html",
             title=row.name,
             crumbs=[(row.name, "")],
             cluster=row,
-            nodes=[nodes_row(node) for node in nodes_of(row)],
+            nodes=[nodes_row(node, watch["watched"]) for node in nodes_of(row)],
             services=row.services.count(),
             policy=describe_policy(row.policy),
             alone=alone_in(row),
@@ -63,6 +65,7 @@ class ClusterAdmin(WayBackPages, FreezePages, PolicyPages, OperationPages, Machi
             back_to=queries.revision_at_once(cluster=row, user=actor_of(request)),
             may_administer=may(actor=request.user, permission=ADMINISTER),
             **drift_of_cluster(request, row),
+            **watch,
             **outdated_in(row),
         )
 

@@ -10,6 +10,7 @@ from balancer.admin.history import describe_events
 from balancer.admin.inbox import trays_of
 from balancer.admin.nodes import nodes_of, nodes_row
 from balancer.admin.site import actor_of, texts_of
+from balancer.admin.watch import watch_of_cluster
 from balancer.models import AuditEvent, Cluster, Deployment
 from balancer.workflow import queries
 from balancer.workflow.late_reviews import why_not_sign
@@ -50,14 +51,16 @@ def _clusters(request: HttpRequest) -> list[dict[str, Any]]:
 
 def _show_cluster(request: HttpRequest, cluster: Cluster) -> dict[str, Any]:
     view = queries.view_dashboard(cluster=cluster)
+    watch = watch_of_cluster(cluster)
     return {
         "view": view,
-        "nodes": [nodes_row(node) for node in nodes_of(cluster)],
+        "nodes": [nodes_row(node, watch["watched"]) for node in nodes_of(cluster)],
         "freezes": queries.view_freezes(cluster=cluster),
         "windows": queries.coming_windows(cluster=cluster),
         "stopped": queries.stopped_windows(cluster=cluster),
         "restored": queries.list_restored(cluster=cluster),
         **drift_of_cluster(request, cluster),
+        **watch,
         "bad_drills": queries.list_bad_drills(cluster=cluster),
     }
 

@@ -1,5 +1,6 @@
 """Nodes: what each machine is, what it carries, and whether its kernel agrees."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.db.models import QuerySet
@@ -8,6 +9,7 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
+from unfold.views import ChangeList
 
 from balancer.admin import chips
 from balancer.admin.clearing import node_clients_context
@@ -19,6 +21,7 @@ from balancer.admin.machine_forms import MachinePages
 from balancer.admin.operating import in_force
 from balancer.admin.outdated import outdated_in
 from balancer.admin.site import ConsoleAdmin, actor_of, page_address, perform, register, texts_of
+from balancer.admin.watch import watch_chips
 from balancer.admin.weights import weights_of_node
 from balancer.domain.overrides import digest_overrides
 from balancer.models import Cluster, Node
@@ -31,6 +34,18 @@ from balancer.workflow.permissions import ADMINISTER, APPLY, DRAFT, may
 RECENT_JOBS = 10
 
 
+class NodeList(ChangeList):
+    """A page of nodes, each with what is to be said of its backends."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        watched: dict[int, queries.Watch] = {}
+        for cluster in {row.cluster for row in self.result_list}:
+            watched |= queries.watch_nodes(cluster=cluster)
+        for row in self.result_list:
+            row.watched = watched
+
+
 @register(Node)
 class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
     list_display = (
@@ -39,6 +54,7 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
         "show_seen",
         "show_carried",
         "show_sync",
+        "show_watch",
         "show_drill",
         "show_driver",
     )
@@ -53,6 +69,9 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
         related = ("cluster__live_revision", "carried_revision")
         found = super().get_queryset(request).select_related(*related)
         return found.defer("observation", "clients", *texts_of(*related))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return NodeList
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
@@ -136,6 +155,10 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
     def show_sync(self, row: Node) -> SafeString:
         return chips.sync_chip(row)
 
+    @display(description="Backends")
+    def show_watch(self, row: Any) -> SafeString:
+        return watch_chips(row, row.watched)
+
     @display(description="Rollback", ordering="drilled_at")
     def show_drill(self, row: Node) -> SafeString:
         return chips.drill_chip(queries.view_drill(node=row))
@@ -157,9 +180,12 @@ def nodes_of(cluster: Cluster) -> QuerySet[Node]:
     return cluster.nodes.select_related(*related).defer("observation", "clients", *texts_of(*related))
 
 
-def nodes_row(node: Node) -> tuple[Node, SafeString, SafeString, SafeString]:
+def nodes_row(
+    node: Node, watched: Mapping[int, queries.Watch]
+) -> tuple[Node, SafeString, SafeString, SafeString, SafeString]:
     """As console/nodes_table.html wants it."""
-    return node, chips.node_chip(node), chips.sync_chip(node), describe_carried(node)
+    worker, kernel = chips.node_chip(node), chips.sync_chip(node)
+    return node, worker, kernel, watch_chips(node, watched), describe_carried(node)
 
 
 def describe_carried(node: Node) -> SafeString:

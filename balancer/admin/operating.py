@@ -1,5 +1,6 @@
 """Operating a service: its backends as they are now, and the buttons that move them without a change."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -16,6 +17,7 @@ from balancer.admin.outdated import outdated_in
 from balancer.admin.shares import describe_share
 from balancer.admin.site import actor_of, page_address, read_key
 from balancer.admin.weights import weights_of_service
+from balancer.domain.health import HealthState
 from balancer.domain.types import BackendState
 from balancer.models import Cluster, Override, Service
 from balancer.workflow import overrides, queries
@@ -80,8 +82,7 @@ def operation_context(request: HttpRequest, row: Service | None) -> dict[str, An
     return {
         "operated": row,
         "backends": [
-            _show_backend(backend) | {"health": lines.get(backend.now.endpoint, ())}
-            for backend in found.backends
+            _show_backend(backend, health=lines.get(backend.now.endpoint, ())) for backend in found.backends
         ],
         "overrides": [show_override(view) for view in found.overrides],
         "may_operate": may(actor=request.user, permission=OPERATE),
@@ -120,14 +121,17 @@ def signature_chip(*, signed: bool) -> SafeString:
     return chips.chip("Signed", "ok", "verified") if signed else chips.chip("Not signed", "bad", "draw")
 
 
-def _show_backend(view: queries.BackendNow) -> dict[str, Any]:
+def _show_backend(view: queries.BackendNow, *, health: Sequence[dict[str, Any]]) -> dict[str, Any]:
     low, high = view.weights
+    down = any(line["row"].state is HealthState.DOWN for line in health)
+    share = describe_share(view.share, parts=view.parts, standby=view.standby)
     return {
         "endpoint": view.now.endpoint,
-        "dot": chips.backend_dot(view.now.state),
+        "dot": chips.backend_dot("down" if down else view.now.state),
         "state": str(view.now.state),
         "weight": view.now.weight,
-        "share": describe_share(view.share, parts=view.parts, standby=view.standby),
+        "share": f"{share} when up" if down and view.share else share,
+        "health": health,
         "approved": f"{view.approved.state}, weight {view.approved.weight}",
         "overridden": view.overridden,
         "buttons": [button for button in _BUTTONS if button[0] is not view.now.state],

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
+from itertools import dropwhile
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -17,7 +18,7 @@ from balancer.models import Node, Service
 from balancer.workflow import queries
 from balancer.workflow.queries import CountersView, Span
 
-SPANS = {Span.HOUR: "1 hour", Span.DAY: "24 hours", Span.MONTH: "30 days"}
+SPANS = {Span.QUARTER: "15 minutes", Span.HOUR: "1 hour", Span.DAY: "24 hours", Span.MONTH: "30 days"}
 PLOTS = (
     ("new", "New connections", "a second"),
     ("packets", "Packets", "a second, both ways"),
@@ -171,15 +172,19 @@ def _mean(line: queries.Line) -> float | None:
 
 
 def _parts(view: CountersView) -> list[tuple[datetime, list[tuple[str, float | None]]]]:
-    """New connections a second of each backend, in a dozen parts of the time that is shown, by their ends."""
+    """New connections a second of each backend, in a dozen parts of the time that is shown, by their ends.
+
+    Those before anything was counted are left out.
+    """
     size = -(-len(view.times) // PARTS)
-    return [
+    parts = [
         (
             view.times[first : first + size][-1],
             [(lines.endpoint, _mean(lines.new[first : first + size])) for lines in view.backends],
         )
         for first in range(0, len(view.times), size)
     ]
+    return list(dropwhile(lambda part: all(number is None for _, number in part[1]), parts))
 
 
 def _data(view: CountersView) -> dict[str, Any]:

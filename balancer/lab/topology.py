@@ -29,6 +29,7 @@ from balancer.lab.plan import (
 )
 
 DEFAULT_PREFIX = "lbadmin-"
+_OWN = ("table", "local")
 _WRITE_SYSCTLS = 'while read -r key value; do echo "$value" > "/proc/sys/$key"; done'
 
 
@@ -117,6 +118,14 @@ class Lab:
     def command(self, *, machine: str, command: Sequence[str]) -> list[str]:
         """The same command, inside the machine; it stays one process with one pid."""
         return ["ip", "netns", "exec", self.namespace(machine=machine), *command]
+
+    def dying(self, *, backend: str) -> list[str]:
+        """The command after which nobody reaches this address any more, as if its machine were off."""
+        return ["ip", "-n", self.topology.backend, "route", "replace", "unreachable", backend, *_OWN]
+
+    def reviving(self, *, backend: str) -> list[str]:
+        """The command that takes back what `dying` did."""
+        return ["ip", "-n", self.topology.backend, "route", "replace", "local", backend, "dev", "lo", *_OWN]
 
     def environment(self, *, machine: str) -> dict[str, str]:
         """The caller's environment with an xtables lock of the machine's own."""

@@ -69,6 +69,15 @@
     ctx.restore();
   }
 
+  // Where counting began within the time that is shown, the plot begins there, and shows five minutes at least.
+  function timesShown() {
+    const { times } = data;
+    const last = times[times.length - 1];
+    const lines = data.backends.map((one) => one.new);
+    const first = times.findIndex((at, index) => lines.some((line) => line[index] !== null));
+    return [first > 0 ? Math.max(times[0], Math.min(times[first], last - 300)) : times[0], last];
+  }
+
   function makePlot(element, kind) {
     const lines = linesOf(kind);
     const axis = () => ({
@@ -89,7 +98,7 @@
       height: 220,
       // What matters is told in tables; the legend is for the pointer.
       legend: { show: true, live: true },
-      scales: { y: { range: (plot, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
+      scales: { x: { range: timesShown }, y: { range: (plot, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
       axes: [{ ...axis(), values: (plot, values) => values.map(momentOf) }, { ...axis(), size: 52, values: (plot, values) => values.map(short) }],
       series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }, ...series],
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),

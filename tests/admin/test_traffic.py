@@ -75,13 +75,13 @@ def test_one_node_or_one_backend_can_be_looked_at_alone(service: Service, viewer
     assert (only["name"], last(only["new"])) == (TWO, 1.0)
 
 
-@pytest.mark.parametrize("span", ["hour", "day", "month"])
+@pytest.mark.parametrize("span", ["quarter", "hour", "day", "month"])
 def test_every_span_shows_the_same_rate(service: Service, viewer: User, login: Login, span: str) -> None:
     data = ask(login(viewer), service, range=span)
 
     if span != "month":  # whose last whole hour may lie before anything was counted
         assert last(data["backends"][0]["new"]) == 3.0
-    assert len(data["times"]) == {"hour": 360, "day": 1440, "month": 720}[span]
+    assert len(data["times"]) == {"quarter": 90, "hour": 360, "day": 1440, "month": 720}[span]
 
 
 def test_the_page_says_in_tables_what_the_plots_show(service: Service, viewer: User, login: Login) -> None:

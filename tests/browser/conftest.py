@@ -1,4 +1,4 @@
-"""Debian's Chromium, as root and without a display, and the demo: the real stack over a lab of its own."""
+"""Debian's Chromium in the form without a window, as root, and the demo: the real stack over its own lab."""
 
 import itertools
 import json
@@ -16,32 +16,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, StorageState
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
+
+from balancer.lab.record import RECORDS
+from balancer.lab.topology import Lab
 
 TREE = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 CLIENT = "198.51.100.200"
 """One of the lab's clients that the background traffic does not use."""
+_HOLD = """
+import socket, sys
+source, target, port, count = sys.argv[1:]
+held = [socket.create_connection((target, int(port)), 5, (source, 0)) for _ in range(int(count))]
+print("open", flush=True)
+sys.stdin.read()
+"""
 _runs = itertools.count()
 _LOGIN = re.compile(r"^ {4}(\w+) +(\S+)$", re.MULTILINE)
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, object]) -> dict[str, object]:
-    quiet = (
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-quic",
-        "--disable-sync",
-        "--no-first-run",
-    )
-    return {
-        **browser_type_launch_args,
-        "executable_path": shutil.which("chromium"),
+QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+# Of a file, and so is the demo: a worker goes on with tests of another tier, beside which neither may be.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        shell = shutil.which("chromium-headless-shell")
         # Its sandbox refuses to work for root, and kernel namespaces need root.
-        "args": ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet],
-    }
+        args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *QUIET]
+        started = playwright.chromium.launch(executable_path=shell, args=args)
+        yield started
+        started.close()
 
 
 @dataclass(frozen=True)
@@ -72,8 +86,35 @@ class Console:
         report = json.loads(done.stdout)
         return report["answered"] | {f"lost: {why}": lost for why, lost in report["lost"].items()}
 
+    def run(self, machine: str, *command: str) -> None:
+        """In the namespace of one machine, with its own lock of iptables."""
+        lock = RECORDS / self.prefix / f"{machine}.xtables.lock"
+        inside = ["ip", "netns", "exec", f"{self.prefix}{machine}", *command]
+        subprocess.run(inside, check=True, env={**os.environ, "XTABLES_LOCKFILE": str(lock)})
 
-@pytest.fixture(scope="session")
+    def switch_off(self, backend: str) -> None:
+        """As the demo's welcome says."""
+        subprocess.run(Lab(prefix=self.prefix).dying(backend=backend), check=True)
+
+    def switch_on(self, backend: str) -> None:
+        subprocess.run(Lab(prefix=self.prefix).reviving(backend=backend), check=True)
+
+    @contextmanager
+    def held_open(self, *, balancer: str, port: int, count: int) -> Iterator[None]:
+        """So many connections of clients that say nothing."""
+        inside = ["ip", "netns", "exec", f"{self.prefix}client", sys.executable, "-c", _HOLD]
+        command = [*inside, CLIENT, balancer, str(port), str(count)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                assert holder.stdout is not None
+                assert holder.stdout.readline() == "open\n"
+                yield
+            finally:
+                assert holder.stdin is not None
+                holder.stdin.close()
+
+
+@pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     """The demo from its first line to its end, with namespaces, port and state of its own."""
     directory = tmp_path_factory.mktemp("demo")

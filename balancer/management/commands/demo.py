@@ -53,6 +53,7 @@ SERVICE: dict[str, Any] = {
     "protocol": "tcp",
     "port": 80,
     "backends": [{"address": f"10.0.0.{last}"} for last in (3, 4, 5, 6)],
+    "health": {"kind": "http", "interval": 1, "timeout": 1, "rise": 2, "fall": 2},
 }
 EVENLY = dict.fromkeys(measurements.BACKENDS, 100)
 WEIGHTED = dict(zip(measurements.BACKENDS, (198, 66, 66, 66), strict=True))
@@ -173,6 +174,8 @@ class Command(BaseCommand):
         self._say("\nBalancers: lb1 (legacy, python-iptables) 10.0.0.1, lb2 (nft, iptables-restore) 10.0.0.2")
         client = " ".join(lab.command(machine="client", command=["curl", "http://10.0.0.1/"]))
         self._say(f"One more connection: sudo {client}")
+        self._say(f"A backend dies:      sudo {' '.join(lab.dying(backend='10.0.0.3'))}")
+        self._say(f"It comes back:       sudo {' '.join(lab.reviving(backend='10.0.0.3'))}")
         self._say(f"Console, beat and broker run as {account.name if account else 'root'}; logs are in "
                   f"{STATE_DIR / 'stack'}")  # fmt: skip
         self._say("Ctrl-C ends the demo and removes everything.\n")

@@ -93,6 +93,7 @@ from balancer.workflow.queries.revisions import (
 )
 from balancer.workflow.queries.rollbacks import WayBack, differing_services, judge_way_back, revision_at_once
 from balancer.workflow.queries.rulesets import RulesetDiff, TableDiff
+from balancer.workflow.queries.watch import DownBackend, Watch, watch_nodes
 from balancer.workflow.queries.weights import NodeShare, moves_of_node, moves_of_service, shares_on_nodes
 from balancer.workflow.queries.windows import coming_windows, stopped_windows, view_freezes
 
@@ -110,6 +111,7 @@ __all__ = [
     "CountersView",
     "Dashboard",
     "DeploymentView",
+    "DownBackend",
     "DraftView",
     "DriftView",
     "DrillState",
@@ -144,6 +146,7 @@ __all__ = [
     "Summary",
     "TableDiff",
     "VoteView",
+    "Watch",
     "WayBack",
     "actions_for",
     "candidate_text",
@@ -195,4 +198,5 @@ __all__ = [
     "view_rehearsals",
     "view_restored",
     "view_revision",
+    "watch_nodes",
 ]

@@ -30,23 +30,26 @@ OTHERS = "other backends"
 class Span(StrEnum):
     """How much of the past is shown."""
 
+    QUARTER = "quarter"
+    """Of an hour."""
     HOUR = "hour"
     DAY = "day"
     MONTH = "month"
 
     @property
     def length(self) -> timedelta:
-        return {"hour": timedelta(hours=1), "day": timedelta(hours=24), "month": timedelta(days=30)}[self]
+        minutes = {"quarter": 15, "hour": 60, "day": 24 * 60, "month": 30 * 24 * 60}
+        return timedelta(minutes=minutes[self])
 
     @property
     def step(self) -> int:
         """Seconds from one point to the next."""
-        return {"hour": FINE, "day": 60, "month": 3600}[self]
+        return {"quarter": FINE, "hour": FINE, "day": 60, "month": 3600}[self]
 
     @property
     def fair_step(self) -> int:
         """Shares of a few connections say nothing, so they are taken of longer times."""
-        return {"hour": 60, "day": 900, "month": 6 * 3600}[self]
+        return {"quarter": 30, "hour": 60, "day": 900, "month": 6 * 3600}[self]
 
 
 Line = tuple[float | None, ...]

@@ -145,7 +145,7 @@ def summarise_health(rows: Iterable[ServiceRecord], *, now: datetime | None = No
         return {}
     clusters = {row.cluster_id for row in checked}
     nodes = _nodes().filter(cluster__in=clusters)
-    silent = {n.cluster_id for n in nodes if NodeCheck(n, _heartbeat(n), now).silent}
+    silent = {n.cluster_id for n in nodes if NodeCheck(n, heartbeat_of(n), now).silent}
     found = BackendHealth.objects.filter(
         up=False, node__in=nodes, service_name__in={row.name for row in checked}
     )
@@ -163,7 +163,7 @@ def describe_age(age: timedelta) -> str:
 
 
 def _checks(cluster: Cluster, *, now: datetime) -> list[NodeCheck]:
-    return [NodeCheck(node, _heartbeat(node), now) for node in _nodes().filter(cluster=cluster)]
+    return [NodeCheck(node, heartbeat_of(node), now) for node in _nodes().filter(cluster=cluster)]
 
 
 def _nodes() -> QuerySet[Node]:
@@ -172,7 +172,8 @@ def _nodes() -> QuerySet[Node]:
     return found.defer("observation", "clients").order_by("name")
 
 
-def _heartbeat(node: Node) -> datetime | None:
+def heartbeat_of(node: Node) -> datetime | None:
+    """Of its health daemon."""
     return node.health.checked_at if hasattr(node, "health") else None
 
 
