@@ -18,6 +18,11 @@ from balancer.kernel.lock import hold_writer_lock, writing_of
 from balancer.kernel.meter import Meter
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED
+from balancer.ruleset.ir import Rule, SetConnMark, TableName
+from balancer.ruleset.marks import REFUSED
+from balancer.ruleset.names import service_chain
+from balancer.ruleset.reasons import Reason
+from balancer.ruleset.render import render_rule
 
 LOCK_SECONDS = 5.0
 TRIES = 3
@@ -25,6 +30,8 @@ LOST = (
     "The kernel ended more connections at once than could be heard of, so some packets and bytes of the last"
     " seconds are missing. New connections are not concerned."
 )
+
+_NO_BACKEND = render_rule(Rule(target=SetConnMark(REFUSED)))
 
 Told = Mapping[tuple[Kind, Place], int]
 Refusing = Mapping[tuple[str, str, int], tuple[str, str]]
@@ -41,6 +48,11 @@ class Carrying:
     @cached_property
     def owners(self) -> Owners:
         return Owners(service for service in self.services if service.enabled)
+
+    @cached_property
+    def by_chain(self) -> Mapping[str, str]:
+        """The chain of a service -> its name."""
+        return {service_chain(service.name): service.name for service in self.services}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +133,7 @@ class Sampler:
         place_of = places_in(carrying.services)
         for reading in readings:
             seen = self._meter.take_in(reading, flavour=self._flavour, place_of=place_of)
-            self._meter.see_refusals(seen.family, _refused(seen, carrying.refusing.get(seen.family, {})))
+            self._meter.see_refusals(seen.family, _refused(seen, carrying))
         return self._meter.table()
 
     def _list_flows(self) -> dict[Flow, Carried]:
@@ -132,10 +144,15 @@ class Sampler:
         return found
 
 
-def _refused(reading: Reading, refusing: Refusing) -> dict[Place, int]:
+def _refused(reading: Reading, carrying: Carrying) -> dict[Place, int]:
+    """A service without backends is known by the rule itself: health checks leave it without any, too."""
     found: Counter[Place] = Counter()
-    for rule, (packets, _, _) in reading.rules.items():
-        if rule in refusing:
+    refusing = carrying.refusing.get(reading.family, {})
+    for rule, (packets, _, text) in reading.rules.items():
+        table, chain, _ = rule
+        if text == _NO_BACKEND and table == TableName.NAT and chain in carrying.by_chain:
+            found[carrying.by_chain[chain], Reason.NO_BACKEND.value] += packets
+        elif rule in refusing and refusing[rule][1] != Reason.NO_BACKEND:
             found[refusing[rule]] += packets
     return found
 

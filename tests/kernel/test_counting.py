@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
+from balancer.domain.health_overlay import HealthOverlay, with_health
 from balancer.domain.types import Address, Document
 from balancer.kernel import counted as counted_module
 from balancer.kernel import counter_files
@@ -343,6 +344,24 @@ def test_refused_connections_are_counted_by_service_and_reason(
         look = sampler.look(carrying)
 
     assert look.refused == {("dns", reason): 7}
+
+
+def test_what_a_service_refuses_because_all_of_its_backends_are_down_is_counted_too(
+    balanced: Counted, crowd: Crowd
+) -> None:
+    """Health is in no document: where the rule is does not follow from what was approved."""
+    backends = [{"address": str(crowd.plan.backend(0)), "port": PORT}]
+    checked = {"health": {"kind": "icmp"}, "all_down": "refuse"}
+    found = document(service("dns", protocol="udp", port=PORT, backends=backends, **checked))
+    (backend,) = found.services[0].backends
+    balanced.apply(with_health(found, HealthOverlay(down={"dns": (backend.endpoint,)})))
+    for number in range(1, 8):
+        crowd._send(number, crowd.plan.client(number))
+
+    with balanced.sampling() as sampler:
+        look = sampler.look(make_carrying(found))
+
+    assert look.refused == {("dns", "no-backend"): 7}
 
 
 def test_a_command_counts_only_where_its_directory_is_of_this_kernel(
