@@ -33,7 +33,8 @@ from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
 from balancer.workflow.health import record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
-from balancer.workflow.nodes import NodeMemory, carry_own_health, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import carry_own_health, reconcile_node
 from balancer.workflow.queue import NODE_TICK
 from balancer.workflow.rehearsing import Rehearse, run_rehearsal
 from lbadmin.broker import broker_client
@@ -248,6 +249,7 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
 
     What says nothing about the ruleset (a driver that cannot work here, a lock that is held) is a LabError.
     """
+    from balancer.kernel.depth import refuse_depth_at_worst
     from balancer.kernel.elsewhere import sync_inside
     from balancer.kernel.selection import select
 
@@ -260,6 +262,8 @@ def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
         except KernelError as error:
             raise LabError(str(error)) from error
         try:
+            for ruleset in rulesets:
+                refuse_depth_at_worst(ruleset, document=document, flavour=selected.flavour)
             receipts = sync_inside(
                 namespace=namespace,
                 rulesets=rulesets,

@@ -218,3 +218,18 @@ def any_documents(
         if not problems_of(*taken, data):
             taken.append(data)
     return document(*taken)
+
+
+def row_of_stand_ins(count: int) -> Document:
+    """Each service stands in for the one before it; health checks can find all of them down but the last."""
+    rest = {"health": {"kind": "tcp"}, "all_down": "service"}
+    return document(
+        *(
+            service_data(
+                f"s{i:04}",
+                port=1000 + i,
+                **(rest | {"all_down_service": f"s{i + 1:04}"} if i + 1 < count else {}),
+            )
+            for i in range(count)
+        )
+    )

@@ -251,7 +251,8 @@ class ServiceForm(forms.Form):
     )
     drop_invalid = check(
         "Drop invalid packets",
-        "Malformed packets, and TCP packets of no known connection that do not begin one, go no further.",
+        "Malformed packets, and TCP packets of no known connection that do not begin one, go no further."
+        " A client in the middle of a connection that the node does not know is reset, and connects again.",
         initial=True,
     )
     syn_proxy = check(

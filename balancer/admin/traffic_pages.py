@@ -172,8 +172,10 @@ def _mean(line: queries.Line) -> float | None:
 
 
 def _parts(view: CountersView) -> list[tuple[datetime, list[tuple[str, float | None]]]]:
-    """New connections a second of each backend, in a dozen parts of the time that is shown, by their ends;
-    those before anything was counted are left out."""
+    """New connections a second of each backend, in a dozen parts of the time that is shown, by their ends.
+
+    Those before anything was counted are left out.
+    """
     size = -(-len(view.times) // PARTS)
     parts = [
         (

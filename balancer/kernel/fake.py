@@ -19,6 +19,7 @@ from balancer.kernel.base import (
     Receipt,
     Rejected,
 )
+from balancer.kernel.depth import look_at_depth
 from balancer.kernel.fake_sets import FakeLists, FakeSets
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.input_rules import find_input_path
@@ -117,6 +118,7 @@ class FakeKernel:
         if permit is not None:
             permit()
         refuse_impossible(ruleset)
+        deep = look_at_depth(ruleset, document=document, flavour=self.flavour)
         wanted = want_of(ruleset, held=self._held(ruleset.family))
         idle = is_idle(ruleset)
         ordered = order_tables(wanted, document=Document() if idle else document)
@@ -132,6 +134,7 @@ class FakeKernel:
             family=ruleset.family,
             digest=digest_text(render_ruleset(ruleset)),
             steps=(*self.lists.follow(ruleset), *self.sets.follow(ruleset, document=document)),
+            warnings=deep,
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:

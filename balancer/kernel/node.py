@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from balancer.kernel.base import (
     Difference,
     DriverName,
     Flavour,
-    KernelError,
     Loads,
     NodeFacts,
     Permit,
@@ -34,6 +32,7 @@ from balancer.kernel.comparing import Comparer
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.counted import CountedDriver
 from balancer.kernel.counter_table import PlaceOf, places_in
+from balancer.kernel.depth import look_at_depth
 from balancer.kernel.flavour import (
     read_if_any,
     read_other_flavour,
@@ -41,6 +40,7 @@ from balancer.kernel.flavour import (
     refuse_own_chains,
     warn_about_other,
 )
+from balancer.kernel.forwarding import Forwarded, bring_in_forwarding
 from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
@@ -51,7 +51,6 @@ from balancer.kernel.node_facts import read_facts
 from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
     TablePlan,
-    Wanted,
     order_tables,
     want_nothing,
 )
@@ -112,10 +111,11 @@ class NodeKernel:
         """See `Kernel.sync`. Turns forwarding on, and brings remembered connections in line as well."""
         started, family, idle = time.monotonic(), ruleset.family, is_idle(ruleset)
         plans: tuple[TablePlan, ...] = ()
-        reconciled, done = Reconciled(removed=0), _Forwarding()
+        reconciled, done = Reconciled(removed=0), Forwarded()
         refuse_what_is_missing(
             document, family=family, flavour=self._select().flavour, find=self._find_missing
         )
+        deep = look_at_depth(ruleset, document=document, flavour=self._select().flavour)
         with self._writing(family, ruleset, place_of=places_in(document.services)) as transaction:
             if permit is not None:
                 permit()
@@ -131,7 +131,13 @@ class NodeKernel:
                 else:
                     warnings += warn_about_advertisements() if family is Family.IPV6 else ()
                     wanted = order_tables(wanted, document=document)
-                    plans, done = self._bring_in_with_forwarding(transaction, wanted, jumps_first=jumps_first)
+                    plans, done = bring_in_forwarding(
+                        transaction,
+                        wanted,
+                        jumps_first=jumps_first,
+                        sysctl_file=self._sysctl_path(),
+                        counting=self._meter is not None,
+                    )
                 sets.committed = lists.committed = bool(plans)
             if wanted:
                 reconciled = self._reconcile(document, family)
@@ -142,7 +148,7 @@ class NodeKernel:
             started=started,
             digest=digest_text(render_ruleset(ruleset)),
             steps=(*done.steps, *lists.steps, *sets.steps),
-            warnings=(*warnings, *lists.warnings, *sets.warnings, *done.warnings),
+            warnings=(*deep, *warnings, *lists.warnings, *sets.warnings, *done.warnings),
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -253,53 +259,6 @@ class NodeKernel:
         held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)
         return tuple(Family) if held is not None and holds_ours(held) else (Family.IPV4,)
 
-    def _bring_in_with_forwarding(
-        self, transaction: Transaction, wanted: Wanted, *, jumps_first: bool
-    ) -> tuple[tuple[TablePlan, ...], "_Forwarding"]:
-        """The plans that were committed. Forwarding that had to be turned on is turned off on failure."""
-        family = transaction.family
-        turned_on = sysctl.ensure_forwarding(family=family)
-        try:
-            plans = transaction.bring_in(wanted, jumps_first=jumps_first)
-        except KernelError:
-            if turned_on:
-                sysctl.stop_forwarding(family=family)
-            raise
-        done, counting = self._persist_forwarding(family), self._count_packets()
-        name = "forwarding" if family is Family.IPV4 else "IPv6 forwarding"
-        steps = (f"Turned {name} on.", *done.steps) if turned_on else done.steps
-        return plans, _Forwarding(
-            steps=(*steps, *counting.steps), warnings=(*done.warnings, *counting.warnings)
-        )
-
-    def _count_packets(self) -> "_Forwarding":
-        """Failing to count is no reason to take working rules out again."""
-        if self._meter is None:
-            return _Forwarding()
-        path, steps = self._sysctl_path(), []
-        try:
-            if sysctl.ensure_accounting():
-                steps.append("Turned the counting of packets and bytes on (nf_conntrack_acct).")
-            if path is not None and sysctl.persist_accounting(path=path):
-                steps.append(f"Wrote {path}, so that counting outlasts a reboot.")
-        except OSError as error:
-            text = f"Packets and bytes of connections cannot be counted: {error.filename}: {error.strerror}."
-            return _Forwarding(steps=tuple(steps), warnings=(text,))
-        return _Forwarding(steps=tuple(steps))
-
-    def _persist_forwarding(self, family: Family) -> "_Forwarding":
-        """Failing to write a file is no reason to take working rules out again."""
-        path = self._sysctl_path()
-        if path is None:
-            return _Forwarding()
-        try:
-            written = sysctl.persist_forwarding(path=path, family=family)
-        except OSError as error:
-            text = f"Forwarding is on, but will not outlast a reboot: {path}: {error.strerror}."
-            return _Forwarding(warnings=(text,))
-        steps = (f"Wrote {path}, so that forwarding outlasts a reboot.",) if written else ()
-        return _Forwarding(steps=steps)
-
     def _sysctl_path(self) -> Path | None:
         if self._sysctl_file is not None:
             return self._sysctl_file
@@ -334,11 +293,3 @@ class NodeKernel:
             steps=steps,
             warnings=(*warnings, *reconciled.warnings, *counted),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Forwarding:
-    """What was said about turning it, or the counting of packets, on and making it last."""
-
-    steps: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()

@@ -1,7 +1,9 @@
 """Who may begin a connection to a service: the chains that refuse, each reason in one rule of its own.
 
 nat     LB-S-<service>  first sends whom it refuses to LB-A-<service>:<reason>, which counts and maybe logs,
-                        and on to LB-DENIED: marked, and on to the filter table without DNAT
+                        and on to LB-DENIED: marked, and on to the filter table without DNAT.
+                        What begins no connection goes to LB-UNKNOWN instead, which has the filter table
+                        reset whoever seems to be in the middle of one
 mangle  LB-LIMITS       with limits of connections: finds the service behind DNAT, by where the client sent
                         its first packet; LB-C-<service> counts and drops
 
@@ -17,6 +19,7 @@ from balancer.domain.types import Network, Protocol, Service
 from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch
 from balancer.ruleset.ir import (
+    ACK,
     Accept,
     AtMost,
     Drop,
@@ -58,13 +61,14 @@ _JUMPS = (("FORWARD", names.LIMITS), ("INPUT", names.LIMITS))
 def asks_access(service: Service) -> tuple[Rule, ...]:
     """The first rules of the service's own chain; none where nobody is refused."""
     access, found = service.access, []
-    if access.drop_invalid and service.protocol is Protocol.TCP:
-        found.append((Reason.NOT_SYN, Rule(protocol=Protocol.TCP, not_syn=True, target=Drop())))
     if access.deny:
         found.append((Reason.DENIED, Rule(listed=Listed(make_list(access.deny)[0]), target=Drop())))
     if access.allow:
         outside = Listed(make_list(access.allow)[0], outside=True)
         found.append((Reason.NOT_ALLOWED, Rule(listed=outside, target=Drop())))
+    if access.drop_invalid and service.protocol is Protocol.TCP:
+        # Behind the lists, whose clients get no answer, and before the rate, which counts what begins.
+        found.append((Reason.NOT_SYN, Rule(protocol=Protocol.TCP, not_syn=True, target=Drop())))
     if access.new_per_second_per_source is not None:
         found.append((Reason.RATE, Rule(faster=_faster(service), target=Drop())))
     return tuple(
@@ -75,11 +79,12 @@ def asks_access(service: Service) -> tuple[Rule, ...]:
 def access_chains(service: Service) -> Chains:
     """Of nat: a chain for each reason for which the service refuses, and what they share."""
     rules = asks_access(service)
-    chains: Chains = {names.DENIED: _DENIED} if rules else {}
+    chains: Chains = {}
     for rule in rules:
         reason = reason_of(rule)
         assert reason is not None
-        chains |= _refusal(service, reason, Goto(names.DENIED))
+        shared, refuse = (names.UNKNOWN, _UNKNOWN) if reason is Reason.NOT_SYN else (names.DENIED, _DENIED)
+        chains |= {shared: refuse} | _refusal(service, reason, Goto(shared))
     return chains
 
 
@@ -224,6 +229,12 @@ def _refusal(service: Service, reason: Reason, then: Target) -> Chains:
 
 
 _DENIED = (Rule(target=SetConnMark(marks.DENIED)), Rule(target=Accept()))
+_UNKNOWN = (
+    Rule(target=SetConnMark(marks.DENIED)),
+    # As any host answers that has no such connection (RFC 9293 3.10.7.1), so that the client connects anew.
+    Rule(protocol=Protocol.TCP, tcp_flags=ACK, target=SetConnMark(marks.REFUSED)),
+    Rule(target=Accept()),
+)
 
 
 def _meet(one: Service, other: Service) -> bool:

@@ -21,7 +21,7 @@ class Reason(StrEnum):
     INVALID = "invalid"
     """A packet that conntrack calls INVALID."""
     NOT_SYN = "not-syn"
-    """A TCP packet of no known connection that does not begin one."""
+    """A TCP packet of no known connection that does not begin one; dropped, or reset (`access`)."""
     NO_BACKEND = "no-backend"
     """The service has no backend that takes new connections."""
 
@@ -41,7 +41,8 @@ def reason_of(rule: Rule) -> Reason | None:
         return Reason.RATE
     if rule.more_than is not None:
         return Reason.BACKEND_FULL if rule.more_than.of_destination else Reason.CONNECTIONS
-    return Reason.NO_BACKEND if rule.target == SetConnMark(marks.REFUSED) else None
+    refuses = rule.tcp_flags is None and rule.target == SetConnMark(marks.REFUSED)
+    return Reason.NO_BACKEND if refuses else None
 
 
 def reasons_of(ruleset: Ruleset, services: Iterable[str]) -> Mapping[Place, tuple[str, Reason]]:

@@ -1,4 +1,4 @@
-"""Debian's Chromium, as root and without a display, and the demo: the real stack over a lab of its own."""
+"""Debian's Chromium in the form without a window, as root, and the demo: the real stack over its own lab."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, StorageState
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
 
 from balancer.lab.record import RECORDS
 from balancer.lab.topology import Lab
@@ -37,21 +37,25 @@ _runs = itertools.count()
 _LOGIN = re.compile(r"^ {4}(\w+) +(\S+)$", re.MULTILINE)
 
 
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, object]) -> dict[str, object]:
-    quiet = (
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-quic",
-        "--disable-sync",
-        "--no-first-run",
-    )
-    return {
-        **browser_type_launch_args,
-        "executable_path": shutil.which("chromium"),
+QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+# Of a file, and so is the demo: a worker goes on with tests of another tier, beside which neither may be.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        shell = shutil.which("chromium-headless-shell")
         # Its sandbox refuses to work for root, and kernel namespaces need root.
-        "args": ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *quiet],
-    }
+        args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *QUIET]
+        started = playwright.chromium.launch(executable_path=shell, args=args)
+        yield started
+        started.close()
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Console:
                 holder.stdin.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     """The demo from its first line to its end, with namespaces, port and state of its own."""
     directory = tmp_path_factory.mktemp("demo")

@@ -94,6 +94,23 @@ def test_an_exception_that_somebody_put_into_a_list_is_a_difference(kernel: Node
     assert lists() == [name]
 
 
+def test_an_entry_that_somebody_took_out_is_seen_though_no_rule_has_changed_and_put_back(
+    kernel: NodeKernel,
+) -> None:
+    """Neither the text of the rules nor the generation of nf_tables moves with it."""
+    one = denying("203.0.113.0/24", "198.51.100.7")
+    wanted = ruleset(one)
+    carry(kernel, one)
+    (name,) = lists()
+    for _ in range(2):
+        assert kernel.compare(ruleset=wanted).in_sync
+    run("ipset", "del", name, "198.51.100.7")
+    for _ in range(2):
+        assert kernel.compare(ruleset=wanted).lines == (f"+ list {name}: 198.51.100.7/32",)
+    assert "Put 1 list of networks right that somebody had changed." in carry(kernel, one)
+    assert kernel.compare(ruleset=wanted).in_sync
+
+
 def test_a_list_of_ten_thousand_networks_is_brought_in_and_compared_quickly(kernel: NodeKernel) -> None:
     one = denying(*MANY)
     wanted = ruleset(one)

@@ -215,7 +215,7 @@ def test_each_reason_has_a_rule_that_counts_it_alone() -> None:
 def test_a_service_without_access_rules_has_no_chain_for_them() -> None:
     open_to_all = service_data(access={"drop_invalid": False})
     text = render_ruleset(compile_document(document(open_to_all)))
-    assert not any(word in text for word in ("LB-A-", "LB-DENIED", "0x60000000", "*mangle"))
+    assert not any(word in text for word in ("LB-A-", "LB-DENIED", "LB-UNKNOWN", "0x60000000", "*mangle"))
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,3 @@ def longest_walk(chains: Mapping[str, tuple[Rule, ...]], name: str) -> int:
         if isinstance(rule.target, Jump) and rule == Rule(target=rule.target):
             tried += inner
     return longest
-
-
-def deepest_way(chains: Mapping[str, tuple[Rule, ...]], name: str) -> int:
-    """Chains on the longest way from a chain on, itself among them."""
-    deepest: dict[str, int] = {}
-
-    def visit(chain: str) -> int:
-        if chain not in deepest:
-            inner = {rule.target.chain for rule in chains[chain] if isinstance(rule.target, Goto | Jump)}
-            deepest[chain] = 1 + max(map(visit, inner), default=0)
-        return deepest[chain]
-
-    return visit(name)

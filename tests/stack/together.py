@@ -12,7 +12,8 @@ from balancer.kernel.fake import FakeKernel
 from balancer.kernel.guard_fake import OffGuard
 from balancer.workflow.claims import own_identity
 from balancer.workflow.errors import Refused
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import reconcile_node
 
 AT_ONCE = 6
 both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)

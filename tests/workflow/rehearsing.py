@@ -9,7 +9,8 @@ from balancer.domain.lifecycle import RehearsalState
 from balancer.lab.fake import FakeRehearsals
 from balancer.models import Change, Node, Rehearsal
 from balancer.ruleset.ir import Ruleset
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import reconcile_node
 from balancer.workflow.rehearsing import run_rehearsal
 from tests.cast import Site, let_rehearsals_be
 from tests.lab.spoil import spoil_rules, wrong_share

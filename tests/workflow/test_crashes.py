@@ -25,7 +25,8 @@ from balancer.kernel.guard_state import GuardDirectory
 from balancer.models import Job, Node
 from balancer.ruleset.parse import parse_ruleset
 from balancer.workflow import confirming, jobs, writing
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import reconcile_node
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site
 from tests.documents import service_data

@@ -12,7 +12,8 @@ from balancer.kernel.fake import FakeKernel
 from balancer.kernel.guard import FileGuard
 from balancer.models import Job, Node
 from balancer.workflow import drilling
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import reconcile_node
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site
 from tests.documents import service_data

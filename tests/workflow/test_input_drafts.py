@@ -20,13 +20,6 @@ from tests.documents import service_data
 from tests.workflow.deeds import refusal_of
 
 
-@pytest.fixture(autouse=True)
-def access_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They can be drafted, whatever the compiler makes of them."""
-    laws = tuple(law for law in service_laws._CHECKS if law.__name__ != "_check_later")
-    monkeypatch.setattr(service_laws, "_CHECKS", laws)
-
-
 @pytest.fixture
 def web(site: Site) -> Site:
     """The service web is live, and INPUT of lb1 drops a network."""

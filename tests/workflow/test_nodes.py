@@ -18,7 +18,8 @@ from balancer.models import AuditEvent, Cluster, Job, Node
 from balancer.workflow.clusters import create_node
 from balancer.workflow.confirming import Checks, no_checks
 from balancer.workflow.editing import open_change
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import reconcile_node
 from balancer.workflow.observations import observation_of
 from balancer.workflow.queries import view_node
 from tests.cast import Site, own_rules

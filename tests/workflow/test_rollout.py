@@ -15,7 +15,8 @@ from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node
 from balancer.workflow.clusters import create_node
 from balancer.workflow.confirming import ConfirmProbe
 from balancer.workflow.deployments import apply_change, cancel_deployment
-from balancer.workflow.nodes import NodeMemory, reconcile_node
+from balancer.workflow.node_looks import NodeMemory
+from balancer.workflow.nodes import reconcile_node
 from balancer.workflow.queries import view_deployment
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site

@@ -15,7 +15,7 @@ from balancer.kernel.guard_fake import OffGuard
 from balancer.models import AuditEvent, Node
 from balancer.probes.health.passive import CannotLook
 from balancer.tasks import apply_job, confirm_job, node_tick, rehearse
-from balancer.workflow.nodes import NodeMemory
+from balancer.workflow.node_looks import NodeMemory
 from balancer.workflow.queue import APPLY_JOB, CONFIRM_JOB, NODE_TICK, REHEARSE
 from lbadmin import worker
 from lbadmin.envelope import TASKS

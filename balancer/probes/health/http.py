@@ -11,10 +11,12 @@ from balancer.domain.health import Result
 from balancer.domain.scalars import read_status_ranges
 from balancer.domain.types import Health, HealthKind
 from balancer.probes.health.base import Target
-from balancer.probes.health.http_answer import NotHttp, read_body, read_status
+from balancer.probes.health.http_answer import MAX_ANSWER, NotHttp, read_body, read_status
 from balancer.probes.health.tls import describe_expiry, make_context
 from balancer.probes.health.wire import Silence, Wire
 from balancer.probes.health.words import describe_bytes, describe_time, failed, silent
+
+_NOTHING = "the end of the connection"
 
 
 async def check_http(target: Target) -> Result:
@@ -53,12 +55,13 @@ async def _judge(target: Target, wire: Wire, tried: str) -> Result:
     health, data, ended = target.health, b"", False
     while True:
         came = await wire.receive()
-        data, ended = data + came, not came
+        data += came
+        ended = not came or len(data) >= MAX_ANSWER
         status = read_status(data)
         if status is None:
             if not ended:
                 continue
-            what = f"{describe_bytes(data)} and the end" if data else "the end of the connection"
+            what = f"{describe_bytes(data)} and {'more' if came else 'the end'}" if data else _NOTHING
             return Result(good=False, reason=f"{tried}, {what} after {_after(wire)} instead of an answer")
         code, at = status
         if not is_expected(code, health.expect_status):

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 MAX_HEAD = 65536
 MAX_BODY = 65536
+MAX_ANSWER = 2 * (MAX_HEAD + MAX_BODY)
+"""Bytes that are read at all: interim answers and the framing of chunks can go on for ever."""
+_LENGTH_DIGITS = 18
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?\r?\n")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _INTERIM = range(100, 200)
@@ -55,8 +58,9 @@ def read_body(data: bytes, *, at: int, ended: bool) -> Body | None:
         body, complete = _join_chunks(body)
     else:
         length = headers.get(b"content-length", b"")
-        complete = length.isdigit() and len(body) >= int(length)
-        body = body[: int(length)] if length.isdigit() else body
+        known = int(length) if length.isdigit() and len(length) <= _LENGTH_DIGITS else None
+        complete = known is not None and len(body) >= known
+        body = body[:known]
     return Body(body[:MAX_BODY], complete=complete or ended or len(body) >= MAX_BODY)
 
 
@@ -67,16 +71,14 @@ def _header(line: bytes) -> tuple[bytes, bytes]:
 
 def _join_chunks(data: bytes) -> tuple[bytes, bool]:
     """The chunks so far, the last perhaps in part, and whether the last one was there."""
-    body, at = b"", 0
-    while True:
-        end = data.find(b"\n", at)
-        if end < 0:
-            return body, False
+    body, at = bytearray(), 0
+    while (end := data.find(b"\n", at)) >= 0:
         try:
             size = int(data[at:end].split(b";")[0].strip(), 16)
         except ValueError:
-            return body, True  # no length: nothing after it can be understood
+            return bytes(body), True  # no length: nothing after it can be understood
         if size <= 0:
-            return body, True
+            return bytes(body), True
         body += data[end + 1 : end + 1 + size]
         at = end + 1 + size + 2
+    return bytes(body), False

@@ -1,9 +1,12 @@
 """Who is let in, and what is no beginning of a connection."""
 
 import re
+import select
 import time
 from collections.abc import Iterable
 from ipaddress import ip_address
+
+import pytest
 
 from balancer.domain.types import Family, Protocol
 from balancer.kernel.base import Flavour
@@ -31,6 +34,8 @@ from tests.kernel.behaviours.services import (
 from tests.kernel.machine import run
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
+IN_THE_MIDDLE = {"flags ACK", "flags PSH+ACK", "flags ACK+URG", "flags PSH+ACK+URG"}
+"""What a connection's client sends where the node knows of none: it is reset."""
 
 
 def passed(seen: Iterable[Seen | None]) -> list[bool]:
@@ -159,10 +164,38 @@ def test_packets_that_are_malformed_or_begin_no_connection_reach_nobody(lab: Lab
     before = counted(lab, "strict")
     for name, packets in kinds.items():
         inside, back = lab.send_raw(packets)
-        assert (inside, back) == ([], []), name
+        assert (inside, len(back)) == ([], 1 if name in IN_THE_MIDDLE else 0), name
     after = counted(lab, "strict")
     assert all(after[reason] > before[reason] for reason in (Reason.INVALID, Reason.NOT_SYN))
     assert all(passed(lab.open(TCP, STRICT, [client])))
+
+
+def test_a_client_whose_connection_the_node_no_longer_knows_is_reset_at_once_and_connects_again(
+    lab: Lab,
+) -> None:
+    """As after a restart of the node, or when its connection was cut."""
+    server = lab.listen(lab.live(1), TALK)
+    lab.carry(*services(lab, talk={"backends": [{"address": lab.live(1)}]}))
+    client = lab.connect(lab.own(), TALK)
+    accepted = lab.keep(server.accept()[0])
+    before = counted(lab, "talk")[Reason.NOT_SYN]
+    lab.forget_connections()
+    client.sendall(b"still there?")
+    started = time.monotonic()
+    with pytest.raises(ConnectionResetError):
+        client.recv(20)
+    assert time.monotonic() - started < 1
+    assert counted(lab, "talk")[Reason.NOT_SYN] == before + 1
+    assert not select.select([accepted], [], [], 0)[0], "the backend hears nothing of it"
+    lab.connect(lab.own(), TALK).sendall(b"again")
+    assert lab.keep(server.accept()[0]).recv(20) == b"again"
+
+
+def test_whom_a_list_keeps_out_is_not_told_by_a_reset_either(lab: Lab) -> None:
+    for source, reset in ((lab.source(0, network=DENIED), 0), (lab.sources(1)[0], 1)):
+        packets = malformed_tcp(source, ip_address(lab.own()), DENY)["flags ACK"]
+        inside, back = lab.send_raw(packets)
+        assert (inside, len(back)) == ([], reset)
 
 
 def test_who_turns_that_off_has_connections_picked_up_in_the_middle(lab: Lab) -> None:

@@ -125,6 +125,31 @@ def test_a_body_without_the_expected_text_is_a_failure(sent: bytes) -> None:
     assert plain(found).endswith("status 200 after N ms, but the body does not hold “fine”")
 
 
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 65536),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10_000),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2_600),
+        (b"HTTP/1.1 100 Continue\r\nX: ", b"x" * 65536),
+    ],
+    ids=["extension of a chunk", "tiny chunks", "interim answers", "head of an interim answer"],
+)
+def test_an_answer_without_end_is_read_no_further_than_makes_sense(head: bytes, more: bytes) -> None:
+    with tcp_server(answer(head, *[more] * 500)) as port:
+        started = time.monotonic()
+        found = ask(http(expect_body="fine", timeout=5), port=port)
+    assert found.good is False
+    assert time.monotonic() - started < 3, "long before the timeout"
+
+
+def test_a_length_of_thousands_of_digits_is_no_length() -> None:
+    with tcp_server(answer(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nfine")) as port:
+        assert ask(http(expect_body="fine"), port=port).good is True
+    with tcp_server(answer(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nnone")) as port:
+        assert ask(http(expect_body="fine"), port=port).good is False
+
+
 def test_an_answer_that_drips_longer_than_the_timeout_is_a_failure() -> None:
     with tcp_server(answer(*[b"x"] * 40, pause=0.05)) as port:
         found = ask(http(expect_body="fine"), port=port)
