@@ -1,5 +1,6 @@
 """Traffic of a service: plots and tables of what its nodes counted."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -92,6 +93,9 @@ def test_the_page_says_in_tables_what_the_plots_show(service: Service, viewer: U
     assert '<td data-label="New connections">1200</td>' in text
     assert "no backend takes connections" in text
     assert "Revision 1 on lb1" in text
+    rows = re.findall(r'<tr><th scope="row">\d+ \w+, \d\d:\d\d</th>(.*?)</tr>', text)
+    assert 0 < len(rows) < 12, "none of the time before anything was counted"
+    assert rows[0].count(">\N{EN DASH}<") < 2
     assert "onclick" not in text
     assert "<style" not in text.split('id="content-main"')[1]
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Console, Person
 from tests.browser.pictures import DIRECTORY, look_around, look_as
-from tests.browser.steps import go, load_anew, open_form
+from tests.browser.steps import go, load_anew, open_form, save, submit
 
 DEAD, LEAVES = "10.0.0.4", "10.0.0.5:80"
 BALANCERS = ("10.0.0.1", "10.0.0.2")
@@ -107,6 +107,10 @@ def test_the_form_names_the_wrong_line_of_a_list(person: Person) -> None:
 
 def test_what_input_drops_becomes_a_draft(person: Person) -> None:
     page = person("editor")
+    open_form(page, "web")
+    page.get_by_label("Description").first.fill("Nodes look more often while a change is in review")
+    save(page)
+    reviewed = submit(page)
     go(page, "/balancer/service/input/1/?name=web")
     reload_until(page, page.get_by_role("button", name=re.compile("^Draft this in")))
     assert look_around(page, "input-offer") == []
@@ -116,6 +120,10 @@ def test_what_input_drops_becomes_a_draft(person: Person) -> None:
     expect(page.get_by_text("The access lists of web are drafted")).to_be_visible()
     expect(page.get_by_text(DROPPED).first).to_be_visible()
     page.get_by_role("button", name="Discard").click()
+    go(page, reviewed)
+    page.get_by_role("button", name="Withdraw").click()
+    page.get_by_role("button", name="Discard").click()
+    expect(page.locator(".lb-head").get_by_text("Discarded")).to_be_visible()
 
 
 def reload_until(page: Page, shown: Locator, *, count: int = 1) -> None:

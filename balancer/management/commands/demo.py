@@ -53,7 +53,7 @@ SERVICE: dict[str, Any] = {
     "protocol": "tcp",
     "port": 80,
     "backends": [{"address": f"10.0.0.{last}"} for last in (3, 4, 5, 6)],
-    "health": {"kind": "http", "interval": 1, "timeout": 1, "rise": 2, "fall": 2},
+    "health": {"kind": "http", "interval": 1, "timeout": 1, "rise": 2, "fall": 3},
 }
 EVENLY = dict.fromkeys(measurements.BACKENDS, 100)
 WEIGHTED = dict(zip(measurements.BACKENDS, (198, 66, 66, 66), strict=True))
