@@ -89,7 +89,7 @@ LBADMIN_SYSLOG = os.environ.get("LBADMIN_SYSLOG") or "/dev/log"
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # lbadmin.urls has it find the console
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -10,6 +10,7 @@ def answer_alive(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
+admin.autodiscover()
 urlpatterns = [
     path("healthz", answer_alive, name="healthz"),
     path("", admin.site.urls),

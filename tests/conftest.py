@@ -1,4 +1,4 @@
-"""Rules of the whole suite: which tier a test belongs to, and that a run which ran nothing has failed."""
+"""Rules of the whole suite: which tier a test belongs to, and in which order the files of a tier are run."""
 
 import gc
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.cast import (  # noqa: F401 - the cast is there for every test
 )
 from tests.kernel.behaviours.table import BehaviourTable
 from tests.syslog import no_syslog  # noqa: F401 - for every test
+from tests.tiers import EmptyRunFails, in_order
 
 TESTS = Path(__file__).parent
 TIER_FOLDERS = ("stack", "browser")
@@ -39,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in TIER_FOLDERS:
             item.add_marker(folder)
+    items.sort(key=lambda item: in_order(item.path.relative_to(TESTS).as_posix()))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -46,19 +48,3 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-class EmptyRunFails:
-    """pytest itself fails where nothing was collected, but not where all that was collected was skipped."""
-
-    def __init__(self) -> None:
-        self.executed = 0
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" and not report.skipped:
-            self.executed += 1
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.OK and not self.executed and not session.config.option.collectonly:
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

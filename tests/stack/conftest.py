@@ -52,6 +52,15 @@ def migrated_postgresql(postgresql: str, django_db_blocker: DjangoDbBlocker) -> 
 
 
 @pytest.fixture
+def postgresql_of_tests(postgresql: str, migrated_postgresql: str, django_db_blocker: DjangoDbBlocker) -> str:
+    """The server's address, where pytest --reuse-db finds its database, migrated already."""
+    name = f"test_{postgresql.rpartition('/')[2]}"
+    with django_db_blocker.unblock(), using_database(postgresql), connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_postgresql}")
+    return postgresql
+
+
+@pytest.fixture
 def directory() -> Iterator[Path]:
     with short_directory() as path:
         yield path

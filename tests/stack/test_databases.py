@@ -124,15 +124,15 @@ def test_truncate_does_not_get_past_the_triggers(stack: Stack, table: str) -> No
         cursor.execute(f"TRUNCATE {table} CASCADE")
 
 
-def test_the_workflow_tests_pass_on_postgresql(stack: Stack, postgresql: str) -> None:
+def test_the_workflow_tests_pass_on_postgresql(stack: Stack, postgresql_of_tests: str) -> None:
     """Those of tests/workflow that rest on what a database does; all of them in a campaign.
 
     The fast tier runs them on SQLite. The others ask the same functions for more cases.
     """
-    env = stack.env | {"DATABASE_URL": postgresql}
+    env = stack.env | {"DATABASE_URL": postgresql_of_tests}
     # A second process would migrate a database of its own, which the chosen ones are not worth.
     chosen = ["tests/workflow", "-n", "2"] if os.environ.get("LBADMIN_CAMPAIGN") else OF_DATABASES
-    command = [sys.executable, "-m", "pytest", *chosen, "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *chosen, "-q", "--reuse-db", "-p", "no:cacheprovider"]
 
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
 

@@ -1,0 +1,66 @@
+"""The tiers: that each of those which were asked for ran something, what each came to, and in which order."""
+
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+TIERS = ("kernel", "stack", "browser")
+"""Markers; a test that has none of them is of the fast tier."""
+LONG = (
+    "browser/test_control.py",
+    "browser/test_views.py",
+    "scenarios/test_demo.py",
+    "browser/test_review.py",
+    "browser/test_story.py",
+    "stack/",
+    "scenarios/",
+    "lab/",
+    "probes/",
+)
+"""Files, or folders of such, that take long: they come first, so that no worker is left with one at the end
+while the others have nothing to do."""
+
+
+def in_order(path: str) -> int:
+    """Where a file stands in the run: those of LONG in its order, all others behind them as they are."""
+    return next((place for place, long in enumerate(LONG) if path.startswith(long)), len(LONG))
+
+
+def tiers_asked(marks: str) -> set[str]:
+    """The tiers that `-m` names, as in "kernel or stack"; none where it says anything else."""
+    words = re.split(r"\s+or\s+", marks.strip())
+    return set(words) if set(words) <= set(TIERS) else set()
+
+
+class EmptyRunFails:
+    """pytest itself fails where nothing was collected, but not where all that was collected was skipped, nor
+    where one of several tiers that were asked for ran nothing."""
+
+    def __init__(self) -> None:
+        self._came_to: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            tier = next((name for name in TIERS if name in report.keywords), "fast")
+            self._came_to[tier][report.outcome if report.when == "call" or report.skipped else "error"] += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        idle = self._idle(session.config)
+        if exitstatus == pytest.ExitCode.OK and idle and not session.config.option.collectonly:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    ) -> None:
+        if not config.option.collectonly:
+            for tier in sorted({*self._came_to, *self._idle(config)}):
+                counts = ", ".join(f"{number} {word}" for word, number in sorted(self._came_to[tier].items()))
+                terminalreporter.write_line(f"{tier}: {counts or 'no test ran'}")
+
+    def _idle(self, config: pytest.Config) -> set[str]:
+        """The tiers that ran nothing."""
+        ran = {tier for tier, counts in self._came_to.items() if counts["passed"] or counts["failed"]}
+        asked = tiers_asked(config.option.markexpr)
+        return asked - ran if asked else set() if ran else {"the run"}
