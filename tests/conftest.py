@@ -20,7 +20,7 @@ from tests.cast import (  # noqa: F401 - the cast is there for every test
 )
 from tests.kernel.behaviours.table import BehaviourTable
 from tests.syslog import no_syslog  # noqa: F401 - for every test
-from tests.tiers import EmptyRunFails, in_order
+from tests.tiers import TIER, EmptyRunFails, in_order, tier_of
 
 TESTS = Path(__file__).parent
 TIER_FOLDERS = ("stack", "browser")
@@ -40,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in TIER_FOLDERS:
             item.add_marker(folder)
+        item.user_properties.append((TIER, tier_of(item)))
     items.sort(key=lambda item: in_order(item.path.relative_to(TESTS).as_posix()))
 
 

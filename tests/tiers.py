@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-TIERS = ("kernel", "stack", "browser")
+FAST, TIERS = "fast", ("kernel", "stack", "browser")
 """Markers; a test that has none of them is of the fast tier."""
 LONG = (
     "browser/test_control.py",
@@ -20,6 +20,14 @@ LONG = (
 )
 """Files, or folders of such, that take long: they come first, so that no worker is left with one at the end
 while the others have nothing to do."""
+
+
+TIER = "tier"
+"""The property in which a report carries the tier of its test: its keywords name folders as well as markers."""
+
+
+def tier_of(item: pytest.Item) -> str:
+    return next((name for name in TIERS if item.get_closest_marker(name)), FAST)
 
 
 def in_order(path: str) -> int:
@@ -42,7 +50,7 @@ class EmptyRunFails:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
-            tier = next((name for name in TIERS if name in report.keywords), "fast")
+            tier = str(dict(report.user_properties)[TIER])
             self._came_to[tier][report.outcome if report.when == "call" or report.skipped else "error"] += 1
 
     @pytest.hookimpl(trylast=True)

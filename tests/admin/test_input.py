@@ -11,7 +11,7 @@ from balancer.models import Change, Node
 from tests.admin.conftest import Login, messages_of
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.test_input_drafts import access_lists, drop, see  # noqa: F401
+from tests.workflow.test_input_drafts import drop, see
 
 LIMITED = InputRule(
     text='-A INPUT -m comment --comment "<b>" -m limit --limit 3/min -j DROP',
