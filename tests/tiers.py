@@ -23,7 +23,7 @@ while the others have nothing to do."""
 
 
 TIER = "tier"
-"""The property in which a report carries the tier of its test: its keywords name folders as well as markers."""
+"""The property in which a report carries the tier of its test: its keywords name folders, too."""
 
 
 def tier_of(item: pytest.Item) -> str:
