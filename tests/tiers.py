@@ -49,6 +49,8 @@ class EmptyRunFails:
         self._came_to: dict[str, Counter[str]] = defaultdict(Counter)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if isinstance(report, pytest.SubtestReport):
+            return  # a part of a test, which reports itself as well
         if report.when == "call" or not report.passed:
             tier = str(dict(report.user_properties)[TIER])
             self._came_to[tier][report.outcome if report.when == "call" or report.skipped else "error"] += 1
