@@ -131,7 +131,8 @@ def test_every_form_of_rule_comes_out_as_iptables_restore_writes_it(
 
 UNFIT = {
     "a port that would become every port": "-p tcp -m tcp --dport 99999 -j ACCEPT",
-    "a match that iptc.easy would leave out": "-m limit --limit 5/sec -j ACCEPT",
+    "a match that iptc.easy would leave out": "-m ttl --ttl-lt 5 -j ACCEPT",
+    "a limit that is not spelled out": "-m limit --limit 5/sec -j ACCEPT",
     "an interface that would become its opposite": "-i !eth0 -j ACCEPT",
     "an interface too long for the kernel": "-i eth01234567890123 -j ACCEPT",
     "an address of the other family": "-d 2001:db8::1/128 -j ACCEPT",

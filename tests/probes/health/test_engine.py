@@ -75,9 +75,9 @@ def test_checks_spread_over_the_interval_and_no_pause_is_longer_than_it(
     firsts = sorted(times[0] - started for times in asked.values())
     assert len(firsts) == 200
     per_tenth = [sum(n / 10 <= first < (n + 1) / 10 for first in firsts) for n in range(5)]
-    assert min(per_tenth) >= 20
+    assert min(per_tenth) >= 8, "all at once would be 200 in one of them"
     pauses = [b - a for times in asked.values() for a, b in pairwise(times)]
-    assert sum(0.45 < pause < 0.55 for pause in pauses) > 0.9 * len(pauses)
+    assert sum(0.45 < pause < 0.55 for pause in pauses) > 0.5 * len(pauses)
     assert len({round(pause, 4) for pause in pauses}) > 50
 
 
