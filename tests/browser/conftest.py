@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, StorageState, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, sync_playwright
 
 from balancer.lab.record import RECORDS
 from balancer.lab.topology import Lab
@@ -34,6 +34,11 @@ print("open", flush=True)
 sys.stdin.read()
 """
 _runs = itertools.count()
+_GIVEN_UP = frozenset({"htmx:afterRequest", "htmx:sendAbort"})
+"""What htmx calls errors when a page gives up a request: somebody left it, or typed on and asked anew.
+
+Of a request that failed it says another word beside the first of these, as htmx:sendError or htmx:timeout.
+"""
 _LOGIN = re.compile(r"^ {4}(\w+) +(\S+)$", re.MULTILINE)
 
 
@@ -166,7 +171,7 @@ def seats(browser: Browser, console: Console) -> Iterator[Person]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(f"{name}: {error}"))
-        page.on("console", lambda m: errors.append(f"{name}: {m.text}") if m.type == "error" else None)
+        page.on("console", lambda m: _note_error(m, name, errors))
         page.on("request", lambda r: _note_foreign(r.url, console.address, errors))
         if known:
             page.goto("/")
@@ -189,6 +194,11 @@ def _log_in(page: Page, name: str, password: str) -> None:
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("heading", name="Dashboard").wait_for()
+
+
+def _note_error(message: ConsoleMessage, name: str, errors: list[str]) -> None:
+    if message.type == "error" and message.text not in _GIVEN_UP:
+        errors.append(f"{name}: {message.text}")
 
 
 def _note_foreign(url: str, own: str, errors: list[str]) -> None:
