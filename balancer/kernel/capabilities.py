@@ -16,22 +16,9 @@ from balancer.kernel.flavour import tool_name
 from balancer.kernel.ipset import FAMILIES
 from balancer.kernel.pyiptables import run_child
 from balancer.kernel.tools import find_tool, run_tool
-from balancer.ruleset.ir import (
-    SYN,
-    AtMost,
-    Faster,
-    Log,
-    MoreThan,
-    NoTrack,
-    Remember,
-    Return,
-    Rule,
-    SourceHash,
-    StripTimestamps,
-    SynProxy,
-    TableName,
-)
+from balancer.ruleset.ir import SYN, AtMost, Faster, MoreThan, Rule, SourceHash, TableName
 from balancer.ruleset.render import render_rule, render_source_hash
+from balancer.ruleset.targets import Log, NoTrack, Remember, Return, StripTimestamps, SynProxy
 
 CHILD_MODULE = "balancer.kernel.capabilities_child"
 TIMEOUT_SECONDS = 60

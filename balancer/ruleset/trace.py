@@ -13,34 +13,27 @@ from ipaddress import ip_address
 from balancer.domain.types import Address, Document, Family, Protocol, Service, format_endpoint
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.hashing import part_of_address
-from balancer.ruleset.ir import (
-    HASH_FAN_OUT,
-    SYN,
+from balancer.ruleset.ir import HASH_FAN_OUT, SYN, Chance, Listed, Nth, Rule, Ruleset, TableName
+from balancer.ruleset.reasons import Reason, reason_of
+from balancer.ruleset.render import render_pool, render_rule
+from balancer.ruleset.targets import (
     Accept,
-    Chance,
     Dnat,
     Drop,
     Goto,
     Jump,
-    Listed,
     Log,
     Masquerade,
     NoTrack,
-    Nth,
     Reject,
     Remember,
     Return,
-    Rule,
-    Ruleset,
     SetConnMark,
     Snat,
     StripTimestamps,
     SynProxy,
-    TableName,
     Target,
 )
-from balancer.ruleset.reasons import Reason, reason_of
-from balancer.ruleset.render import render_pool, render_rule
 
 _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
 """Addresses for documentation (RFC 5737, RFC 3849): nobody's, so they match no exact address by accident."""

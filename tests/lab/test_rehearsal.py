@@ -26,7 +26,8 @@ from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
 from balancer.lab.traffic import Report, visit
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Dnat, Masquerade, Rule, Ruleset
+from balancer.ruleset.ir import Rule, Ruleset
+from balancer.ruleset.targets import Dnat, Masquerade
 from balancer.wiring import make_rehearse, rehearsal_loader
 from tests.documents import backend_data, document, document_data, service_data
 from tests.lab.spoil import dropped_rule, forgotten_masquerade, spoil_rules, wrong_port, wrong_share
