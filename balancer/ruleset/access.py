@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from balancer.domain.limits import BITS, SOURCE_BITS, burst_of, rate_of_kernel
-from balancer.domain.types import Network, Protocol, Service
+from balancer.domain.types import Network, PortRange, Protocol, Service
 from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch
 from balancer.ruleset.ir import (
@@ -25,7 +25,6 @@ from balancer.ruleset.ir import (
     Listed,
     MoreThan,
     Original,
-    PortRange,
     Rule,
     Ruleset,
     Table,

@@ -5,7 +5,7 @@ from fractions import Fraction
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from balancer.domain.types import Protocol
+from balancer.domain.types import PortRange, Protocol
 from balancer.ruleset.address_bpf import read_bytecode
 from balancer.ruleset.hashing import SEEDS
 from balancer.ruleset.ir import (
@@ -19,7 +19,6 @@ from balancer.ruleset.ir import (
     MoreThan,
     Nth,
     Original,
-    PortRange,
     Rule,
     SourceHash,
     TcpFlags,

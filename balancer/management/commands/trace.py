@@ -10,8 +10,9 @@ from balancer.domain import address_scalars, scalars
 from balancer.domain.types import Family, Protocol
 from balancer.management.commands._documents import add_document_argument, read_document
 from balancer.ruleset.compile import compile_document
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.reasons import Reason
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.trace import Trace, trace_packet
 
 
 def _argument(read: Callable[[Any], Any], *, number: bool = False) -> Callable[[str], Any]:
