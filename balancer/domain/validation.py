@@ -1,4 +1,4 @@
-"""What a well-formed document must obey as a whole, and what this version cannot do yet.
+"""What a well-formed document must obey as a whole.
 
 Laws of a single value are in `scalars` and its neighbours, those of a single service in `service_laws`.
 """
