@@ -124,6 +124,11 @@ class ServicePages:
             )
             context |= {
                 "preview": preview,
+                "problems": [
+                    (problem, editor.describe(problem))
+                    for problem in preview.problems
+                    if problem.code != MISSING
+                ],
                 "shares": compare_shares(preview.shares),
                 "rules": _own_rules(preview),
                 "missing": _missing_fields(preview.problems),
@@ -224,7 +229,7 @@ def _save(
         editor.show_problems(problem for problem in saved.problems if problem.severity is Severity.ERROR)
         return None
     for problem in saved.problems:
-        messages.warning(request, problem.message)
+        messages.warning(request, editor.describe(problem))
     if saved.draft is None:
         messages.info(request, "That is what is live already, so there is nothing to propose.")
     else:
