@@ -263,7 +263,9 @@ def _network(value: object) -> Network:
         raise Invalid("network", _why_no_network(value)) from None
     if found.version == 6 and _is_ipv4_inside(found):
         meant = IPv4Network((int(found.network_address) & 0xFFFFFFFF, found.prefixlen - 96))
-        message = f"{describe(value)} is IPv4 in IPv6 spelling, and no client comes from there; write {meant}."
+        message = (
+            f"{describe(value)} is IPv4 in IPv6 spelling, and no client comes from there; write {meant}."
+        )
         raise Invalid("network", message)
     return found
 

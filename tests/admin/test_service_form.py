@@ -342,7 +342,9 @@ def test_lists_of_ten_thousand_networks_go_through_the_form_and_come_back(site: 
 
     assert len(draft.after["access"]["deny"]) == 10_000
     assert fields["deny"] == many
-    client.post(reverse("admin:balancer_service_draft", args=[draft.pk]), fields | {"deny": f"{many}\n192.0.2.1"})
+    client.post(
+        reverse("admin:balancer_service_draft", args=[draft.pk]), fields | {"deny": f"{many}\n192.0.2.1"}
+    )
     draft.refresh_from_db()
     assert draft.after["access"]["deny"][-1] == "192.0.2.1/32"
     assert len(draft.after["access"]["deny"]) == 10_001

@@ -113,7 +113,9 @@ def test_what_people_paste_into_a_list_is_refused_with_what_to_write_instead(tex
 
 def test_an_ipv6_service_takes_ipv6_networks_only() -> None:
     six = {"address": "2001:db8::1", "backends": [backend_data("2001:db8::3")]}
-    assert problems_of(service_data(**six, access={"deny": ["2001:db8:9::/48", "::/0", "::1", "::/96"]})) == ()
+    assert (
+        problems_of(service_data(**six, access={"deny": ["2001:db8:9::/48", "::/0", "::1", "::/96"]})) == ()
+    )
     (found,) = problems_of(service_data(**six, access={"allow": ["2001:db8::/32", "10.0.0.0/8"]}))
     assert (found.path, found.code) == ("services[0].access.allow[1]", "family")
 
