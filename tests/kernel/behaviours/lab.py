@@ -238,7 +238,7 @@ class Lab(Machines):
         return opened
 
     def _socket(self, kind: socket.SocketKind) -> socket.socket:
-        opened = socket.socket(self._inet, kind)
+        opened = socket.socket(self.inet, kind)
         opened.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
         opened.settimeout(5)
         return self.keep(opened)
