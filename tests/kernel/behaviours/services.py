@@ -24,7 +24,7 @@ REFUSED = 4300
 DRAINING, TALK = 4400, 4401
 HUNDRED = 4500
 MIXED = 4600
-PROXIED, PROXIED_SINKS = 5900, 5901
+PROXIED, PROXIED_SINKS, PROXIED_SPARE, PROXIED_NONE = range(5900, 5904)
 DENY, ALLOW, RATE, BY_SOURCE, BY_BACKEND, LOGGED, STRICT, LENIENT = range(4710, 4718)
 """Services that let not everybody in."""
 FILTERED, FILTERED_NONE = 4720, 4721
@@ -165,9 +165,7 @@ def _guarded(lab: Lab) -> list[Data]:
         make("by-backend", BY_BACKEND, two, access={"connections_per_backend": PER_BACKEND}),
         make("logged", LOGGED, two, access={"deny": denied, "log_refused": True}),
         make("filtered", FILTERED, one, protocol="tcp", access=every),
-        make(
-            "filtered-none", FILTERED_NONE, one, protocol="tcp", access=every, source_nat={"mode": "none"}
-        ),
+        make("filtered-none", FILTERED_NONE, one, protocol="tcp", access=every, source_nat={"mode": "none"}),
         make("strict", STRICT, two, protocol="tcp"),
         make("strict-udp", STRICT, two),
         make("lenient", LENIENT, two, protocol="tcp", access={"drop_invalid": False}),
@@ -197,6 +195,9 @@ def _checked(lab: Lab) -> list[Data]:
 def _others(lab: Lab) -> list[Data]:
     two, live = sinks(lab, 1, 2), [{"address": lab.live(1)}, {"address": lab.live(2)}]
     lan = {"additional_interfaces": [LAN]}
+    proxy = {"syn_proxy": True}
+    out = [one | {"state": "disabled"} for one in live]
+    spare = [out[0], live[1] | {"priority": 1}]
     none: Data = {"mode": "none"}
     return [
         make("from-node", FROM_NODE, two, from_node=True),
@@ -223,7 +224,9 @@ def _others(lab: Lab) -> list[Data]:
         ),
         make("draining", DRAINING, live, protocol="tcp"),
         make("talk", TALK, live, protocol="tcp"),
-        make("proxied", PROXIED, live, protocol="tcp", access={"syn_proxy": True}),
-        make("proxied-sinks", PROXIED_SINKS, two, protocol="tcp", access={"syn_proxy": True}),
+        make("proxied", PROXIED, live, protocol="tcp", access=proxy),
+        make("proxied-sinks", PROXIED_SINKS, two, protocol="tcp", access=proxy),
+        make("proxied-spare", PROXIED_SPARE, spare, protocol="tcp", scheduler="failover", access=proxy),
+        make("proxied-none", PROXIED_NONE, out, protocol="tcp", access=proxy),
         make("hundred", HUNDRED, sinks(lab, *range(101, 201))),
     ]

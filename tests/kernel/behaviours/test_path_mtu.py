@@ -2,18 +2,17 @@
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from balancer.domain.types import Family
 from tests.kernel.behaviours.lab import Lab
 from tests.kernel.behaviours.machines import LAN
 from tests.kernel.behaviours.services import FILTERED, FILTERED_NONE
+from tests.kernel.behaviours.stream import MUCH, carried
 from tests.kernel.machine import Namespace, run
 
-MUCH = 200_000
 NARROW = 1280
 """The least of IPv6 (RFC 8200)."""
 FAR = {Family.IPV4: ("192.0.2.1", "192.0.2.2", 24), Family.IPV6: ("2001:db8:77::1", "2001:db8:77::2", 64)}
@@ -81,21 +80,6 @@ def far_client(lab: Lab) -> Iterator[Far]:
         yield far
     finally:
         far.close()
-
-
-def carried(sender: socket.socket, receiver: socket.socket) -> int:
-    """How many of MUCH bytes came."""
-
-    def send() -> None:
-        with suppress(OSError):
-            sender.sendall(bytes(MUCH))
-
-    threading.Thread(target=send, daemon=True).start()
-    came = 0
-    with suppress(OSError):
-        while came < MUCH:
-            came += len(receiver.recv(1 << 16))
-    return came
 
 
 def test_large_packets_find_a_narrow_path_to_clients_and_to_backends_whatever_is_filtered(lab: Lab) -> None:
