@@ -7,7 +7,7 @@ The table is read once, line by line, and what is stale is deleted entry by entr
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,6 @@ from balancer.domain.types import (
     BackendState,
     Document,
     Family,
-    PortRange,
     Protocol,
     Service,
 )
@@ -27,6 +26,7 @@ from balancer.kernel.base import KernelError
 from balancer.kernel.client_side import find_client_interfaces
 from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
 from balancer.kernel.nudge import nudge_ends
+from balancer.kernel.owning import PortIndex, nearest
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
@@ -41,8 +41,6 @@ mark, zone, id."""
 _OF_FLOWS = (0, 2, 4, 5, 7, 9)
 """Which groups do not tell clients apart: state, original destination, who answers, mark."""
 _address = lru_cache(maxsize=1 << 14)(ip_address)
-_SHORT = 64
-"""Ports of a range that are indexed one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +137,9 @@ class Judge:
 
     def is_stale(self, flow: Flows, *, interface: str | None = None) -> bool:
         """With an interface, of the clients there. Without, what any service could own is left alone."""
-        covering = self._covering(flow)
-        if interface is not None:
-            covering = [s for s in covering if interface in s.interfaces]
-            if not covering:
-                return False
+        covering = nearest(self._covering(flow), interface=interface)
+        if interface is not None and not covering:
+            return False
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         if flow.protocol is Protocol.UDP:
@@ -156,7 +152,7 @@ class Judge:
 
     def is_disputed(self, flow: Flows) -> bool:
         """Whether it depends on the client's interface, which is not in a conntrack entry."""
-        covering = self._covering(flow)
+        covering = nearest(self._covering(flow))
         if len({service.interfaces for service in covering}) < 2 or self.is_stale(flow):
             return False
         return any(self.is_stale(flow, interface=name) for s in covering for name in s.interfaces)
@@ -175,25 +171,6 @@ class Judge:
     def _covering(self, flow: Flows) -> list[Service]:
         candidates = self._services.at(flow.protocol, flow.port)
         return [s for s in candidates if _covers(s, flow, local_addresses=self._local)]
-
-
-class PortIndex:
-    """Services by protocol and port; long ranges of ports are asked one by one."""
-
-    def __init__(self, services: Iterable[Service]) -> None:
-        self._ports: dict[tuple[Protocol, int], list[Service]] = defaultdict(list)
-        self._ranges: list[tuple[Protocol, PortRange, Service]] = []
-        for service in services:
-            for ports in service.port_ranges:
-                if ports.last - ports.first < _SHORT:
-                    for port in range(ports.first, ports.last + 1):
-                        self._ports[service.protocol, port].append(service)
-                else:
-                    self._ranges.append((service.protocol, ports, service))
-
-    def at(self, protocol: Protocol, port: int) -> list[Service]:
-        wide = [s for of, ports, s in self._ranges if of is protocol and port in ports]
-        return [*self._ports.get((protocol, port), ()), *wide]
 
 
 def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:

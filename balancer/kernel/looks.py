@@ -12,8 +12,8 @@ from ipaddress import ip_address
 from balancer.domain.passive import Look
 from balancer.domain.types import Family, Protocol, Service, format_endpoint
 from balancer.kernel.base import Flavour
-from balancer.kernel.conntrack import PortIndex
 from balancer.kernel.flavour import tool_name
+from balancer.kernel.owning import PortIndex
 from balancer.kernel.tools import read_lines
 from balancer.ruleset import marks
 from balancer.ruleset.ir import OWN_PREFIX
