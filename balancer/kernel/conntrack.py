@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from ipaddress import ip_address
 
 from balancer.domain.types import (
@@ -38,6 +38,7 @@ _ENTRY = re.compile(
 )
 """State (TCP, SCTP); source, destination and their ports of the original direction, the same of the reply;
 mark, zone, id."""
+_ID = re.compile(r" id=(\d+)")
 _OF_FLOWS = (0, 2, 4, 5, 7, 9)
 """Which groups do not tell clients apart: state, original destination, who answers, mark."""
 _address = lru_cache(maxsize=1 << 14)(ip_address)
@@ -99,6 +100,15 @@ def _remove(entries: Iterator[Entry], *, protocol: Protocol) -> int:
 
 
 def _stale_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Iterator[Entry]:
+    """Without what a helper of the kernel brought along: it has our mark from the connection that asked for
+    it, and no service covers its ports. TCP is stale only where a service has its backend disabled."""
+    brought = cache(partial(_brought_along, protocol=protocol, family=family))
+    for flow, entry in _judged_entries(judge, protocol=protocol, family=family):
+        if protocol is not Protocol.UDP or not flow.is_balanced or entry.id not in brought():
+            yield entry
+
+
+def _judged_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Iterator[tuple[Flows, Entry]]:
     disputed: set[Flows] = set()
 
     def is_wanted(flow: Flows) -> bool:
@@ -111,12 +121,12 @@ def _stale_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Ite
         if disputed and flow in disputed:
             asked.append((flow, entry))
         else:
-            yield entry
+            yield flow, entry
     interfaces = find_client_interfaces((e.original.source, e.original.destination) for _, e in asked)
     for flow, entry in asked:
         interface = interfaces.get((entry.original.source, entry.original.destination))
         if interface is not None and judge.is_stale(flow, interface=interface):
-            yield entry
+            yield flow, entry
 
 
 def find_stale(
@@ -245,6 +255,12 @@ def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
     one = service.span.first == service.span.last
     port = backend.port if one else service.backend_port(backend, flow.port)
     return (backend.address, port) == (flow.answered_by, flow.answered_port)
+
+
+def _brought_along(*, protocol: Protocol, family: Family) -> frozenset[int]:
+    """The ids of entries that began as a helper expected. The kernel picks them out itself."""
+    arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value, "-u", "EXPECTED", "-o", "id"]
+    return frozenset(int(found[1]) for line in read_lines(arguments) if (found := _ID.search(line)))
 
 
 def _take_apart(*, protocol: Protocol, family: Family) -> Iterator[tuple[str, ...]]:
