@@ -32,12 +32,12 @@ from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
 _MARKS_OF_BALANCED = {MARK_BALANCED, MARK_BALANCED | MARK_MASQUERADE}
 _ENTRY = re.compile(
-    r"\S+ +\d+ +\d+ (?:([A-Z_0-9]+) )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) "
+    r"\S+ +\d+ +(?:\d+ )?(?:([A-Z_0-9]+) )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) "
     r".*?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)"
     r"(?: .*?mark=(\d+))?(?: .*?zone=(\d+))?(?: .*?id=(\d+))?"
 )
 """State (TCP, SCTP); source, destination and their ports of the original direction, the same of the reply;
-mark, zone, id."""
+mark, zone, id. Of what a flow table forwards ([OFFLOAD]) the kernel tells neither state nor seconds."""
 _ID = re.compile(r" id=(\d+)")
 _OF_FLOWS = (0, 2, 4, 5, 7, 9)
 """Which groups do not tell clients apart: state, original destination, who answers, mark."""
@@ -76,27 +76,25 @@ def reconcile_connections(
     *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> Reconciled:
     """Deletes what `find_stale` names. Never raises: the rules are in, and a failure here is a warning."""
-    judge = Judge(document, family=family, local_addresses=local_addresses)
-    try:
-        removed = sum(
-            _remove(_stale_entries(judge, protocol=protocol, family=family), protocol=protocol)
-            for protocol in _protocols(document)
-        )
-    except KernelError as error:
-        return Reconciled(
-            removed=0,
-            warnings=(f"Connections that the kernel remembers could not be brought in line: {error}",),
-        )
-    return Reconciled(removed=removed)
+    judge, removed, warnings = Judge(document, family=family, local_addresses=local_addresses), 0, []
+    for protocol in _protocols(document):
+        try:
+            removed += _remove(_stale_entries(judge, protocol=protocol, family=family), protocol=protocol)
+        except KernelError as error:
+            warnings.append(
+                f"Connections ({protocol}) that the kernel remembers could not be brought in line: {error}"
+            )
+    return Reconciled(removed=removed, warnings=tuple(warnings))
 
 
 def _remove(entries: Iterator[Entry], *, protocol: Protocol) -> int:
     if protocol is not Protocol.TCP:
         return delete_entries(entries)
     cut = tuple(entries)
-    removed = delete_entries(cut)
-    nudge_ends(cut)
-    return removed
+    try:
+        return delete_entries(cut)
+    finally:
+        nudge_ends(cut)
 
 
 def _stale_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Iterator[Entry]:

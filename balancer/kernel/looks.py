@@ -19,7 +19,7 @@ from balancer.ruleset import marks
 from balancer.ruleset.ir import OWN_PREFIX
 
 _LINE = re.compile(
-    r"\S+ +\d+ +\d+ \S+ src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) (\[UNREPLIED\] )?"
+    r"\S+ +\d+ +(?:\d+ )?(?:[A-Z_0-9]+ )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) (\[UNREPLIED\] )?"
     r"src=(\S+) dst=\S+ sport=(\d+)"
 )
 """Client, where it went, both ports; whether nothing came back; who has to answer, from which port."""
