@@ -65,8 +65,8 @@ class Entry:
 def delete_entries(entries: Iterable[Entry]) -> int:
     """How many were deleted; those that ended by themselves meanwhile are not counted.
 
-    Raises Rejected when the kernel refuses, and where that is because a flow table forwards them (before
-    Linux 5.18, EBUSY) only after all others are deleted.
+    Raises Rejected when the kernel refuses, and where that is because a flow table forwards them (EBUSY;
+    until commit 9b7c68b3911a of Linux 6.4, 6.1.32, 5.15.115 and 5.10.182) only after all others are deleted.
     """
     waiting, removed, held = iter(entries), 0, 0
     try:
@@ -80,7 +80,7 @@ def delete_entries(entries: Iterable[Entry]) -> int:
         raise Rejected(f"The kernel did not delete connections: {error.strerror or error}.") from error
     if held:
         raise Rejected(
-            f"{held} of them are forwarded by a flow table, and this kernel (before 5.18) lets nobody delete"
+            f"{held} of them are forwarded by a flow table, and a kernel as old as this one lets nobody delete"
             " those: they end by themselves. Take the services' interfaces out of the flow table."
         )
     return removed

@@ -28,8 +28,8 @@ _AT_ONCE = 16_384
 """Connections. Their SYNs are two entries each for that long, and the table is everybody's: so many more than
 were there before the cut it can hold."""
 _BUFFER = 64 << 20
-"""Bytes, for the SYNs of as many. A neighbour that does not answer (often why a backend is disabled) keeps some
-two hundred of them for seconds, and in a usual buffer holds up all others."""
+"""Bytes, for the SYNs of as many. A neighbour that does not answer (often why a backend is disabled) keeps
+some two hundred of them for seconds, and in a usual buffer holds up all others."""
 _SO_SNDBUFFORCE = 32
 """asm-generic/socket.h; beyond net.core.wmem_max, with CAP_NET_ADMIN."""
 _SYN, _WINDOW, _HOPS = 2, 1024, 64
