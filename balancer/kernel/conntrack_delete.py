@@ -80,8 +80,8 @@ def delete_entries(entries: Iterable[Entry]) -> int:
         raise Rejected(f"The kernel did not delete connections: {error.strerror or error}.") from error
     if held:
         raise Rejected(
-            f"{held} of them are forwarded by a flow table, and a kernel as old as this one lets nobody delete"
-            " those: they end by themselves. Take the services' interfaces out of the flow table."
+            f"{held} of them are forwarded by a flow table, and a kernel as old as this one lets nobody"
+            " delete those: they end by themselves. Take the services' interfaces out of the flow table."
         )
     return removed
 
