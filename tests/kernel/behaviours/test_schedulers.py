@@ -6,7 +6,8 @@ from ipaddress import ip_address
 from scipy.stats import chisquare
 
 from balancer.domain.types import Protocol, Scheduler
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.matching import Packet
+from balancer.ruleset.trace import trace_packet
 from tests.kernel.behaviours.lab import Lab, by_backend
 from tests.kernel.behaviours.packets import Seen
 from tests.kernel.behaviours.services import HUNDRED, SCHEDULED, WEIGHTS, failing_over, services
