@@ -15,7 +15,7 @@ from functools import partial
 from django.db import transaction
 
 from balancer.domain.lifecycle import JOB_ACTIVE
-from balancer.domain.moving import Reasons, advance_ramps, move_towards_balance, next_step
+from balancer.domain.moving import Reasons, advance_ramps, move_towards_balance
 from balancer.domain.own_weights import (
     Memory,
     OwnWeights,
