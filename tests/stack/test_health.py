@@ -101,7 +101,5 @@ def _confirm_all(deployment: Deployment, site: Site) -> None:
     for _ in range(2):
         job = eventually(lambda: deployment.jobs.filter(state="unconfirmed").first(), what="the next node")
         confirm_deployment(actor=site.operator, deployment=deployment)
-        eventually(
-            lambda one=job: not Job.objects.filter(pk=one.pk, state="unconfirmed").exists(),
-            what="its confirm",
-        )
+        waiting = Job.objects.filter(pk=job.pk, state="unconfirmed")
+        eventually(lambda one=waiting: not one.exists(), what="its confirm")
