@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from balancer.domain import scalars
+from balancer.domain.address_scalars import networks
 from balancer.domain.health_laws import keys_used_by
 from balancer.domain.merge import endpoint_of
 from balancer.domain.problem import Problem
+from balancer.domain.scalars import Invalid, InvalidEntries
 from balancer.domain.types import AllDown, HealthKind
 from balancer.workflow.documents import Data
 from balancer.workflow.errors import Refused
@@ -72,10 +73,10 @@ def _check_entries(value: Mapping[str, list[Any]], *, held: Collection[str]) -> 
     read = {}
     for part in ("add", "remove"):
         try:
-            read[part] = [str(network) for network in scalars.networks(value[part])]
-        except scalars.InvalidEntries as error:
+            read[part] = [str(network) for network in networks(value[part])]
+        except InvalidEntries as error:
             yield from (Problem(f"{part}[{index}]", code, said) for index, code, said in error.entries)
-        except scalars.Invalid as error:
+        except Invalid as error:
             yield Problem(part, error.code, f"The list {error.message}")
     for index, network in enumerate(read.get("remove", ())):
         if network in read.get("add", ()):
@@ -89,9 +90,7 @@ def _check_entries(value: Mapping[str, list[Any]], *, held: Collection[str]) -> 
 
 
 def _with_entries(held: list[str], value: Mapping[str, list[str]]) -> list[str]:
-    added, removed = (
-        [str(network) for network in scalars.networks(value[part])] for part in ("add", "remove")
-    )
+    added, removed = ([str(network) for network in networks(value[part])] for part in ("add", "remove"))
     gone = set(removed)
     return [entry for entry in held if entry not in gone] + added
 
