@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from balancer.domain.health_overlay import HealthOverlay, healthy_share
+from balancer.domain.health_overlay import HealthOverlay, healthy_share, serving_priority
 from balancer.domain.types import AllDown, Document, Service
 from balancer.models import HealthEvent, Node, NodeHealth
 from balancer.workflow.effective import Effective
@@ -78,6 +78,9 @@ def describe_short(service: Service, overlay: HealthOverlay) -> str:
     """How few are healthy, and what holds because of it."""
     least = f", {service.healthy_min} % are needed" if service.healthy_min else ""
     policy = _POLICIES[service.all_down].format(service.all_down_service)
+    serving = serving_priority(service, overlay.down.get(service.name, ()))
+    if service.all_down is AllDown.KEEP and serving is not None:
+        policy = f"all of priority {serving} take new connections"
     return f"{_count(service, overlay)}{least}: {policy}."
 
 
