@@ -31,7 +31,7 @@ from balancer.probes.through import probe_services
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
-from balancer.workflow.health import record_standings, targets_of
+from balancer.workflow.health import keep_only, record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.node_looks import NodeMemory
 from balancer.workflow.nodes import carry_own_health, reconcile_node
@@ -158,6 +158,11 @@ def own_health_targets() -> tuple[Service, ...]:
 def record_own_standings(standings: Sequence[Standing]) -> None:
     """What its checks found, and that it is there."""
     record_standings(own_node_name(), standings, clock=timezone.now)
+
+
+def keep_own_standings(services: Sequence[Service]) -> None:
+    """Of these services and no others: they are what it checks now."""
+    keep_only(own_node_name(), services)
 
 
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:

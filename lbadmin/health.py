@@ -36,6 +36,7 @@ class Deeds:
     """What the daemon does besides checking; each may fail, and runs in one thread of its own."""
 
     read: Callable[[], tuple[Service, ...]]
+    keep_only: Callable[[Sequence[Service]], None]
     record: Callable[[Sequence[Standing]], None]
     wake: Callable[[], None]
     failures: tuple[type[Exception], ...]
@@ -81,7 +82,13 @@ def make_deeds() -> Deeds:
         wiring.record_own_standings(standings)
 
     failures = (Error, redis.RedisError, OperationalError, OSError)
-    return Deeds(read=read, record=record, wake=wiring.wake_own_node, failures=failures)
+    return Deeds(
+        read=read,
+        keep_only=wiring.keep_own_standings,
+        record=record,
+        wake=wiring.wake_own_node,
+        failures=failures,
+    )
 
 
 async def check_until(stop: asyncio.Event, *, engine: HealthEngine, deeds: Deeds) -> None:
@@ -114,12 +121,16 @@ class _Daemon:
 
     async def follow_services(self) -> None:
         known: tuple[Service, ...] | None = None
+        tidy = True
         while True:
             found = await self._try("read the services of the node", self._deeds.read)
             if found is not None and found is not known and found != known:
                 self._engine.set_services(found)
                 logger.info("Checking %d backends of %d services.", self._engine.size, len(found))
-                known = found
+                known, tidy = found, False
+            if not tidy:
+                # Behind what was to be written of those that went: one thread does it all, in this order.
+                tidy = await self._try("forget who is no longer checked", self._keep_only, known) is not None
             await asyncio.sleep(READ_SECONDS)
 
     async def write_down(self) -> None:
@@ -147,6 +158,10 @@ class _Daemon:
 
     def _record(self, standings: Sequence[Standing]) -> bool:
         self._deeds.record(standings)
+        return True
+
+    def _keep_only(self, services: Sequence[Service]) -> bool:
+        self._deeds.keep_only(services)
         return True
 
     def _wake(self) -> bool:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from balancer.domain.types import BackendState, Health
 
 AGES_AFTER_INTERVALS = 3
+AHEAD = timedelta(seconds=60)
+"""By so much the clocks of two machines may differ; what is later than that is from before a clock was set back."""
 
 
 class HealthState(StrEnum):
@@ -114,10 +116,16 @@ def standing_of(
 def has_aged(checked_at: datetime, *, health: Health, now: datetime) -> bool:
     """Whether a result is too old to say anything: its checks must have stopped.
 
-    `checked_at` is the later of the standing's own and the last heartbeat of the node's health daemon: what
-    does not change is not written again with every check.
+    `checked_at` is that of the standing or of the last heartbeat of the node's health daemon, whichever is
+    nearer: what does not change is not written again with every check.
     """
-    return now - checked_at > timedelta(seconds=AGES_AFTER_INTERVALS * health.interval + health.timeout)
+    limit = timedelta(seconds=AGES_AFTER_INTERVALS * health.interval + health.timeout)
+    return not -AHEAD <= now - checked_at <= limit
+
+
+def nearest(checked_at: datetime, heartbeat: datetime | None, *, now: datetime) -> datetime:
+    """The one that says more about now; either may be from before the clock was set back."""
+    return checked_at if heartbeat is None else min(checked_at, heartbeat, key=lambda at: abs(now - at))
 
 
 def state_of(

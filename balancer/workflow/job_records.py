@@ -112,7 +112,7 @@ def _note_effective(*, job: Job, outcome: Outcome, now: datetime) -> None:
         outcome.weights, outcome.health = effective.weights_digest, effective.health_digest
         remember_carried(node=job.node, document=effective.healthy, now=now)
         remember_health(node=job.node, effective=effective, now=now)
-        forget_others(node=job.node, document=effective.approved)
+        forget_others(node=job.node, services=effective.approved.services)
 
 
 def note(job: Job, *texts: str, clock: Clock) -> None:

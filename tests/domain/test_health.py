@@ -12,6 +12,7 @@ from balancer.domain.health import (
     Track,
     describe_count,
     has_aged,
+    nearest,
     standing_of,
     state_of,
 )
@@ -120,6 +121,14 @@ def test_a_pause_is_never_shorter_than_the_check_and_never_longer_than_the_inter
 def test_what_is_known_ages_after_three_intervals_and_a_timeout() -> None:
     assert not has_aged(NOON, health=HEALTH, now=NOON + timedelta(seconds=17))
     assert has_aged(NOON, health=HEALTH, now=NOON + timedelta(seconds=17.1))
+
+
+def test_what_is_from_before_a_clock_was_set_back_ages_too_and_hides_no_heartbeat() -> None:
+    back = NOON - timedelta(hours=1)
+    assert has_aged(NOON, health=HEALTH, now=back)
+    assert not has_aged(NOON, health=HEALTH, now=NOON - timedelta(seconds=20)), "clocks of two machines differ"
+    assert nearest(NOON, back - timedelta(seconds=2), now=back) == back - timedelta(seconds=2)
+    assert nearest(NOON, None, now=back) == NOON
 
 
 def test_what_people_want_of_a_backend_comes_before_what_its_checks_found() -> None:
