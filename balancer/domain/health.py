@@ -12,7 +12,7 @@ from balancer.domain.types import BackendState, Health
 
 AGES_AFTER_INTERVALS = 3
 AHEAD = timedelta(seconds=60)
-"""By so much the clocks of two machines may differ; what is later than that is from before a clock was set back."""
+"""By so much the clocks of two machines may differ. What is later is from before a clock was set back."""
 
 
 class HealthState(StrEnum):

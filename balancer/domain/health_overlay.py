@@ -77,8 +77,8 @@ def healthy_share(service: Service, down: tuple[str, ...]) -> tuple[int, int]:
 
 
 def serving_priority(service: Service, down: tuple[str, ...]) -> int | None:
-    """Of `failover` the first priority with a healthy backend: where too few are healthy, `keep` serves all of
-    these. The ones before it are all dead, and would get everything. None: priorities do not matter."""
+    """Of `failover` the first priority with a healthy backend: where too few are healthy, `keep` serves all
+    of these. The ones before it are all dead, and would get everything. None: priorities do not matter."""
     if service.scheduler is not Scheduler.FAILOVER:
         return None
     return min((b.priority for b in _enabled(service) if b.endpoint not in down), default=None)

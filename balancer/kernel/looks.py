@@ -44,8 +44,8 @@ def look_at(services: Collection[Service], *, flavour: Flavour) -> dict[tuple[st
 
 
 def count_started(services: Collection[Service], *, flavour: Flavour, family: Family) -> dict[str, int]:
-    """New connections that our rules have sent to each endpoint, whichever service they came for; the nat table
-    sees the first packet only."""
+    """New connections that our rules have sent to each endpoint, whichever service they came for; the nat
+    table sees the first packet only."""
     # The rule of a service with several ports names no port, or all of them: its chain tells whose it is.
     chains = {
         names.backend_chain(service.name, backend.address, backend.port): backend.endpoint

@@ -126,7 +126,9 @@ def test_what_is_known_ages_after_three_intervals_and_a_timeout() -> None:
 def test_what_is_from_before_a_clock_was_set_back_ages_too_and_hides_no_heartbeat() -> None:
     back = NOON - timedelta(hours=1)
     assert has_aged(NOON, health=HEALTH, now=back)
-    assert not has_aged(NOON, health=HEALTH, now=NOON - timedelta(seconds=20)), "clocks of two machines differ"
+    assert not has_aged(NOON, health=HEALTH, now=NOON - timedelta(seconds=20)), (
+        "clocks of two machines differ"
+    )
     assert nearest(NOON, back - timedelta(seconds=2), now=back) == back - timedelta(seconds=2)
     assert nearest(NOON, None, now=back) == NOON
 

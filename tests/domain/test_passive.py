@@ -126,9 +126,7 @@ def test_a_backend_that_did_well_again_begins_with_the_shortest_time() -> None:
     assert watch.failures == 0
 
 
-def test_one_of_which_nobody_knows_anything_is_let_in_on_trial_as_the_daemon_before_may_have_taken_it_out() -> (
-    None
-):
+def test_one_of_which_nothing_is_known_is_let_in_on_trial_as_a_daemon_before_may_have_taken_it_out() -> None:
     quiet = [look(started=100)] * 7
 
     watch, results = played(*quiet[:6])
@@ -148,7 +146,9 @@ def test_a_clock_that_was_set_back_keeps_no_backend_out() -> None:
     assert (watch.track.up, found.good) == (True, True)
 
 
-def test_a_client_that_begins_anew_from_the_ports_of_connections_that_ended_is_not_taken_for_refused() -> None:
+def test_a_client_that_begins_anew_from_the_ports_of_connections_that_ended_is_not_taken_for_refused() -> (
+    None
+):
     """Its connections are known by the ports: only what is left of their time tells that they are new."""
     known = look(answered=range(50))
     ports = sorted(known.answered)

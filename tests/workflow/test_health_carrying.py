@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from balancer.domain.types import BackendState
-from balancer.kernel.base import Busy, OutcomeUnknown
+from balancer.kernel.base import Busy, OutcomeUnknown, Receipt
 from balancer.models import AuditEvent, Cluster, DriftEvent, HealthEvent, Job, WeightMove
 from balancer.workflow.drift import put_ours_back
 from balancer.workflow.effective import effective_of_job
@@ -70,6 +71,34 @@ def test_the_log_says_what_was_found_and_when_the_kernel_was_in_line(node: Check
 
     event.refresh_from_db()
     assert event.carried_at == node.now
+
+
+def test_what_is_found_while_the_kernel_is_written_is_not_told_as_carried_yet(node: Checked) -> None:
+    held = kernel(node)
+
+    def sync(**given: Any) -> Receipt:
+        node.say(TWO)
+        return type(held).sync(held, **given)
+
+    held.sync = sync  # type: ignore[method-assign]
+    node.say(ONE)
+    node.tick()
+    del held.sync
+
+    assert HealthEvent.objects.get(endpoint=ONE).carried_at is not None
+    assert HealthEvent.objects.get(endpoint=TWO).carried_at is None
+    node.tick()
+    assert not HealthEvent.objects.filter(carried_at=None).exists()
+
+
+def test_what_went_and_came_back_before_the_kernel_could_follow_does_not_wait_for_ever(node: Checked) -> None:
+    node.say(ONE)
+    node.say(up=(ONE,))
+
+    node.tick()
+
+    assert kernel(node).writes == []
+    assert HealthEvent.objects.filter(carried_at=node.now).count() == 2
 
 
 def test_backends_that_flap_cause_at_most_one_commit_a_second_and_what_comes_meanwhile_goes_together(

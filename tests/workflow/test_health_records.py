@@ -63,7 +63,9 @@ def test_a_daemon_that_was_started_again_does_not_undo_what_was_found(node: Chec
     ]
 
 
-def test_a_daemon_that_was_started_again_and_cannot_check_says_so_beside_what_was_found(node: Checked) -> None:
+def test_a_daemon_that_was_started_again_and_cannot_check_says_so_beside_what_was_found(
+    node: Checked,
+) -> None:
     node.say(ONE, up=(TWO,))
     why = "tried tcp, but this node could not: operation not permitted"
 

@@ -29,8 +29,8 @@ STALL_SECONDS = 0.5
 AT_ONCE = 4000
 """Checks that may have a socket open; the daemon asks for as many descriptors."""
 SAID_AGAIN_EVERY = timedelta(seconds=30)
-"""Every check says how long it took; what says the same but for that is not passed on more often. It is passed on
-so often, also word for word: what was written down may have been lost since, or overwritten."""
+"""Every check says how long it took; what says the same but for that is not passed on more often. So
+often it is, also word for word: what was written down may have been lost since, or overwritten."""
 
 logger = logging.getLogger(__name__)
 
