@@ -35,14 +35,13 @@ from balancer.workflow.changes import lock_cluster
 from balancer.workflow.confirming import Bench
 from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
+from balancer.workflow.pace import time_to_wait
 from balancer.workflow.revisions import is_outdated
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=10)
 """Between two counts of connections for least-connections, and so between two commits for it."""
-WRITE_EVERY = timedelta(seconds=1)
-"""Between two commits, for slow start as well."""
 TREND_WITHIN = timedelta(seconds=30)
 """A count from before that tells no trend."""
 REST = 20
@@ -108,7 +107,7 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
     before = effective_of(cluster=node.cluster, revision=revision, node=node)
     services = [service for service in before.healthy.services if has_own_weights(service)]
     row = NodeBalance.objects.filter(node=node).first() if services else None
-    if row is None or not carries(node, before) or not _is_past(row.written_at, WRITE_EVERY, now):
+    if row is None or not carries(node, before) or time_to_wait(node, now=now):
         return None
     known = memory_of_row(row)
     memory, why = advance_ramps(known, services, now=now)
@@ -156,6 +155,7 @@ def _write(*, node: Node, plan: _Plan, bench: Bench, compiled: Compile, now: dat
         raise
     with transaction.atomic():
         Node.objects.filter(pk=node.pk).update(carried_weights=plan.after.weights_digest)
+        NodeBalance.objects.filter(node=node).update(written_at=bench.clock())
         _log(node=node, plan=plan, now=now)
 
 

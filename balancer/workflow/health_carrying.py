@@ -20,18 +20,17 @@ from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Permit, Receipt
 from balancer.kernel.guard import Guard
 from balancer.kernel.guard_files import GuardError
-from balancer.models import Job, Node, NodeBalance, NodeHealth, Revision
+from balancer.models import Job, Node, NodeHealth, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, carries, effective_of, effective_of_job, renew_health
 from balancer.workflow.health_records import newest_told, note_carried, remember_health
 from balancer.workflow.node_weights import remember_carried
+from balancer.workflow.pace import time_to_wait
 from balancer.workflow.revisions import is_outdated, node_rulesets
 
 logger = logging.getLogger(__name__)
 
-WRITE_EVERY = timedelta(seconds=1)
-"""Between two commits for health, or for weights that the node moves."""
 _AT_WORK = (JobState.RUNNING, JobState.UNCONFIRMED)
 
 Compile = Callable[[Revision, Effective], tuple[Ruleset, ...]]
@@ -167,13 +166,7 @@ def _as_carried(node: Node, kept: Effective) -> Effective | None:
 
 
 def _keep_distance(*, node: Node, tools: Tools) -> None:
-    """Wait until a second has passed since the last write; a clock that was set back holds nothing up."""
-    times = [
-        *NodeHealth.objects.filter(node=node).values_list("written_at", flat=True),
-        *NodeBalance.objects.filter(node=node).values_list("written_at", flat=True),
-    ]
-    now = tools.clock()
-    left = max((at + WRITE_EVERY - now for at in times if at is not None and at <= now), default=timedelta())
+    left = time_to_wait(node, now=tools.clock())
     if left > timedelta():
         tools.pause(left.total_seconds())
 

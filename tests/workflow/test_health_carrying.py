@@ -1,6 +1,7 @@
 """What health checks find reaches the kernel: when, how often, beside what, and what outlives what."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from balancer.workflow.revisions import live_revision, why_not_genuine
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
-from tests.workflow.moving import FOUR, ONE, THREE, TWO, carried, kernel
+from tests.workflow.moving import FOUR, ONE, THREE, TWO, UNEVEN, carried, kernel
 from tests.workflow.test_nodes import converged, damage, reboot
 from tests.workflow.test_overrides import operate
 
@@ -313,3 +314,26 @@ def test_a_backend_that_is_up_again_rises_where_the_service_starts_slowly(site: 
     assert low == Fraction(1, 25)
     assert shares(node)[ONE] == Fraction(1, 4)
     assert all(after - before >= 1 for before, after in pairwise(kernel(node).writes))
+
+
+def test_health_and_own_weights_together_are_written_at_most_once_a_second_however_long_they_take(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = checked_node(site, web(scheduler="least-connections", slow_start=60))
+    held = kernel(node)
+    count = held.count_loads
+
+    def count_loads(**given: Any) -> Any:
+        node.now += timedelta(seconds=0.4)
+        return count(**given)
+
+    monkeypatch.setattr(held, "count_loads", count_loads)
+    held.loads = {"web": UNEVEN}
+
+    for step in range(60):
+        node.say(*[TWO] * (step % 6 == 0), up=(TWO,) * (step % 6 == 3))
+        node.tick(after=0.7)
+
+    assert WeightMove.objects.exists()
+    assert len(held.writes) >= 15
+    assert min(after - before for before, after in pairwise(held.writes)) >= 1
