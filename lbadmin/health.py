@@ -21,8 +21,11 @@ from balancer.domain.types import Service
 from balancer.probes.health.engine import AT_ONCE, HealthEngine
 
 READ_SECONDS = 1.0
-RECORD_SECONDS = 1.0
-"""The least time between two changes: so often a node may be told to write its kernel."""
+RECORD_SECONDS = 0.25
+"""The least time between two reminders of the worker, which keeps a second between two writes of the kernel:
+a longer pause here would be added to that one."""
+RETRY_SECONDS = 1.0
+"""What could not be written down, or told the worker."""
 HEARTBEAT_SECONDS = 2.0
 """How often it says that it is there while nothing changes."""
 SPARE_DESCRIPTORS = 256
@@ -137,7 +140,7 @@ class _Daemon:
         loop, owed = asyncio.get_running_loop(), False
         while True:
             # What fails is tried again by and by; what is found meanwhile waits with it.
-            decided = await self._wait(RECORD_SECONDS if owed else HEARTBEAT_SECONDS)
+            decided = await self._wait(RETRY_SECONDS if owed else HEARTBEAT_SECONDS)
             owed = owed or decided
             started, changes = loop.time(), self._engine.take_changes()
             recorded = await self._try("write down what the checks found", self._record, changes)

@@ -11,6 +11,8 @@ from enum import StrEnum
 from balancer.domain.types import BackendState, Health
 
 AGES_AFTER_INTERVALS = 3
+RESERVE_SECONDS = 0.6
+"""What the way from a finding into the kernel may take beyond a second, if another one was just written."""
 AHEAD = timedelta(seconds=60)
 """By so much the clocks of two machines may differ. What is later is from before a clock was set back."""
 
@@ -82,11 +84,12 @@ class Track:
         """Seconds from the start of this check to that of the next.
 
         A failing backend is asked a little sooner, so that also one that lets every check time out is found
-        within `fall` intervals of its last good answer.
+        within `fall` intervals of its last good answer, with `RESERVE_SECONDS` to spare.
         """
         if not self.is_failing or health.fall < 2:
             return health.interval
-        return max(health.timeout, health.interval - health.timeout / (health.fall - 1))
+        sooner = (health.timeout + RESERVE_SECONDS) / (health.fall - 1)
+        return max(health.timeout, health.interval - sooner)
 
 
 def describe_count(track: Track, *, health: Health) -> str:

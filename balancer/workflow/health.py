@@ -46,7 +46,7 @@ def targets_of(node_name: str) -> tuple[Service, ...]:
 
 
 def record_standings(node_name: str, standings: Sequence[Standing], *, clock: Clock) -> None:
-    """Write down what changed, and that the daemon is there. Called at most once a second.
+    """Write down what changed, and that the daemon is there. Called a few times a second at most.
 
     One query reads what is known, and a few statements write all that is new or changed.
     A standing that says what is known already is not written.
