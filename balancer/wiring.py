@@ -25,6 +25,7 @@ from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Load, Loaded, Rehearsal
 from balancer.lab.rehearse import rehearse
 from balancer.models import Node
+from balancer.probes.aside import run_aside
 from balancer.probes.base import ServiceProbe
 from balancer.probes.health.passive import CannotLook
 from balancer.probes.through import probe_services
@@ -122,9 +123,11 @@ def make_guard(*, mode: str, directory: str) -> Guard:
     return FileGuard(directory=Path(directory))
 
 
-def check_node(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def check_node(
+    document: Document, touched: frozenset[str], meanwhile: Callable[[], None]
+) -> tuple[ConfirmProbe, ...]:
     """What is asked after a commit, beside what the worker asks of database and kernel itself."""
-    return (probe_broker(), *answers(document, touched))
+    return run_aside(lambda: (probe_broker(), *answers(document, touched)), meanwhile=meanwhile)
 
 
 def answers(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
