@@ -12,14 +12,14 @@ from ipaddress import ip_address
 from balancer.domain.passive import Look
 from balancer.domain.types import Family, Protocol, Service, format_endpoint
 from balancer.kernel.base import Flavour
-from balancer.kernel.conntrack import PortIndex
 from balancer.kernel.flavour import tool_name
+from balancer.kernel.owning import PortIndex
 from balancer.kernel.tools import read_lines
 from balancer.ruleset import marks, names
 from balancer.ruleset.ir import OWN_PREFIX
 
 _LINE = re.compile(
-    r"\S+ +\d+ +(?P<left>\d+) (?P<state>\S+) src=(?P<client>\S+) dst=(?P<service>\S+)"
+    r"\S+ +\d+ +(?:(?P<left>\d+) )?(?:(?P<state>[A-Z_0-9]+) )?src=(?P<client>\S+) dst=(?P<service>\S+)"
     r" sport=(?P<client_port>\d+) dport=(?P<port>\d+) (?P<unanswered>\[UNREPLIED\] )?"
     r"src=(?P<backend>\S+) dst=\S+ sport=(?P<backend_port>\d+)"
 )
