@@ -12,7 +12,7 @@ from balancer.domain.types import Family, Service
 from balancer.kernel.base import Flavour, KernelError
 from balancer.kernel.counter_reading import read_counters
 from balancer.kernel.counter_table import CounterTable, Kind, Place, Reading, places_in
-from balancer.kernel.flow_counts import Carried, Flow, FlowCounts, Owners, add_lines, by_place
+from balancer.kernel.flow_counts import Carried, Flow, FlowCounts, Owners, Sums, add_lines, by_place, join
 from balancer.kernel.flow_events import FlowEvents
 from balancer.kernel.lock import hold_writer_lock, writing_of
 from balancer.kernel.meter import Meter
@@ -27,8 +27,12 @@ from balancer.ruleset.render import render_rule
 LOCK_SECONDS = 5.0
 TRIES = 3
 LOST = (
-    "The kernel ended more connections at once than could be heard of, so some packets and bytes of the last"
-    " seconds are missing. New connections are not concerned."
+    "{count} connections ended faster than the counting process heard of them, so their last packets and"
+    " bytes are missing. New connections are not concerned."
+)
+UNHEARD = (
+    "Some connections ended without the kernel's telling, as those do that began while"
+    " net.netfilter.nf_conntrack_events was not 1; up to ten seconds of their packets and bytes are missing."
 )
 
 _NO_BACKEND = render_rule(Rule(target=SetConnMark(REFUSED)))
@@ -76,6 +80,8 @@ class Sampler:
         self._meter, self._flavour = meter, flavour
         self._lock_directory, self._events = lock_directory, events
         self._flows = FlowCounts()
+        self._later: dict[Flow, Carried] = {}
+        """What was heard of behind the last reading of live entries."""
 
     def look(self, carrying: Carrying, *, epoch: str = "", told: Told | None = None) -> Look:
         """Raises Busy while somebody writes for long, KernelError where something cannot be read.
@@ -89,18 +95,26 @@ class Sampler:
             if epoch and told and table.epoch != epoch:
                 table.adopt(told)
             self._meter.keep(table)
-        # Events first: an entry that goes in between is then in neither, and comes at the next look.
-        gone, lost = self._events.take()
-        live = self._list_flows()
-        since = self._flows.see(live, gone, lost=lost)
+        live, since, flow_notes = self._count_flows()
         return Look(
             epoch=table.epoch,
             connections=_totals(table, Kind.BACKEND),
             refused=_totals(table, Kind.REFUSAL),
             carried=by_place(live, since, owners=carrying.owners),
-            notes=(*self._meter.take_warnings(), *((LOST,) if lost else ())),
+            notes=(*self._meter.take_warnings(), *flow_notes),
             duration_ms=round((time.monotonic() - started) * 1000),
         )
+
+    def _count_flows(self) -> tuple[dict[Flow, Carried], dict[Flow, Sums], tuple[str, ...]]:
+        """Live entries, what was carried since the last look, and what there is to say about it."""
+        heard, lost = self._events.take()
+        gone = join(self._later, heard)
+        live = self._list_flows()
+        self._later, lost_later = self._events.take()
+        since = self._flows.see(live, gone, later=self._later)
+        lost += lost_later
+        notes = (LOST.format(count=lost),) if lost else (UNHEARD,) if self._flows.unheard else ()
+        return live, since, notes
 
     @contextmanager
     def _read_rules(self) -> Iterator[list[Reading]]:
