@@ -158,6 +158,16 @@ class ServiceEditor:
     def has_problems(self) -> bool:
         return bool(self.problems or self.row_problems or self.form.errors or any(self.rows.errors))
 
+    @property
+    def limits_access(self) -> bool:
+        """Whether anything about access is not as in a new service, or is wrong."""
+        form = self.form
+        return any(
+            form[name].errors or (form[name].value() or "") != (form.fields[name].initial or "")
+            for key, name in _FIELD_OF.items()
+            if key.startswith("access.")
+        )
+
     def _kept_rows(self) -> list[BackendForm]:
         return [row for row in self.rows.forms if not row.cleaned_data.get("DELETE") and not row.is_blank]
 

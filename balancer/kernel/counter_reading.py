@@ -8,10 +8,11 @@ from balancer.kernel.base import Flavour, Rejected
 from balancer.kernel.counter_table import Reading, RuleKey, counts
 from balancer.kernel.flavour import tool_name
 from balancer.kernel.tools import run_tool
-from balancer.ruleset.ir import OWN_PREFIX, Rule, SetConnMark
+from balancer.ruleset.ir import OWN_PREFIX, Rule
 from balancer.ruleset.marks import REFUSED
 from balancer.ruleset.parse import tidy_save_text
 from balancer.ruleset.render import render_rule
+from balancer.ruleset.targets import SetConnMark
 
 NO_BACKEND = render_rule(Rule(target=SetConnMark(REFUSED)))
 """What refuses in nat since the service has no backend."""

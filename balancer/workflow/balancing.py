@@ -15,7 +15,7 @@ from functools import partial
 from django.db import transaction
 
 from balancer.domain.lifecycle import JOB_ACTIVE
-from balancer.domain.moving import Reasons, advance_ramps, move_towards_balance
+from balancer.domain.moving import Reasons, advance_ramps, move_towards_balance, next_step
 from balancer.domain.own_weights import (
     Memory,
     OwnWeights,
@@ -24,7 +24,7 @@ from balancer.domain.own_weights import (
     own_weights,
     with_own_weights,
 )
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Service
 from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown
 from balancer.kernel.guard import Guard
 from balancer.kernel.guard_files import GuardError
@@ -115,7 +115,7 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
     counted = [service for service in services if moves(service)]
     looked = bool(counted) and _is_past(row.looked_at, LOOK_EVERY, now)
     if looked:
-        loads = kernel.count_loads(services=counted)
+        loads = kernel.count_loads(services=_with_neighbours(counted, before.healthy))
         trend = row.looked_at is not None and now - row.looked_at <= TREND_WITHIN
         for service in counted:
             memory, more = move_towards_balance(memory, service, loads.get(service.name, {}), trend=trend)
@@ -124,6 +124,12 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
         return None
     after = replace(before, weights=own_weights(before.healthy, memory))
     return _Plan(revision=revision, before=before, after=after, memory=memory, looked=looked, why=why)
+
+
+def _with_neighbours(counted: list[Service], document: Document) -> list[Service]:
+    """At an address that a service names, connections are not those of one that takes any address."""
+    lists = {(service.protocol, service.family) for service in counted}
+    return [s for s in document.services if s.enabled and (s.protocol, s.family) in lists]
 
 
 def _is_at_work(node: Node) -> bool:

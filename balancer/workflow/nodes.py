@@ -83,28 +83,17 @@ def reconcile_node(
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
     carry_own_health(node=node, bench=bench, memory=memory)
-    carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
-    refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
-    refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
+    _look_after_clients(node=node, kernel=kernel, memory=memory, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
         carry_own_health(node=node, bench=bench, memory=memory)  # over what the guard has put back
         return
     drop_untimely_drill(node=node, clock=clock)
-    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
-    since = turn_since(waiting) if waiting is not None else None
-    if waiting is not None and since is not None:
-        if waiting.attempts or since <= clock() - MESSAGE_GRACE:
-            _run(job=waiting, bench=bench, memory=memory, identity=identity)
+    if _look_after_queued(node=node, bench=bench, memory=memory, identity=identity):
         return
     if node.enabled and not _is_deploying(node):
-        cause = why_converge(node=node, kernel=kernel, memory=memory, clock=clock)
-        if cause:
-            _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
-        else:
-            _hand_over(node=node, guard=guard, memory=memory)
-            _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
+        _converge_or_rest(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
     elif node.enabled:
         watch(node=node, kernel=kernel, memory=memory, clock=clock)
     balance_node(
@@ -131,6 +120,17 @@ def carry_own_health(*, node: Node, bench: Bench, memory: NodeMemory) -> None:
     memory.health_waits = False
     if written:
         node.refresh_from_db(fields=["carried_health", "carried_weights"])
+
+
+def _converge_or_rest(
+    *, node: Node, bench: Bench, memory: NodeMemory, rehearse: Rehearse | None, identity: str
+) -> None:
+    cause = why_converge(node=node, kernel=bench.kernel, memory=memory, clock=bench.clock)
+    if cause:
+        _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
+    else:
+        _hand_over(node=node, guard=bench.guard, memory=memory)
+        _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
 
 
 def _use_leisure(
@@ -195,6 +195,24 @@ def _look_after_unconfirmed(*, node: Node, bench: Bench) -> bool:
         look_after_unconfirmed(job=job, bench=bench)
     except GuardError as error:
         logger.error("Job %s waits for its confirm, and the guard cannot be asked: %s", job.pk, error)
+    return True
+
+
+def _look_after_clients(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> None:
+    """Forget those whom people want forgotten; count the others, and who is still with what drains."""
+    carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
+
+
+def _look_after_queued(*, node: Node, bench: Bench, memory: NodeMemory, identity: str) -> bool:
+    """Whether there is a job whose turn has come; it is run unless its message is still on the way."""
+    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
+    since = turn_since(waiting) if waiting is not None else None
+    if waiting is None or since is None:
+        return False
+    if waiting.attempts or since <= bench.clock() - MESSAGE_GRACE:
+        _run(job=waiting, bench=bench, memory=memory, identity=identity)
     return True
 
 

@@ -67,6 +67,22 @@ def test_what_is_shown_is_what_is_saved() -> None:
     assert saved.access == one.access
 
 
+def test_access_is_folded_up_until_something_about_it_is_set_or_wrong() -> None:
+    (plain,) = document(service_data()).services
+    (limited,) = document(service_data(access={"deny": ["203.0.113.0/24"]})).services
+    (lenient,) = document(service_data(access={"drop_invalid": False})).services
+    assert not ServiceEditor().limits_access
+    assert not ServiceEditor(initial=service_to_data(plain)).limits_access
+    assert ServiceEditor(initial=service_to_data(limited)).limits_access
+    assert ServiceEditor(initial=service_to_data(lenient)).limits_access
+    assert not filled_in().limits_access
+    assert filled_in(log_refused="on").limits_access
+    wrong = filled_in()
+    assert wrong.is_well_formed()
+    wrong.show_problems([Problem(code="value", path="access.new_burst", message="No.")])
+    assert wrong.limits_access
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [

@@ -59,6 +59,8 @@ def test_a_service_tells_who_is_down_where_and_why(
         assert page.count(">error</span>Down</span>") == 2, "the backend now, and the history"
         assert page.count('lb-dot--bad" aria-hidden="true"></span><span class="lb-hidden">down<') == 1
         assert page.count("25\N{NO-BREAK SPACE}% when up") == 1
+        assert page.count("1/3 · 33.33\N{NO-BREAK SPACE}% now") == 3, "its health moves the shares of lb1"
+        assert page.count(">0\N{NO-BREAK SPACE}% now") == 1
         assert page.count(">check_circle</span>Up</span>") == 3
         assert page.count(">help</span>Unknown</span>") == 4
         assert re.search(r"lb1 checked \d+ s ago", page)

@@ -98,6 +98,7 @@ def test_traffic_shows_shares_beside_what_is_declared_and_marks_applies(person: 
 def test_the_form_names_the_wrong_line_of_a_list(person: Person) -> None:
     page = person("editor")
     open_form(page, "web")
+    page.locator("summary", has_text="Access").click()
     page.get_by_label("Deny", exact=False).first.fill(f"{DROPPED}\n\n10.0.0.0/99")
     page.get_by_label("Interval").first.fill("0")
     page.get_by_role("button", name="Save as draft").click()

@@ -1,14 +1,13 @@
 """What the console and the API show, as plain values. Nothing here writes."""
 
+from balancer.workflow.queries.change_actions import ChangeActions, actions_for
 from balancer.workflow.queries.changes import (
     ApprovalsView,
-    ChangeActions,
     ChangeView,
     DraftView,
     Move,
     ShareRow,
     VoteView,
-    actions_for,
     view_change,
 )
 from balancer.workflow.queries.clients import (

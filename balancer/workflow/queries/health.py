@@ -1,22 +1,24 @@
 """What the nodes' health checks say: backend by backend, node by node, and what came of it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fractions import Fraction
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from balancer.domain.health import HealthState, state_of
-from balancer.domain.health_overlay import HealthOverlay, is_checked
+from balancer.domain.health_overlay import HealthOverlay, is_checked, with_health
 from balancer.domain.overrides import service_with_overrides
-from balancer.domain.types import Backend, BackendState, HealthKind, Service
+from balancer.domain.types import Backend, BackendState, Document, HealthKind, Service
 from balancer.models import BackendHealth, Cluster, HealthEvent, Node, NodeHealth
 from balancer.models import Service as ServiceRecord
 from balancer.workflow.documents import live_document, service_named
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.health import targets_of
 from balancer.workflow.health_records import describe_short, is_short
+from balancer.workflow.traffic import NOBODY, shares_alone
 
 EVENTS_SHOWN = 20
 BACKENDS_SHOWN = 50
@@ -53,6 +55,8 @@ class BackendOnNode:
     since: datetime | None
     reason: str
     warning: str
+    share: Fraction | None = None
+    """Of new connections on this node, where its health checks have a say in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,16 @@ def view_health(*, cluster: Cluster, name: str, now: datetime | None = None) -> 
     known = {(row.node_id, row.endpoint): row for row in rows}
     overlays = NodeHealth.objects.filter(node__in=checks).values_list("node", "laid_over")
     laid_over = {node: HealthOverlay.from_data(data) for node, data in overlays}
+    shares = {pk: _shares(service, overlay) for pk, overlay in laid_over.items()}
     return ServiceHealth(
         checks=tuple(checks.values()),
         backends={
             b.endpoint: tuple(
-                _backend(service, b, check, known.get((pk, b.endpoint))) for pk, check in checks.items()
+                replace(
+                    _backend(service, b, check, known.get((pk, b.endpoint))),
+                    share=shares.get(pk, {}).get(b.endpoint),
+                )
+                for pk, check in checks.items()
             )
             for b in service.backends
         },
@@ -196,6 +205,19 @@ def _backend(
         since=row.since if row and row.up is not None else None,
         reason=row.reason if row else "",
         warning=row.warning if row else "",
+    )
+
+
+def _shares(service: Service, overlay: HealthOverlay) -> Mapping[str, Fraction]:
+    """Endpoint -> share on a node; empty where they are as people have set them."""
+    (now,) = with_health(Document(services=(service,)), overlay).services
+    if now == service:
+        return {}
+    # Whoever stands in for it has shares of its own.
+    return (
+        shares_alone(now)
+        if now.usable_backends
+        else dict.fromkeys((b.endpoint for b in now.backends), NOBODY)
     )
 
 

@@ -273,7 +273,7 @@ def _on_one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def wait_for(condition: Any, *, seconds: float = 5) -> bool:
+def wait_for(condition: Any, *, seconds: float = 20) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

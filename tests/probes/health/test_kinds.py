@@ -19,16 +19,18 @@ from tests.probes.health.certificates import make_certificate
 from tests.probes.health.servers import OK, answer, closed_port, hang, target, tcp_server, udp_server
 
 SHORT = 0.4
-"""Seconds; a document would say whole ones."""
-TCP = Health(kind=HealthKind.TCP, timeout=SHORT)
+"""Seconds, where the timeout is to pass; a document would say whole ones."""
+AMPLE = 30.0
+"""Where it is not, on however busy a machine."""
+TCP = Health(kind=HealthKind.TCP, timeout=AMPLE)
 
 
 def http(**fields: Any) -> Health:
-    return Health(**{"kind": HealthKind.HTTP, "timeout": SHORT, **fields})
+    return Health(**{"kind": HealthKind.HTTP, "timeout": AMPLE, **fields})
 
 
 def udp(**fields: Any) -> Health:
-    return Health(**{"kind": HealthKind.UDP, "timeout": SHORT, **fields})
+    return Health(**{"kind": HealthKind.UDP, "timeout": AMPLE, **fields})
 
 
 def ask(health: Health, *, port: int, address: str = "127.0.0.1") -> Result:
@@ -40,7 +42,7 @@ def ask(health: Health, *, port: int, address: str = "127.0.0.1") -> Result:
 
     started = time.monotonic()
     found = asyncio.run(run())
-    assert time.monotonic() - started < health.timeout + 0.5
+    assert time.monotonic() - started < health.timeout + 5
     assert found.reason.isprintable()
     return found
 
@@ -59,9 +61,8 @@ def test_tcp_is_good_if_the_connection_is_accepted() -> None:
 
 @pytest.mark.parametrize(("address", "shown"), [("127.0.0.1", "127.0.0.1:P"), ("::1", "[::1]:P")])
 def test_nobody_at_the_port_is_said_as_refused(address: str, shown: str) -> None:
-    port = closed_port(address=address)
-
-    tcp, web = ask(TCP, port=port, address=address), ask(http(), port=port, address=address)
+    with closed_port(address=address) as port:
+        tcp, web = ask(TCP, port=port, address=address), ask(http(), port=port, address=address)
 
     assert (tcp.good, plain(tcp)) == (False, f"tried to connect to {shown}, connection refused after N ms")
     assert (web.good, plain(web)) == (False, f"tried GET http://{shown}/, connection refused after N ms")
@@ -70,7 +71,7 @@ def test_nobody_at_the_port_is_said_as_refused(address: str, shown: str) -> None
 def test_a_backend_that_accepts_and_never_answers_is_found_by_http_and_not_by_tcp() -> None:
     with tcp_server(hang) as port:
         assert ask(TCP, port=port).good is True
-        found = ask(http(), port=port)
+        found = ask(http(timeout=SHORT), port=port)
 
     assert (found.good, plain(found)) == (
         False,
@@ -138,9 +139,9 @@ def test_a_body_without_the_expected_text_is_a_failure(sent: bytes) -> None:
 def test_an_answer_without_end_is_read_no_further_than_makes_sense(head: bytes, more: bytes) -> None:
     with tcp_server(answer(head, *[more] * 500)) as port:
         started = time.monotonic()
-        found = ask(http(expect_body="fine", timeout=5), port=port)
+        found = ask(http(expect_body="fine"), port=port)
     assert found.good is False
-    assert time.monotonic() - started < 3, "long before the timeout"
+    assert time.monotonic() - started < AMPLE / 2, "long before the timeout"
 
 
 def test_a_length_of_thousands_of_digits_is_no_length() -> None:
@@ -151,11 +152,9 @@ def test_a_length_of_thousands_of_digits_is_no_length() -> None:
 
 
 def test_an_answer_that_drips_longer_than_the_timeout_is_a_failure() -> None:
-    with tcp_server(answer(*[b"x"] * 40, pause=0.05)) as port:
-        found = ask(http(expect_body="fine"), port=port)
-        assert found.good is False
-    with tcp_server(answer(OK[:20], *[b"x"] * 40, pause=0.05)) as port:
-        assert ask(http(expect_body="fine"), port=port).good is False
+    for head in (b"x", OK[:20]):
+        with tcp_server(answer(head, *[b"x"] * 400, pause=0.05)) as port:
+            assert ask(http(expect_body="fine", timeout=SHORT), port=port).good is False
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,7 @@ def test_https_to_a_port_without_tls_is_a_failure() -> None:
     with tcp_server(answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
         assert "TLS failed" in ask(http(kind=HealthKind.HTTPS), port=port).reason
     with tcp_server(hang) as port:
-        found = ask(http(kind=HealthKind.HTTPS), port=port)
+        found = ask(http(kind=HealthKind.HTTPS, timeout=SHORT), port=port)
 
     assert plain(found) == "tried GET https://127.0.0.1:P/, connected, but no answer within 0.4 s"
 
@@ -242,7 +241,7 @@ def test_https_to_a_port_without_tls_is_a_failure() -> None:
 def test_udp_sends_bytes_and_expects_bytes(address: str) -> None:
     with udp_server(b"\x00PONG\r\n", address=address) as (port, heard):
         good = ask(udp(send=r"PING\x00\r\n", expect=r"PONG\r"), port=port, address=address)
-        bad = ask(udp(send="a", expect="PING"), port=port, address=address)
+        bad = ask(udp(send="a", expect="PING", timeout=1), port=port, address=address)
 
     assert heard == [b"PING\x00\r\n", b"a"]
     assert good.good is True
@@ -252,9 +251,10 @@ def test_udp_sends_bytes_and_expects_bytes(address: str) -> None:
 
 def test_udp_without_an_expected_answer_fails_only_where_it_is_refused() -> None:
     with udp_server(None) as (port, _):
-        silent = ask(udp(), port=port)
-        waited = ask(udp(expect="x"), port=port)
-    refused = ask(udp(), port=closed_port(socket.SOCK_DGRAM))
+        silent = ask(udp(timeout=SHORT), port=port)
+        waited = ask(udp(expect="x", timeout=SHORT), port=port)
+    with closed_port(socket.SOCK_DGRAM) as port:
+        refused = ask(udp(), port=port)
 
     assert (silent.good, plain(silent)) == (
         True,
