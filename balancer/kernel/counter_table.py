@@ -138,6 +138,11 @@ class CounterTable:
                 key, family = _key_of(kind, place)
                 self.series[key] = Series(kind, family, place, base=count)
 
+    def catch_up(self, told: Mapping[tuple[Kind, Place], int]) -> None:
+        """Nothing has counted less than was told of it: a copy of the table from before has come back."""
+        for series in self.series.values():
+            series.base += max(0, told.get((series.kind, series.place), 0) - series.total)
+
     def is_less(self, reading: Reading) -> bool:
         """Whether some rule shows less than it did. While somebody else commits to iptables-legacy, counters
         are zero for a moment."""

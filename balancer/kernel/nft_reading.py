@@ -52,7 +52,7 @@ class NftReading:
         if known is None or known.generation != generation:
             return None
         wanted = {*known.reading.watched, *refusing}
-        if known.handles is None or known.refusing is not refusing:
+        if known.handles is None or known.refusing != refusing:
             known.handles, known.refusing = rules.find(wanted), refusing
         found = rules.counts(known.handles)
         if found is None or not found.keys() >= known.reading.watched.keys():

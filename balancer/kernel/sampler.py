@@ -92,6 +92,8 @@ class Sampler:
             table = self._take_in(readings, carrying)
             if epoch and told and table.epoch != epoch:
                 table.adopt(told)
+            elif told:
+                table.catch_up(told)
             self._meter.keep(table)
         live, since, flow_notes = self._count_flows()
         return Look(
