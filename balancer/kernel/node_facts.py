@@ -11,6 +11,7 @@ from balancer.kernel.base import HostCheck, KernelError, NodeFacts
 from balancer.kernel.capabilities import describe_missing, recall_missing
 from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.host_checks import check_host
+from balancer.kernel.native import NativeWatch
 from balancer.kernel.network import list_interfaces
 from balancer.kernel.selection import Selection
 from balancer.kernel.tools import find_tool
@@ -25,6 +26,7 @@ def read_facts(
     sysctl_path: Path | None,
     families: tuple[Family, ...],
     look_at_other_flavour: LookAtOther,
+    native: NativeWatch,
 ) -> NodeFacts:
     """Of the namespace of the calling thread. `families` are those of which it holds rules of ours.
 
@@ -49,7 +51,7 @@ def read_facts(
         cannot=describe_missing(recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour),
         checks=(
             *_check_tools(families, look_at_other_flavour),
-            *check_host(flavour=selection.flavour, families=families, use=use),
+            *check_host(flavour=selection.flavour, families=families, use=use, native=native),
         ),
         conntrack=use,
     )
