@@ -1,7 +1,7 @@
 """Native nftables rules beside ours, looked at again and again and cheaply.
 
-Where the generation of nf_tables is the same, nothing is read; where the ruleset is too, nothing is worked out
-anew for a minute. A kernel without nf_tables has no such rules.
+Where the generation of nf_tables is the same, nothing is read; where the ruleset is too, nothing is worked
+out anew for a minute. A kernel without nf_tables has no such rules.
 """
 
 import time

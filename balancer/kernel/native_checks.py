@@ -197,8 +197,9 @@ def _delete(found: Finding) -> str:
     rule = next((deed.rule for deed in found.deeds if deed.rule is not None), None)
     if rule is None:
         return ""
-    place = f"{found.base.family} {found.base.table} {rule.chain}"
-    return f"'nft delete rule {place} handle {rule.handle}' takes the rule out."
+    chain, handle = rule
+    place = f"{found.base.family} {found.base.table} {chain}"
+    return f"'nft delete rule {place} handle {handle}' takes the rule out."
 
 
 def _quote(found: Finding) -> str:

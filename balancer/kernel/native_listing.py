@@ -246,13 +246,12 @@ def read_bounded(arguments: list[str], *, seconds: float, characters: int = CHAR
             text = tool.stdout.read(characters + 1)
             if len(text) > characters:
                 tool.kill()
+                raise Rejected(f"there are too many rules: they take more than {characters:,} characters")
             errors = tool.stderr.read()
     finally:
         watch.cancel()
     if late.is_set():
         raise OutcomeUnknown(f"{arguments[0]} did not finish within {SECONDS_MAX:g} seconds")
-    if len(text) > characters:
-        raise Rejected(f"there are too many rules: they take more than {characters:,} characters")
     if tool.returncode != 0:
         raise Rejected(f"{arguments[0]} said: {errors.strip()[:TEXT_MAX] or tool.returncode}")
     return text

@@ -1,7 +1,7 @@
-"""What native nftables rules may do to packets that are alike: a walk through the chains from a base chain. Pure.
+"""What native nftables rules may do to packets that are alike: a walk through the chains of a table. Pure.
 
-The walk keeps account of whether packets are still under way: all of them, some perhaps, or none. A rule is named
-only where packets may still meet it, so that nothing is said of what stands behind `ct status dnat accept`.
+The walk keeps account of whether packets are still under way: all of them, some perhaps, or none. A rule is
+named only where packets may still meet it: nothing is said of what stands behind `ct status dnat accept`.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from balancer.kernel.native_listing import BaseChain, NativeRule, NativeTable, S
 from balancer.kernel.native_match import Met, Packets, compare, meets
 
 STEPS_MAX = 100_000
-"""Rules met in one look, on all walks together; chains that are reached on many ways are met once for each."""
+"""Rules met in one look, on all walks together; a chain that is reached on many ways is met on each."""
 DEPTH_MAX = 16
 """NFT_JUMP_STACK_SIZE, include/net/netfilter/nf_tables.h."""
 DROP, TAKE, UNTRACK = "drop", "take", "untrack"
@@ -32,8 +32,8 @@ class Deed:
     """The rule as nft spells it, or `policy drop`."""
     certain: bool
     """To all of them."""
-    rule: NativeRule | None = None
-    """None for the policy of the base chain."""
+    rule: tuple[str, int] | None = None
+    """Chain and handle, by which `nft delete rule` knows it; None for the policy of the base chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class _Walk:
     """A map that leads on could not be read."""
 
     def follow(self, chain: str, here: Met, *, depth: int) -> tuple[Met, bool]:
-        """Walks a chain with those that are `here`: which of them come out behind it, and whether any did not."""
+        """Walks a chain with those that are `here`: which come out behind it, and whether any did not."""
         entered, returned, ended = here, Met.NEVER, False
         for rule in self.table.rules.get(chain, ()):
             if here is Met.NEVER or self.steps > self.steps_max:
@@ -101,10 +101,12 @@ class _Walk:
             out, ended = self.follow(target, met, depth=depth + 1) if depth < DEPTH_MAX else (met, False)
             return _Done(returned=out, ended=ended) if verdict == "goto" else _Done(left=out, ended=ended)
         if verdict == "notrack":
-            self.deeds.append(Deed(UNTRACK, rule.text, met is Met.ALWAYS, rule))
+            self.deeds.append(Deed(UNTRACK, rule.text, met is Met.ALWAYS, (rule.chain, rule.handle)))
             return _Done(left=met)
         if verdict in _VERDICTS:
-            self.deeds.append(Deed(_VERDICTS[verdict], rule.text, met is Met.ALWAYS, rule))
+            self.deeds.append(
+                Deed(_VERDICTS[verdict], rule.text, met is Met.ALWAYS, (rule.chain, rule.handle))
+            )
         return _Done(ended=True)
 
     def _branches(self, rule: NativeRule) -> Iterator[tuple[Met, str, str]]:
