@@ -25,6 +25,8 @@ class Worker:
     memory: NodeMemory = field(default_factory=NodeMemory)
     confirm: Checks = no_checks
     rehearse: Rehearse | None = None
+    wakes: list[float] = field(default_factory=list)
+    """For when it was asked to tick again, in seconds from then on."""
 
     def tick(self, after: float = 5) -> None:
         self.now += timedelta(seconds=after)
@@ -38,6 +40,7 @@ class Worker:
             confirm=self.confirm,
             clock=lambda: self.now,
             pause=self.wait,
+            wake=self.wakes.append,
         )
 
     def wait(self, seconds: float) -> None:
