@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +15,7 @@ from balancer.kernel.looks import look_at
 from balancer.kernel.node import NodeKernel
 from balancer.probes.health.engine import HealthEngine
 from balancer.ruleset.compile import compile_document
+from tests.kernel.behaviours.lab import wait_for
 from tests.kernel.machine import Wires, document, run, service
 
 NOBODY = "02:00:00:00:00:01"
@@ -33,7 +33,7 @@ def carried(wires: Wires, flavour: Flavour) -> Document:
         # Sent to nobody: without this the node itself would say that it finds no way.
         run("ip", "neigh", "replace", SILENT, "lladdr", NOBODY, "dev", "eth1", "nud", "permanent")
     with wires.backend.entered():
-        wires.keep(socket.create_server((ANSWERS, 80), backlog=64))
+        wires.keep(socket.create_server((ANSWERS, 80), backlog=1000))
     return wanted
 
 
@@ -57,16 +57,15 @@ def test_a_look_tells_who_answers_and_the_counters_who_refuses(
     wires: Wires, flavour: Flavour, carried: Document, clients: list[socket.socket]
 ) -> None:
     connect(wires, clients, 12)
-    time.sleep(0.2)
 
-    with wires.balancer.entered():
-        looks = look_at(carried.services, flavour=flavour)
+    def counts() -> list[tuple[int, int, int | None]]:
+        with wires.balancer.entered():
+            looks = look_at(carried.services, flavour=flavour)
+        found = [looks["web", f"{address}:80"] for address in (ANSWERS, SILENT, REFUSES)]
+        return [(len(one.answered), len(one.unanswered), one.started) for one in found]
 
-    def counts(address: str) -> tuple[int, int, int | None]:
-        found = looks["web", f"{address}:80"]
-        return len(found.answered), len(found.unanswered), found.started
-
-    assert (counts(ANSWERS), counts(SILENT), counts(REFUSES)) == ((4, 0, 4), (0, 4, 4), (0, 0, 4))
+    expected = [(4, 0, 4), (0, 4, 4), (0, 0, 4)]
+    assert wait_for(lambda: counts() == expected), counts()
 
 
 def test_passive_health_takes_out_who_does_not_answer_and_who_refuses(
@@ -78,7 +77,7 @@ def test_passive_health_takes_out_who_does_not_answer_and_who_refuses(
         engine = HealthEngine(clock=lambda: datetime.now(UTC), look=partial(look_at, flavour=flavour))
         engine.set_services(carried.services)
         try:
-            for _ in range(16):
+            for _ in range(100):
                 connect(wires, clients, 12)
                 await asyncio.sleep(0.5)
                 found.update({one.endpoint: one for one in engine.take_changes()})
