@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from balancer.domain.types import Family, Protocol, Service, format_endpoint
-from balancer.kernel.conntrack import PortIndex
 from balancer.kernel.counter_table import Place
+from balancer.kernel.owning import PortIndex, nearest
 from balancer.ruleset.compile import MARK_BALANCED
 
 _ENTRY = re.compile(
@@ -124,9 +124,8 @@ class Owners:
         wanted, answerer = ip_address(address), ip_address(answers)
         family = Family.IPV6 if wanted.version == 6 else Family.IPV4
         fallback = None
-        for service in self._index.at(Protocol(protocol), int(port)):
-            if service.family is not family or (service.addresses and wanted not in service.addresses):
-                continue
+        candidates = (s for s in self._index.at(Protocol(protocol), int(port)) if s.family is family)
+        for service in nearest([s for s in candidates if not s.addresses or wanted in s.addresses]):
             # Back to where `port` itself would have been sent: the endpoint that names the backend.
             endpoint = format_endpoint(address=answerer, port=int(back) - int(port) + service.port)
             if any(backend.endpoint == endpoint for backend in service.backends):

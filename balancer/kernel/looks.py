@@ -12,14 +12,14 @@ from ipaddress import ip_address
 from balancer.domain.passive import Look
 from balancer.domain.types import Family, Protocol, Service, format_endpoint
 from balancer.kernel.base import Flavour
-from balancer.kernel.conntrack import PortIndex
 from balancer.kernel.flavour import tool_name
+from balancer.kernel.owning import PortIndex
 from balancer.kernel.tools import read_lines
 from balancer.ruleset import marks
 from balancer.ruleset.ir import OWN_PREFIX
 
 _LINE = re.compile(
-    r"\S+ +\d+ +\d+ \S+ src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) (\[UNREPLIED\] )?"
+    r"\S+ +\d+ +(?:\d+ )?(?:[A-Z_0-9]+ )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) (\[UNREPLIED\] )?"
     r"src=(\S+) dst=\S+ sport=(\d+)"
 )
 """Client, where it went, both ports; whether nothing came back; who has to answer, from which port."""

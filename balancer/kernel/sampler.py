@@ -18,11 +18,12 @@ from balancer.kernel.lock import hold_writer_lock, writing_of
 from balancer.kernel.meter import Meter
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED
-from balancer.ruleset.ir import Rule, SetConnMark, TableName
+from balancer.ruleset.ir import Rule, TableName
 from balancer.ruleset.marks import REFUSED
 from balancer.ruleset.names import service_chain
 from balancer.ruleset.reasons import Reason
 from balancer.ruleset.render import render_rule
+from balancer.ruleset.targets import SetConnMark
 
 LOCK_SECONDS = 5.0
 TRIES = 3

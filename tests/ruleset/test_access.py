@@ -12,12 +12,13 @@ from balancer.domain.types import Family, Protocol
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Rule, Ruleset, TableName, Unknown
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.networks import family_of_list, make_list
 from balancer.ruleset.owners import owners_of_rules
 from balancer.ruleset.parse import Unparsable, parse_rule, parse_ruleset
 from balancer.ruleset.reasons import Reason, reason_of, reasons_of
 from balancer.ruleset.render import render_ruleset
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.trace import trace_packet
 from tests.documents import SCENES, any_access_data, document, service_data
 
 EVERYTHING: dict[str, Any] = {

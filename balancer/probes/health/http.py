@@ -8,7 +8,7 @@ import ssl
 from datetime import UTC, datetime
 
 from balancer.domain.health import Result
-from balancer.domain.scalars import read_status_ranges
+from balancer.domain.health_scalars import read_status_ranges
 from balancer.domain.types import Health, HealthKind
 from balancer.probes.health.base import Target
 from balancer.probes.health.http_answer import MAX_ANSWER, NotHttp, read_body, read_status

@@ -4,7 +4,8 @@ from fractions import Fraction
 from ipaddress import ip_address
 
 from balancer.domain.types import Protocol, Scheduler
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.matching import Packet
+from balancer.ruleset.trace import trace_packet
 from tests.chance import CHANCE, p_of_counts
 from tests.kernel.behaviours.lab import Lab, by_backend
 from tests.kernel.behaviours.packets import Seen

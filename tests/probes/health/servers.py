@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from balancer.domain.scalars import address as read_address
+from balancer.domain.address_scalars import address as read_address
 from balancer.domain.types import Health, format_endpoint
 from balancer.probes.health.base import Target
 
