@@ -43,8 +43,8 @@ def check_marks(snapshot: Snapshot, *, flavour: Flavour, family: Family) -> Iter
                         f"A rule of others ({tool} -t {table}: “-A {chain} {rule}”) writes over bits"
                         f" {bits:#010x} of the connection mark, by which lbadmin knows its balanced"
                         " connections: they would no longer be let through FORWARD, masqueraded or cut as"
-                        f" they should. Give that rule a mask without these bits, such as {free:#x}, or let it"
-                        " match only what it is for."
+                        f" they should. Give that rule a mask without these bits, such as {free:#x}, or"
+                        " let it match only what it is for."
                     ),
                 )
 
