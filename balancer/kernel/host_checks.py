@@ -13,6 +13,7 @@ from balancer.domain.types import Family
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.mark_checks import check_marks
+from balancer.kernel.native import NativeWatch
 from balancer.kernel.others import DROPS, may_end_in
 from balancer.kernel.tools import run_tool
 from balancer.ruleset import names
@@ -34,13 +35,18 @@ class InterfaceState:
     has_default_route: bool
 
 
-def check_host(*, flavour: Flavour, families: Iterable[Family], use: ConntrackUse) -> tuple[HostCheck, ...]:
+def check_host(
+    *, flavour: Flavour, families: Iterable[Family], use: ConntrackUse, native: NativeWatch
+) -> tuple[HostCheck, ...]:
     """All there is to say of the namespace of the calling thread. Raises Rejected where it cannot be read."""
     found: list[HostCheck] = []
+    nat = {}
     for family in families:
         held = read_snapshot(flavour=flavour, family=family)
         found += check_forward(held.table("filter"), flavour=flavour, family=family)
         found += check_marks(held, flavour=flavour, family=family)
+        nat[family] = held.table("nat").chains
+    found += native.check(nat)
     interfaces = read_interfaces()
     return *found, *check_rp_filter(interfaces), *check_route_localnet(interfaces), *check_use(use)
 
