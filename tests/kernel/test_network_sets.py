@@ -185,7 +185,7 @@ def test_while_lists_change_under_traffic_nobody_slips_in_and_nobody_is_kept_out
         sender.start()
         for number in range(1, 4):
             wanted = min(len(sent) + 5, len(pairs))
-            while len(sent) < wanted:
+            while sender.is_alive() and len(sent) < wanted:
                 time.sleep(0.001)
             carry(kernel, datagrams(number))
         stop.set()
