@@ -1,9 +1,11 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
+from threading import Timer
 
 import redis
 from celery import current_app
@@ -12,6 +14,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from kombu.exceptions import OperationalError
 
 from balancer.domain.health import Standing
 from balancer.domain.passive import Look
@@ -24,6 +27,7 @@ from balancer.probes.aside import run_aside
 from balancer.probes.base import ServiceProbe
 from balancer.probes.health.passive import CannotLook
 from balancer.probes.through import probe_services
+from balancer.workflow.balancing import look_soon, wake_for_next_step
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
 from balancer.workflow.health import keep_only, record_standings, targets_of
@@ -40,6 +44,8 @@ WAITING_MAX = 2
 WAKE_SECONDS = 10
 """What a reminder is worth: the node looks by itself every few seconds."""
 _memory = NodeMemory()
+
+logger = logging.getLogger(__name__)
 
 
 def run_own_job(*, job_id: str) -> None:
@@ -58,6 +64,7 @@ def run_own_job(*, job_id: str) -> None:
     # After every write the kernel is compared with what it should carry.
     _memory.compare_due = None
     _carry_own_health()
+    _look_soon()
 
 
 def reconcile_own_node() -> None:
@@ -70,6 +77,7 @@ def reconcile_own_node() -> None:
         identity=own_identity(),
         rehearse=rehearse_of(node_name=name),
         confirm=check_node,
+        wake=wake_own_node_in,
     )
 
 
@@ -100,6 +108,7 @@ def confirm_own_job(*, job_id: str) -> None:
     """A person has confirmed: make it final, if the guard still waits."""
     name = own_node_name()
     confirm_job(job_id=job_id, node_name=name, bench=_own_bench())
+    _look_soon()
 
 
 def own_guard() -> Guard:
@@ -164,6 +173,30 @@ def wake_own_node() -> None:
         waiting = int(client.llen(queue))
     if waiting <= WAITING_MAX:
         current_app.send_task(NODE_TICK, queue=queue, retry=False, ignore_result=True, expires=WAKE_SECONDS)
+
+
+def wake_own_node_in(seconds: float) -> None:
+    """From the worker itself, which goes on with what waits until then. A wake that is lost costs a step of a
+    slow start: the next usual tick makes up for it."""
+    timer = Timer(seconds, _try_to_wake)
+    timer.daemon = True
+    timer.start()
+
+
+def _try_to_wake() -> None:
+    try:
+        wake_own_node()
+    except (redis.RedisError, OSError, OperationalError) as error:
+        logger.info("No tick of its own for a backend that rises: %s", error)
+
+
+def _look_soon() -> None:
+    """After a job: a backend may have begun to rise with it."""
+    node = Node.objects.defer("observation", "clients").filter(name=own_node_name()).first()
+    if node is not None:
+        now = timezone.now()
+        look_soon(node=node, memory=_memory.balancing, now=now)
+        wake_for_next_step(memory=_memory.balancing, wake=wake_own_node_in, now=now)
 
 
 def own_node_name() -> str:

@@ -31,7 +31,7 @@ TIER_FOLDERS = ("stack", "browser")
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(
         "lbadmin",
-        # A busy machine is no failure, and no run looks at what the last one did not, unless it is to explore.
+        # A busy machine is no failure; and a run looks at what the last one did, unless it is to explore.
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         derandomize="LBADMIN_CAMPAIGN" not in os.environ,

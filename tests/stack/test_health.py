@@ -112,6 +112,7 @@ def test_a_finding_reaches_real_kernels_at_once_and_flapping_at_most_once_a_seco
 def _confirm_all(deployment: Deployment, site: Site) -> None:
     """Node after node, as the roll-out comes to them."""
     for _ in range(2):
-        eventually(lambda: deployment.jobs.filter(state="unconfirmed").exists(), what="the next node")
+        job = eventually(lambda: deployment.jobs.filter(state="unconfirmed").first(), what="the next node")
         confirm_deployment(actor=site.operator, deployment=deployment)
-        eventually(lambda: not deployment.jobs.filter(state="unconfirmed").exists(), what="its confirm")
+        waiting = Job.objects.filter(pk=job.pk, state="unconfirmed")
+        eventually(lambda one=waiting: not one.exists(), what="its confirm")

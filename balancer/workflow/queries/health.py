@@ -18,6 +18,7 @@ from balancer.workflow.documents import live_document, service_named
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.health import targets_of
 from balancer.workflow.health_records import describe_short, is_short
+from balancer.workflow.queries.ages import describe_age
 from balancer.workflow.traffic import NOBODY, shares_alone
 
 EVENTS_SHOWN = 20
@@ -160,15 +161,6 @@ def summarise_health(rows: Iterable[ServiceRecord], *, now: datetime | None = No
     )
     down = set(found.values_list("node__cluster", "service_name", "endpoint"))
     return {row.pk: _summary(row, down, silent=row.cluster_id in silent) for row in checked}
-
-
-def describe_age(age: timedelta) -> str:
-    """`3 s`, `5 min`, `2 h`, `4 days`."""
-    seconds = max(0, int(age.total_seconds()))
-    for size, limit, unit in ((1, 120, "s"), (60, 7200, "min"), (3600, 172_800, "h")):
-        if seconds < limit:
-            return f"{seconds // size} {unit}"
-    return f"{seconds // 86_400} days"
 
 
 def _checks(cluster: Cluster, *, now: datetime) -> list[NodeCheck]:
