@@ -15,6 +15,8 @@ from balancer.kernel.base import Difference, Flavour, Rejected
 from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.generation import read_generation
 from balancer.kernel.idle import is_idle, want_of
+from balancer.kernel.native import NativeWatch
+from balancer.kernel.native_checks import describe_lines
 from balancer.kernel.network_sets import compare_lists
 from balancer.kernel.others import find_programs, rules_before
 from balancer.kernel.plan import describe_difference
@@ -45,10 +47,19 @@ class Comparer:
     """Of one kernel; remembers for each family what was carried last."""
 
     flavour: Flavour
+    native: NativeWatch = field(default_factory=NativeWatch)
     _carried: dict[Family, _Carried] = field(default_factory=dict)
 
     def compare(self, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
+        found = self._compare(ruleset)
+        beside = self.native.find_beside(ruleset) if found.in_sync else ()
+        lines = describe_lines(beside)
+        programs = {one.program for one in beside if one.program is not None}
+        programs.update(found.programs or (find_programs() if lines else ()))
+        return replace(found, before=(*found.before, *lines), programs=tuple(sorted(programs)))
+
+    def _compare(self, ruleset: Ruleset) -> Difference:
         generation = read_generation() if self.flavour is Flavour.NFT else None
         if (carried := self._find_unchanged(ruleset, generation)) is not None:
             return _difference(ruleset, lines=(), before=carried.before, held=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from balancer.domain.types import Family
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
 from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.native import NativeWatch
 from balancer.kernel.others import DROPS, may_end_in
 from balancer.kernel.tools import run_tool
 from balancer.ruleset import names
@@ -33,12 +34,17 @@ class InterfaceState:
     has_default_route: bool
 
 
-def check_host(*, flavour: Flavour, families: Iterable[Family], use: ConntrackUse) -> tuple[HostCheck, ...]:
+def check_host(
+    *, flavour: Flavour, families: Iterable[Family], use: ConntrackUse, native: NativeWatch
+) -> tuple[HostCheck, ...]:
     """All there is to say of the namespace of the calling thread. Raises Rejected where it cannot be read."""
     found: list[HostCheck] = []
+    nat = {}
     for family in families:
-        table = read_snapshot(flavour=flavour, family=family).table("filter")
-        found += check_forward(table, flavour=flavour, family=family)
+        held = read_snapshot(flavour=flavour, family=family)
+        found += check_forward(held.table("filter"), flavour=flavour, family=family)
+        nat[family] = held.table("nat").chains
+    found += native.check(nat)
     interfaces = read_interfaces()
     return *found, *check_rp_filter(interfaces), *check_route_localnet(interfaces), *check_use(use)
 

@@ -43,6 +43,7 @@ from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.meter import Meter
+from balancer.kernel.native import NativeWatch
 from balancer.kernel.network import local_addresses
 from balancer.kernel.network_sets import network_sets_for
 from balancer.kernel.node_facts import read_facts
@@ -98,6 +99,7 @@ class NodeKernel:
         self._meter = meter
         self._selected: Selection | None = None
         self._comparer: Comparer | None = None
+        self._native = NativeWatch()
 
     def sync(
         self,
@@ -154,7 +156,7 @@ class NodeKernel:
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
         if self._comparer is None:
-            self._comparer = Comparer(flavour=self._select().flavour)
+            self._comparer = Comparer(flavour=self._select().flavour, native=self._native)
         return self._comparer.compare(ruleset)
 
     def facts(self) -> NodeFacts:
@@ -163,6 +165,7 @@ class NodeKernel:
             selection=self._select(),
             sysctl_path=self._sysctl_path(),
             families=self._used_families(),
+            native=self._native,
         )
 
     def observe(self) -> Observation:
