@@ -102,6 +102,25 @@ def test_a_client_that_uses_its_port_again_is_seen_to_have_begun_anew(wires: Wir
     assert begun == look.answered
 
 
+def test_what_a_limit_of_the_node_drops_is_not_taken_for_refused_by_a_backend(
+    wires: Wires, flavour: Flavour, clients: list[socket.socket]
+) -> None:
+    limited = service(backends=BACKENDS[:1], health={"kind": "passive"}, access={"connections_per_source": 2})
+    wanted = document(limited)
+    with wires.balancer.entered():
+        kernel = NodeKernel(flavour=flavour, driver=DriverName.IPTABLES_RESTORE)
+        kernel.sync(ruleset=compile_document(wanted), document=wanted)
+    with wires.backend.entered():
+        wires.keep(socket.create_server((ANSWERS, 80), backlog=64))
+
+    connect(wires, clients, 9)
+    time.sleep(0.1)
+
+    with wires.balancer.entered():
+        look = look_at(wanted.services, flavour=flavour)["web", f"{ANSWERS}:80"]
+    assert (len(look.answered), len(look.unanswered), look.started) == (2, 0, 2)
+
+
 def test_passive_health_takes_out_who_does_not_answer_and_who_refuses(
     wires: Wires, flavour: Flavour, carried: Document, clients: list[socket.socket]
 ) -> None:
