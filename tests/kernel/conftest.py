@@ -24,6 +24,7 @@ TOOLS = (
     "ip6tables-nft-save",
     "conntrack",
     "ipset",
+    "nft",
     "ip",
     "ss",
 )
