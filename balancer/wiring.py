@@ -1,10 +1,11 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
-from pathlib import Path
+from threading import Timer
 
 import redis
 from celery import current_app
@@ -13,25 +14,23 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from kombu.exceptions import OperationalError
 
-from balancer.domain.digests import join_digests
 from balancer.domain.health import Standing
 from balancer.domain.passive import Look
 from balancer.domain.types import Document, Service
-from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError, ensure_own_namespace
-from balancer.kernel.guard import FileGuard, Guard
-from balancer.kernel.meter import Meter
-from balancer.lab.errors import LabError
-from balancer.lab.rehearsal import Load, Loaded, Rehearsal
-from balancer.lab.rehearse import rehearse
+from balancer.factories import AUTO
+from balancer.kernel.base import Flavour, Kernel, KernelError, ensure_own_namespace
+from balancer.kernel.guard import Guard
 from balancer.models import Node
+from balancer.probes.aside import run_aside
 from balancer.probes.base import ServiceProbe
 from balancer.probes.health.passive import CannotLook
 from balancer.probes.through import probe_services
-from balancer.ruleset.ir import Ruleset
+from balancer.workflow.balancing import look_soon, wake_for_next_step
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
-from balancer.workflow.health import record_standings, targets_of
+from balancer.workflow.health import keep_only, record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.node_looks import NodeMemory
 from balancer.workflow.nodes import carry_own_health, reconcile_node
@@ -39,14 +38,14 @@ from balancer.workflow.queue import NODE_TICK
 from balancer.workflow.rehearsing import Rehearse, run_rehearsal
 from lbadmin.broker import broker_client
 
-AUTO = "auto"
-OFF = "off"
 BROKER_SECONDS = 3.0
 WAITING_MAX = 2
 """A node whose queue holds more messages is absent or busy; it needs no further reminder."""
 WAKE_SECONDS = 10
 """What a reminder is worth: the node looks by itself every few seconds."""
 _memory = NodeMemory()
+
+logger = logging.getLogger(__name__)
 
 
 def run_own_job(*, job_id: str) -> None:
@@ -65,6 +64,7 @@ def run_own_job(*, job_id: str) -> None:
     # After every write the kernel is compared with what it should carry.
     _memory.compare_due = None
     _carry_own_health()
+    _look_soon()
 
 
 def reconcile_own_node() -> None:
@@ -77,6 +77,7 @@ def reconcile_own_node() -> None:
         identity=own_identity(),
         rehearse=rehearse_of(node_name=name),
         confirm=check_node,
+        wake=wake_own_node_in,
     )
 
 
@@ -107,6 +108,7 @@ def confirm_own_job(*, job_id: str) -> None:
     """A person has confirmed: make it final, if the guard still waits."""
     name = own_node_name()
     confirm_job(job_id=job_id, node_name=name, bench=_own_bench())
+    _look_soon()
 
 
 def own_guard() -> Guard:
@@ -114,17 +116,11 @@ def own_guard() -> Guard:
     return _guard(settings.LBADMIN_GUARD_FACTORY, settings.LBADMIN_GUARD, str(settings.LBADMIN_GUARD_DIR))
 
 
-def make_guard(*, mode: str, directory: str) -> Guard:
-    if mode == OFF:
-        from balancer.kernel.guard_fake import OffGuard
-
-        return OffGuard()
-    return FileGuard(directory=Path(directory))
-
-
-def check_node(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def check_node(
+    document: Document, touched: frozenset[str], meanwhile: Callable[[], None]
+) -> tuple[ConfirmProbe, ...]:
     """What is asked after a commit, beside what the worker asks of database and kernel itself."""
-    return (probe_broker(), *answers(document, touched))
+    return run_aside(lambda: (probe_broker(), *answers(document, touched)), meanwhile=meanwhile)
 
 
 def answers(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
@@ -145,11 +141,6 @@ def probe_broker() -> ConfirmProbe:
     return ConfirmProbe("broker", True, f"The broker answered after {took} ms.")
 
 
-def own_meter() -> Meter:
-    """Counts in the directory of the node's guard, which outlasts a restart."""
-    return Meter(directory=Path(settings.LBADMIN_GUARD_DIR))
-
-
 def own_health_targets() -> tuple[Service, ...]:
     """What the health daemon of the node has to check."""
     return targets_of(own_node_name())
@@ -158,6 +149,11 @@ def own_health_targets() -> tuple[Service, ...]:
 def record_own_standings(standings: Sequence[Standing]) -> None:
     """What its checks found, and that it is there."""
     record_standings(own_node_name(), standings, clock=timezone.now)
+
+
+def keep_own_standings(services: Sequence[Service]) -> None:
+    """Of these services and no others: they are what it checks now."""
+    keep_only(own_node_name(), services)
 
 
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:
@@ -177,6 +173,30 @@ def wake_own_node() -> None:
         waiting = int(client.llen(queue))
     if waiting <= WAITING_MAX:
         current_app.send_task(NODE_TICK, queue=queue, retry=False, ignore_result=True, expires=WAKE_SECONDS)
+
+
+def wake_own_node_in(seconds: float) -> None:
+    """From the worker itself, which goes on with what waits until then. A wake that is lost costs a step of a
+    slow start: the next usual tick makes up for it."""
+    timer = Timer(seconds, _try_to_wake)
+    timer.daemon = True
+    timer.start()
+
+
+def _try_to_wake() -> None:
+    try:
+        wake_own_node()
+    except (redis.RedisError, OSError, OperationalError) as error:
+        logger.info("No tick of its own for a backend that rises: %s", error)
+
+
+def _look_soon() -> None:
+    """After a job: a backend may have begun to rise with it."""
+    node = Node.objects.defer("observation", "clients").filter(name=own_node_name()).first()
+    if node is not None:
+        now = timezone.now()
+        look_soon(node=node, memory=_memory.balancing, now=now)
+        wake_for_next_step(memory=_memory.balancing, wake=wake_own_node_in, now=now)
 
 
 def own_node_name() -> str:
@@ -204,35 +224,6 @@ def _driver_of(node_name: str) -> str:
     return str(asked)
 
 
-def make_node_kernel(*, flavour: str, driver: str) -> Kernel:
-    """The real one, of the network namespace in which the worker runs."""
-    # Here, not above: only a worker ever loads it.
-    from balancer.kernel.node import NodeKernel
-
-    return NodeKernel(
-        flavour=None if flavour == AUTO else Flavour(flavour),
-        driver=None if driver == AUTO else DriverName(driver),
-        this_host=settings.LBADMIN_THIS_HOST,
-        meter=None if settings.LBADMIN_GUARD == OFF else own_meter(),
-    )
-
-
-def make_rehearse(*, flavour: str, driver: str) -> Rehearse:
-    """The real one, in a lab of its own."""
-
-    def run(
-        *,
-        document: Document,
-        rulesets: Sequence[Ruleset],
-        touched: Collection[str],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Rehearsal:
-        load = rehearsal_loader(flavour=flavour, driver=driver)
-        return rehearse(document=document, load=load, rulesets=rulesets, touched=touched, meanwhile=meanwhile)
-
-    return run
-
-
 def ask_services(document: Document, touched: frozenset[str]) -> tuple[ServiceProbe, ...]:
     """Whether the touched services answer through this node, whose worker this process is."""
     return probe_services(
@@ -242,48 +233,6 @@ def ask_services(document: Document, touched: frozenset[str]) -> tuple[ServicePr
         network=settings.LBADMIN_PROBE_NETWORK,
         network_ipv6=settings.LBADMIN_PROBE_NETWORK_IPV6,
     )
-
-
-def rehearsal_loader(*, flavour: str = AUTO, driver: str = AUTO) -> Load:
-    """How a node with this flavour and driver brings a ruleset into the lab of a rehearsal.
-
-    What says nothing about the ruleset (a driver that cannot work here, a lock that is held) is a LabError.
-    """
-    from balancer.kernel.depth import refuse_depth_at_worst
-    from balancer.kernel.elsewhere import sync_inside
-    from balancer.kernel.selection import select
-
-    def load(namespace: Path, locks: Path, rulesets: tuple[Ruleset, ...], document: Document) -> Loaded:
-        try:
-            selected = select(
-                flavour=None if flavour == AUTO else Flavour(flavour),
-                driver=None if driver == AUTO else DriverName(driver),
-            )
-        except KernelError as error:
-            raise LabError(str(error)) from error
-        try:
-            for ruleset in rulesets:
-                refuse_depth_at_worst(ruleset, document=document, flavour=selected.flavour)
-            receipts = sync_inside(
-                namespace=namespace,
-                rulesets=rulesets,
-                document=document,
-                lock_directory=locks,
-                flavour=selected.flavour,
-                driver=selected.driver,
-            )
-        except Busy as error:
-            raise LabError(str(error)) from error
-        except KernelError as error:
-            return Loaded(error=str(error), flavour=selected.flavour, driver=selected.driver, digest="")
-        return Loaded(
-            error=None,
-            flavour=receipts[0].flavour,
-            driver=receipts[0].driver,
-            digest=join_digests([receipt.ruleset_digest for receipt in receipts]),
-        )
-
-    return load
 
 
 @cache

@@ -18,8 +18,8 @@ import django
 from django.conf import settings
 
 TICK_SECONDS = 10
-REST = 20
-"""A look that was dear is followed by a wait of so many times what it cost: a twentieth of a core at most."""
+REST = 10
+"""A look that was dear is followed by a wait of so many times what it cost: a tenth of a core at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,13 @@ def counting() -> Iterator[Callable[[], float]]:
     """What takes one look at all that this process's node counts and keeps it; it says what that cost."""
     from django.utils import timezone
 
+    from balancer.factories import AUTO, own_meter
     from balancer.kernel.base import Flavour
     from balancer.kernel.flavour import detect_host_tool
     from balancer.kernel.flow_events import FlowEvents
     from balancer.kernel.lock import default_lock_directory
     from balancer.kernel.sampler import Sampler
-    from balancer.wiring import AUTO, own_meter, own_node_name
+    from balancer.wiring import own_node_name
     from balancer.workflow.counting import CountingMemory, count_node
 
     asked = settings.LBADMIN_FLAVOUR

@@ -68,7 +68,7 @@ LBADMIN_GUARD = os.environ.get("LBADMIN_GUARD", "on").strip().lower()
 """`off` lets a worker apply without a guard, which only tests should do."""
 LBADMIN_GUARD_DIR = os.environ.get("LBADMIN_GUARD_DIR") or "/var/lib/lbadmin/guard"
 """Where worker and guard of a node meet; on a disk of the node's own that outlasts a restart."""
-LBADMIN_GUARD_FACTORY = "balancer.wiring.make_guard"
+LBADMIN_GUARD_FACTORY = "balancer.factories.make_guard"
 """Dotted name of the function that makes the worker's side of the guard; another one only in a test."""
 LBADMIN_MANAGEMENT_PORTS = frozenset(env_ports("LBADMIN_MANAGEMENT_PORTS", "22"))
 """TCP ports by which people reach the balancers themselves: reviewers are warned of a service on one."""
@@ -76,9 +76,9 @@ LBADMIN_PROBE_NETWORK = env_network("LBADMIN_PROBE_NETWORK", "198.18.0.0/15")
 """A worker's probes of its services come from free addresses in it. The default is for tests (RFC 2544)."""
 LBADMIN_PROBE_NETWORK_IPV6 = env_network_ipv6("LBADMIN_PROBE_NETWORK_IPV6", "2001:2::/48")
 """The same for IPv6 (RFC 5180)."""
-LBADMIN_KERNEL_FACTORY = "balancer.wiring.make_node_kernel"
+LBADMIN_KERNEL_FACTORY = "balancer.factories.make_node_kernel"
 """Dotted name of the function that makes the worker's kernel; another one only in the settings of a test."""
-LBADMIN_REHEARSAL_FACTORY = "balancer.wiring.make_rehearse"
+LBADMIN_REHEARSAL_FACTORY = "balancer.factories.make_rehearse"
 """The same for the worker's way to rehearse."""
 
 LBADMIN_TRUSTED_PROXIES = env_list("LBADMIN_TRUSTED_PROXIES", "")

@@ -1,10 +1,11 @@
 """Rules of the whole suite: which tier a test belongs to, and in which order the files of a tier are run."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.broker import no_broker  # noqa: F401 - for every test
 from tests.cast import (  # noqa: F401 - the cast is there for every test
@@ -28,7 +29,13 @@ TIER_FOLDERS = ("stack", "browser")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.register_profile("lbadmin", deadline=None)  # a busy machine is no failure
+    settings.register_profile(
+        "lbadmin",
+        # A busy machine is no failure; and a run looks at what the last one did, unless it is to explore.
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize="LBADMIN_CAMPAIGN" not in os.environ,
+    )
     settings.load_profile("lbadmin")
     if not hasattr(config, "workerinput"):  # in the process that sees every report, not in xdist's workers
         config.pluginmanager.register(EmptyRunFails())

@@ -5,6 +5,7 @@ from typing import Any
 from django.utils.safestring import SafeString
 
 from balancer.admin.chips import chip
+from balancer.admin.shares import describe_share
 from balancer.domain.health import HealthState
 from balancer.models import HealthEvent, Node, Service
 from balancer.workflow import queries
@@ -68,7 +69,12 @@ def summary_chips(summary: queries.Summary | None) -> tuple[SafeString, ...]:
 
 def _line(one: queries.BackendOnNode) -> dict[str, Any]:
     """The reason where there is something to explain."""
-    return {"row": one, "chip": state_chip(one.state), "why": one.reason if one.state in _TELLING else ""}
+    return {
+        "row": one,
+        "chip": state_chip(one.state),
+        "share": "" if one.share is None else describe_share(one.share),
+        "why": one.reason if one.state in _TELLING else "",
+    }
 
 
 def _event(event: HealthEvent) -> dict[str, Any]:
@@ -77,5 +83,5 @@ def _event(event: HealthEvent) -> dict[str, Any]:
 
 def _carried(event: HealthEvent) -> str:
     if event.carried_at is None:
-        return "not in the kernel yet"
-    return f"in the kernel {max(0.0, (event.carried_at - event.at).total_seconds()):.1f} s later"
+        return "the kernel has not followed yet"
+    return f"the kernel followed {max(0.0, (event.carried_at - event.at).total_seconds()):.1f} s later"

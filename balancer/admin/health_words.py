@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from balancer.admin.choices import HEALTH_KINDS
-from balancer.domain.scalars import address
+from balancer.domain.address_scalars import address
 from balancer.domain.types import HealthKind, format_endpoint
 
 _NAMES = {str(kind): name for kind, name in HEALTH_KINDS}

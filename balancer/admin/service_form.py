@@ -145,6 +145,15 @@ class ServiceEditor:
             else:
                 self.problems.append(problem.message)
 
+    def describe(self, problem: Problem) -> str:
+        """The sentence, where no field stands beside it: one about a list names the list and the line."""
+        path = problem.path.partition("[")[0]
+        if path not in _LISTS:
+            return problem.message
+        field = _FIELD_OF[path]
+        text = self.form.cleaned_data.get(field, "")
+        return name_line(problem, text, of=str(self.form[field].label))
+
     @property
     def seen(self) -> dict[str, Any] | None:
         """The service that the form was filled in from; None for a new one, or where that is not readable."""
@@ -157,6 +166,16 @@ class ServiceEditor:
     @property
     def has_problems(self) -> bool:
         return bool(self.problems or self.row_problems or self.form.errors or any(self.rows.errors))
+
+    @property
+    def limits_access(self) -> bool:
+        """Whether anything about access is not as in a new service, or is wrong."""
+        form = self.form
+        return any(
+            form[name].errors or (form[name].value() or "") != (form.fields[name].initial or "")
+            for key, name in _FIELD_OF.items()
+            if key.startswith("access.")
+        )
 
     def _kept_rows(self) -> list[BackendForm]:
         return [row for row in self.rows.forms if not row.cleaned_data.get("DELETE") and not row.is_blank]

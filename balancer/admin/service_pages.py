@@ -3,13 +3,11 @@
 Every save is a draft in a change. Nothing here touches what is live.
 """
 
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from balancer.admin.editing_pages import refuse_drafting
@@ -17,20 +15,15 @@ from balancer.admin.health_words import describe_health
 from balancer.admin.operating import operation_context
 from balancer.admin.overtaken import describe_overtaken
 from balancer.admin.service_form import ServiceEditor
-from balancer.admin.shares import compare_shares
+from balancer.admin.service_preview import own_rules, preview_service
 from balancer.admin.site import actor_of, page_address, perform, read_key
-from balancer.domain.problem import Problem, Severity
+from balancer.domain.problem import Severity
 from balancer.models import Change, Cluster, Draft, Service
 from balancer.workflow import drafts, editing, queries
 from balancer.workflow.documents import Data
 from balancer.workflow.errors import Refused
 from balancer.workflow.overtaken import Overtaken
 from balancer.workflow.permissions import DRAFT, may
-
-_OWN_CHAINS = ("-A LB-S", "-A LB-H")
-"""The choice itself, who of the clients is a backend, and what each backend gets."""
-MISSING = "missing"
-"""The code of a Problem about a field that has no default."""
 
 
 class ServicePages:
@@ -42,7 +35,7 @@ class ServicePages:
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
         own = [
-            path("preview/<int:cluster_id>/", site(self.preview_view), name="balancer_service_preview"),
+            path("preview/<int:cluster_id>/", site(preview_service), name="balancer_service_preview"),
             path("draft/<int:draft_id>/", site(self.draft_view), name="balancer_service_draft"),
         ]
         return own + super().get_urls()
@@ -107,29 +100,6 @@ class ServicePages:
             change=change,
         )
 
-    def preview_view(self, request: HttpRequest, cluster_id: int) -> HttpResponse:
-        """What the form holds would bring: shares, rules, problems. Writes nothing."""
-        cluster = Cluster.objects.filter(pk=cluster_id).first()
-        if request.method != "POST" or cluster is None or not may(actor=request.user, permission=DRAFT):
-            return HttpResponse("", status=405 if request.method != "POST" else 403)
-        editor = ServiceEditor(data=request.POST)
-        context: dict[str, Any] = {"editor": editor}
-        if editor.is_well_formed():
-            change = Change.objects.filter(pk=read_key(request.POST.get("change"))).first()
-            preview = queries.preview_service(
-                cluster=cluster,
-                data=editor.to_data(),
-                change=change,
-                original_name=request.POST.get("original_name") or None,
-            )
-            context |= {
-                "preview": preview,
-                "shares": compare_shares(preview.shares),
-                "rules": _own_rules(preview),
-                "missing": _missing_fields(preview.problems),
-            }
-        return TemplateResponse(request, "console/service_preview.html", context)
-
     def _edit(
         self,
         request: HttpRequest,
@@ -160,23 +130,33 @@ class ServicePages:
                 name = name if refusal.now is not None else None
             if saved is not None:
                 return saved
-        row = row or Service.objects.filter(cluster=cluster, name=name or "").first()
+        return self._show_form(
+            request,
+            name=name,
+            cluster=cluster,
+            row=row or Service.objects.filter(cluster=cluster, name=name or "").first(),
+            editor=editor,
+            clusters=clusters or [],
+            change=change,
+            draft=shown.draft if shown else None,
+            overtaken=overtaken,
+            original=original,
+        )
+
+    def _show_form(
+        self, request: HttpRequest, *, name: str | None, cluster: Cluster, row: Service | None, **context: Any
+    ) -> HttpResponse:
         return self.render(
             request,
             "service_form.html",
             title=f"Edit {name}" if name else "New service",
             crumbs=[(name or "New service", "")],
-            editor=editor,
-            cluster=cluster,
-            clusters=clusters or [],
-            change=change,
-            draft=shown.draft if shown else None,
             original_name=name or "",
-            overtaken=overtaken,
-            original=original,
+            cluster=cluster,
             row=row,
             interfaces=interfaces_of(cluster),
             origin=_origin_address(row),
+            **context,
             **operation_context(request, row),
         )
 
@@ -189,7 +169,7 @@ class ServicePages:
             title=row.name,
             crumbs=[(row.name, "")],
             row=row,
-            rules=_own_rules(preview) if preview else "",
+            rules=own_rules(preview) if preview else "",
             health=describe_health(row.health),
             origin=_origin_address(row),
             **operation_context(request, row),
@@ -224,7 +204,7 @@ def _save(
         editor.show_problems(problem for problem in saved.problems if problem.severity is Severity.ERROR)
         return None
     for problem in saved.problems:
-        messages.warning(request, problem.message)
+        messages.warning(request, editor.describe(problem))
     if saved.draft is None:
         messages.info(request, "That is what is live already, so there is nothing to propose.")
     else:
@@ -259,24 +239,6 @@ def _change_named(request: HttpRequest, cluster: Cluster) -> Change | None:
     """The change of the address, where this person can edit in it."""
     found = Change.objects.filter(pk=read_key(request.GET.get("change")), cluster=cluster).first()
     return found if found and queries.actions_for(change=found, user=request.user).edit else None
-
-
-def _missing_fields(problems: Iterable[Problem]) -> list[str]:
-    """What is still to be filled in, in words: somebody who is still typing has made no mistake."""
-    found = [problem.path for problem in problems if problem.code == MISSING]
-    return list(dict.fromkeys(_missing_field(path) for path in found))
-
-
-def _missing_field(path: str) -> str:
-    owner, _, field = path.rpartition(".")
-    if owner == "source_nat":
-        return "new source address"
-    return f"{field} of a backend" if owner else field
-
-
-def _own_rules(preview: queries.Preview) -> str:
-    """The rules that choose the backend, without what every ruleset has."""
-    return "\n".join(line for line in preview.ruleset.splitlines() if line.startswith(_OWN_CHAINS))
 
 
 def _origin_address(row: Service | None) -> str:

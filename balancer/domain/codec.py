@@ -10,144 +10,15 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from balancer.domain import scalars
-from balancer.domain.limits import MAX_BACKENDS, MAX_NEW_BURST, MAX_NEW_PER_SECOND
+from balancer.domain.fields import BACKEND_FIELDS, LATER, REQUIRED, SECTION_FIELDS, SERVICE_FIELDS
+from balancer.domain.limits import MAX_BACKENDS
 from balancer.domain.problem import Problem, errors
-from balancer.domain.scalars import Invalid, InvalidEntries, Scalar, optional
-from balancer.domain.types import (
-    SCHEMA,
-    Access,
-    AllDown,
-    Backend,
-    BackendState,
-    Document,
-    Health,
-    HealthKind,
-    HttpMethod,
-    Network,
-    Persistence,
-    PersistenceMode,
-    PortRange,
-    Protocol,
-    Scheduler,
-    Service,
-    SourceNat,
-    SourceNatMode,
-    keys_of,
-)
+from balancer.domain.scalars import Invalid, InvalidEntries, Scalar
+from balancer.domain.types import SCHEMA, Backend, Document, Network, PortRange, Service, keys_of
 from balancer.domain.validation import validate_parsed
 
 _T = TypeVar("_T")
 _MISSING = object()
-
-_BACKEND: dict[str, Scalar] = {
-    "address": scalars.backend_address,
-    "port": scalars.port,
-    "weight": scalars.whole_number(1, 256),
-    "state": scalars.choice(BackendState),
-    "priority": scalars.whole_number(0, 255),
-}
-_SECTIONS: dict[str, tuple[type[Any], dict[str, Scalar]]] = {
-    "persistence": (
-        Persistence,
-        {
-            "mode": scalars.choice(PersistenceMode),
-            "timeout": scalars.whole_number(1, 604_800),
-            "prefix": optional(scalars.whole_number(1, 128)),
-        },
-    ),
-    "source_nat": (
-        SourceNat,
-        {
-            "mode": scalars.choice(SourceNatMode),
-            "address": optional(scalars.own_address),
-            "address_end": optional(scalars.own_address),
-            "hairpin": scalars.boolean,
-        },
-    ),
-    "access": (
-        Access,
-        {
-            "allow": scalars.networks,
-            "deny": scalars.networks,
-            "new_per_second_per_source": optional(scalars.whole_number(1, MAX_NEW_PER_SECOND)),
-            "new_burst": optional(scalars.whole_number(1, MAX_NEW_BURST)),
-            "connections_per_source": optional(scalars.whole_number(1, 1_000_000)),
-            "connections_per_backend": optional(scalars.whole_number(1, 1_000_000)),
-            "drop_invalid": scalars.boolean,
-            "syn_proxy": scalars.boolean,
-            "log_refused": scalars.boolean,
-        },
-    ),
-    "health": (
-        Health,
-        {
-            "kind": scalars.choice(HealthKind),
-            "interval": scalars.whole_number(1, 3600),
-            "timeout": scalars.whole_number(1, 3600),
-            "rise": scalars.whole_number(1, 100),
-            "fall": scalars.whole_number(1, 100),
-            "port": optional(scalars.port),
-            "path": scalars.url_path,
-            "expect_status": scalars.status_ranges,
-            "address": optional(scalars.checked_address),
-            "method": scalars.choice(HttpMethod),
-            "host": scalars.host_header,
-            "expect_body": scalars.body_text,
-            "certificate_warning_days": scalars.whole_number(0, 365),
-            "verify_certificate": scalars.boolean,
-            "send": scalars.payload,
-            "expect": scalars.payload,
-        },
-    ),
-}
-_SERVICE: dict[str, Scalar] = {
-    "name": scalars.service_name,
-    "description": scalars.description,
-    "enabled": scalars.boolean,
-    "critical": scalars.boolean,
-    "interface": scalars.interface,
-    "address": optional(scalars.service_address),
-    "protocol": scalars.choice(Protocol),
-    "port": scalars.port,
-    "port_end": optional(scalars.port),
-    "additional_ports": scalars.ports,
-    "additional_addresses": scalars.own_addresses,
-    "additional_interfaces": scalars.interfaces,
-    "from_node": scalars.boolean,
-    "scheduler": scalars.choice(Scheduler),
-    "slow_start": scalars.whole_number(0, 3600),
-    "all_down": scalars.choice(AllDown),
-    "all_down_service": optional(scalars.service_name),
-    "healthy_min": scalars.whole_number(0, 100),
-}
-LATER: Mapping[str, object] = {
-    "critical": False,
-    "additional_ports": [],
-    "additional_addresses": [],
-    "additional_interfaces": [],
-    "from_node": False,
-    "slow_start": 0,
-    "all_down_service": None,
-    "healthy_min": 0,
-    "persistence.prefix": None,
-    "source_nat.address_end": None,
-    "source_nat.hairpin": False,
-    "access.new_burst": None,
-    "access.connections_per_backend": None,
-    "access.log_refused": False,
-    "access.syn_proxy": False,
-    "health.address": None,
-    "health.method": "GET",
-    "health.host": "",
-    "health.expect_body": "",
-    "health.certificate_warning_days": 14,
-    "health.verify_certificate": False,
-    "health.send": "",
-    "health.expect": "",
-}
-"""Keys that came after the first documents, with their defaults. They are written only where they differ, so
-that every older document keeps its bytes and its digest (ADR 0010)."""
-_REQUIRED = {Service: ("name", "interface", "protocol", "port"), Backend: ("address",)}
 
 
 def load_document(text: str | bytes) -> tuple[Document | None, tuple[Problem, ...]]:
@@ -228,9 +99,9 @@ def _read_service(value: object, *, path: str) -> tuple[Service | None, tuple[Pr
     if not isinstance(value, dict):
         message = f"A service is a JSON object, not {scalars.describe(value)}."
         return None, (Problem(path, "not-an-object", message),)
-    problems = list(_unknown_keys(value, known=(*_SERVICE, *_SECTIONS, "backends"), path=path))
-    kept = _read_scalars(value, kind=Service, readers=_SERVICE, path=path, problems=problems)
-    for key, (kind, readers) in _SECTIONS.items():
+    problems = list(_unknown_keys(value, known=(*SERVICE_FIELDS, *SECTION_FIELDS, "backends"), path=path))
+    kept = _read_scalars(value, kind=Service, readers=SERVICE_FIELDS, path=path, problems=problems)
+    for key, (kind, readers) in SECTION_FIELDS.items():
         if key in value:
             section = _read_section(value[key], kind, readers, path=_join(path, key), problems=problems)
             kept[key] = section
@@ -253,7 +124,7 @@ def _read_backends(
         if isinstance(item, dict) and "port" not in item:
             # A service without a good port is refused for that; its backends need no second Problem.
             item = {**item, "port": service_port or 1}
-        backend = _read_section(item, Backend, _BACKEND, path=item_path, problems=problems)
+        backend = _read_section(item, Backend, BACKEND_FIELDS, path=item_path, problems=problems)
         if backend is not None:
             backends.append(backend)
     problems.extend(_duplicates(value, backends, path))
@@ -295,7 +166,7 @@ def _read_scalars(
     kept = {}
     for key, read in readers.items():
         if key not in value:
-            if key in _REQUIRED.get(kind, ()):
+            if key in REQUIRED.get(kind, ()):
                 message = f"{scalars.label(key)} is missing; it has no default."
                 problems.append(Problem(_join(path, key), "missing", message))
             continue

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from balancer.domain.codec import LATER, spell_out_service
+from balancer.domain.codec import spell_out_service
+from balancer.domain.fields import LATER
 from balancer.domain.types import Network, Service
 
 Kind = Literal["same", "added", "removed", "gap"]

@@ -29,6 +29,11 @@ _USED_BY: dict[str, tuple[HealthKind, ...]] = {
 }
 
 
+def keys_used_by(kind: HealthKind) -> frozenset[str]:
+    """The settings that mean something to this kind of check."""
+    return frozenset(key for key, kinds in _USED_BY.items() if kind in kinds)
+
+
 def check_health(service: Service) -> Iterator[Problem]:
     """All that is wrong with it; paths begin at the service."""
     health = service.health

@@ -33,6 +33,17 @@ def advance_ramps(memory: Memory, services: Iterable[Service], *, now: datetime)
     return replace(memory, services=kept), why
 
 
+def next_step(memory: Memory, services: Iterable[Service]) -> datetime | None:
+    """When the first of the backends that rise has its next step; None where nobody rises."""
+    due = [
+        ramp.next_at(over=service.slow_start)
+        for service in services
+        for ramp in memory.of(service).ramps.values()
+        if ramp.since
+    ]
+    return min(due, default=None)
+
+
 def move_towards_balance(
     memory: Memory, service: Service, counts: Mapping[str, int], *, trend: bool
 ) -> tuple[Memory, Reasons]:

@@ -104,9 +104,9 @@ def _confirm(policy: OperationPolicy) -> str:
 def _overrides(policy: OperationPolicy) -> str:
     keep = f"at least {_count(policy.override_keep, 'usable backend')}"
     if policy.override_weight_percent == 0:
-        return f"Operators may take backends out as long as {keep} of a service stay; weights are not theirs."
+        return f"Operators may take backends out as long as a service keeps {keep}; weights are not theirs."
     return (
-        f"Operators may take backends out as long as {keep} of a service stay, and move a weight by up to"
+        f"Operators may take backends out as long as a service keeps {keep}, and move a weight by up to"
         f" {policy.override_weight_percent} %."
     )
 

@@ -7,7 +7,7 @@ the overrides, on the way to the kernel of this one node.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from math import gcd
 from typing import Any
@@ -46,6 +46,10 @@ class Ramp:
         """Never back, whatever the clock does."""
         seconds = (now - datetime.fromisoformat(self.since)).total_seconds()
         return max(self.step, ramp_step(seconds=seconds, over=over))
+
+    def next_at(self, *, over: int) -> datetime:
+        """When the step after this one is due."""
+        return datetime.fromisoformat(self.since) + timedelta(seconds=over * self.step / SLOW_START_STEPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

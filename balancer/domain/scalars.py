@@ -1,36 +1,23 @@
 """Readers of single values: each takes a JSON value and returns a domain value, or raises `Invalid` with a
-sentence that goes on after the name of the field ("Port must be …")."""
+sentence that goes on after the name of the field ("Port must be …"). Those of addresses and networks are in
+`address_scalars`, those of health checks in `health_scalars`."""
 
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, TypeVar
 
-from balancer.domain.limits import MAX_NETWORKS
-from balancer.domain.payload import MAX_PAYLOAD, is_payload
-from balancer.domain.types import Address, Network, PortRange
+from balancer.domain.types import PortRange
 
 Scalar = Callable[[object], Any]
 _E = TypeVar("_E", bound=StrEnum)
 _T = TypeVar("_T")
 
-_IPV4_COMPATIBLE = IPv6Network("::/96")
-"""RFC 4291, 2.5.5.1, deprecated; tools print these addresses in the spelling of IPv4."""
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 # The kernel allows more (dev_valid_name in net/core/dev.c); a trailing '+' is a wildcard to iptables and the
 # rest is not worth the quoting.
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
 _PORTS = re.compile(r"([1-9]\d{0,4})(?:-([1-9]\d{0,4}))?")
-_ENTRIES_TOLD = 10
-_URL_PATH = re.compile(r"/[!-~]{0,1023}")
-_STATUS_RANGES = re.compile(r"[1-5]\d\d(-[1-5]\d\d)?(,[1-5]\d\d(-[1-5]\d\d)?)*")
-# RFC 9110, 7.2: a host as in a URI, and perhaps a port. Nothing here can end a header's line.
-_HOST = re.compile(
-    r"(?:([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)|\[([0-9A-Fa-f:.]+)\])(?::([1-9]\d{0,4}))?"
-)
-_MAX_BODY_TEXT = 200
-_MAX_STATUS_RANGES = 200
 
 
 class Invalid(Exception):
@@ -80,7 +67,7 @@ port = whole_number(1, 65535)
 
 def ports(value: object) -> tuple[PortRange, ...]:
     """A list of "443" and "8000-8099", sorted."""
-    return tuple(sorted(_each_once(value, _port_range, "port")))
+    return tuple(sorted(each_once(value, _port_range, "port")))
 
 
 def _port_range(value: object) -> PortRange:
@@ -131,7 +118,7 @@ def interface(value: object) -> str:
 
 
 def interfaces(value: object) -> tuple[str, ...]:
-    return tuple(sorted(_each_once(value, interface, "interface")))
+    return tuple(sorted(each_once(value, interface, "interface")))
 
 
 def description(value: object) -> str:
@@ -145,63 +132,7 @@ def description(value: object) -> str:
     return value
 
 
-def address(value: object) -> Address:
-    if not isinstance(value, str) or "%" in value:
-        raise Invalid("address", f"must be an IP address such as 10.0.0.3, not {describe(value)}.")
-    try:
-        return ip_address(value)
-    except ValueError:
-        raise Invalid("address", f"must be an IP address such as 10.0.0.3, not {describe(value)}.") from None
-
-
-def service_address(value: object) -> Address:
-    found = address(value)
-    if found.is_unspecified:
-        raise Invalid("address", f"must name one address; leave it empty (null) for any, instead of {found}.")
-    return _unicast(found)
-
-
-def own_address(value: object) -> Address:
-    """One that other machines can send to: an address of the service besides its first, or a new source."""
-    found = service_address(value)
-    if found.is_loopback:
-        raise Invalid("address", f"must be an address that others can reach; {found} never leaves a machine.")
-    return found
-
-
-def own_addresses(value: object) -> tuple[Address, ...]:
-    found = _each_once(value, own_address, "address")
-    return tuple(sorted(found, key=lambda a: (a.version, int(a))))
-
-
-def backend_address(value: object) -> Address:
-    found = address(value)
-    if found.is_unspecified or found.is_loopback:
-        raise Invalid(
-            "address", f"must be an address that the balancer can forward packets to; {found} is its own."
-        )
-    return _unicast(found)
-
-
-def checked_address(value: object) -> Address:
-    """One that the node can ask; the node itself is allowed, for a program there that knows."""
-    found = address(value)
-    if found.is_unspecified:
-        raise Invalid(
-            "address", f"must name one address; leave it empty for each backend's own, not {found}."
-        )
-    return _unicast(found)
-
-
-def _unicast(found: Address) -> Address:
-    if found.is_multicast or str(found) == "255.255.255.255":
-        raise Invalid("address", f"must belong to one machine; {found} is a multicast or broadcast address.")
-    if found.version == 6:
-        _refuse_ipv6_of_no_network(found)
-    return found
-
-
-def _each_once(value: object, read: Callable[[object], _T], what: str) -> list[_T]:
+def each_once(value: object, read: Callable[[object], _T], what: str) -> list[_T]:
     """What must not be said twice: the second time is more likely a slip than meant."""
     if not isinstance(value, list):
         raise Invalid("not-a-list", f"must be a list, not {describe(value)}.")
@@ -211,123 +142,3 @@ def _each_once(value: object, read: Callable[[object], _T], what: str) -> list[_
             raise Invalid("duplicate", f"must name each {what} once; {item} is there twice.")
         found[item] = None
     return list(found)
-
-
-def _refuse_ipv6_of_no_network(found: IPv6Address) -> None:
-    if found.is_link_local:
-        raise Invalid(
-            "address",
-            f"must be an address that is routed; {found} is link-local and another one on each link.",
-        )
-    if found.ipv4_mapped is not None or (found in _IPV4_COMPATIBLE and not found.is_loopback):
-        raise Invalid(
-            "address", f"must not hold an IPv4 address in IPv6 spelling; write {found} as IPv4 address."
-        )
-
-
-def networks(value: object) -> tuple[Network, ...]:
-    """In the order of the input: what is said of an entry later has to name it, too."""
-    if not isinstance(value, list):
-        raise Invalid("not-a-list", f"must be a list of networks, not {describe(value)}.")
-    if len(value) > MAX_NETWORKS:
-        raise Invalid("too-many", f"may hold {MAX_NETWORKS} networks, not {len(value)}. Join neighbours.")
-    found: list[Network] = []
-    wrong: list[tuple[int, str, str]] = []
-    for index, item in enumerate(value):
-        try:
-            found.append(_network(item))
-        except Invalid as error:
-            wrong.append((index, error.code, error.message))
-    if wrong:
-        raise InvalidEntries(_few(wrong))
-    return tuple(found)
-
-
-def _few(wrong: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
-    """A file of another kind was pasted, maybe: the first ones tell as much as thousands do."""
-    if len(wrong) <= _ENTRIES_TOLD:
-        return wrong
-    index, code, message = wrong[_ENTRIES_TOLD - 1]
-    more = f"{message} So are {len(wrong) - _ENTRIES_TOLD} more entries behind this one."
-    return [*wrong[: _ENTRIES_TOLD - 1], (index, code, more)]
-
-
-def _network(value: object) -> Network:
-    if not isinstance(value, str) or "%" in value:
-        raise Invalid("network", f"A network such as 192.0.2.0/24 is wanted here, not {describe(value)}.")
-    try:
-        return ip_network(value)
-    except ValueError:
-        raise Invalid("network", _why_no_network(value)) from None
-
-
-def _why_no_network(value: str) -> str:
-    try:
-        meant = ip_network(value, strict=False)
-    except ValueError:
-        return f"A network such as 192.0.2.0/24 is wanted here, not {describe(value)}."
-    return f"{describe(value)} is an address inside of a network; write {meant} for all of it."
-
-
-def url_path(value: object) -> str:
-    if not isinstance(value, str) or not _URL_PATH.fullmatch(value):
-        raise Invalid("path", f"must begin with / and hold printable ASCII only, not {describe(value)}.")
-    return value
-
-
-def status_ranges(value: object) -> str:
-    if not isinstance(value, str) or not _STATUS_RANGES.fullmatch(value):
-        raise Invalid("status", f"must be HTTP statuses such as 200-399 or 200,204, not {describe(value)}.")
-    if len(value) > _MAX_STATUS_RANGES:
-        raise Invalid("status", f"must be a text of at most {_MAX_STATUS_RANGES} characters.")
-    for low, high in read_status_ranges(value):
-        if high < low:
-            raise Invalid("status", f"must name the lower status of a range first, not {low}-{high}.")
-    return value
-
-
-def read_status_ranges(text: str) -> tuple[tuple[int, int], ...]:
-    """`200-299,301` as ((200, 299), (301, 301)); the text must be well-formed."""
-    parts = (part.partition("-") for part in text.split(","))
-    return tuple((int(low), int(high or low)) for low, _, high in parts)
-
-
-def host_header(value: object) -> str:
-    if not isinstance(value, str) or (value and not _is_host(value)):
-        raise Invalid(
-            "host",
-            "must be a name or an address, with a port where it is needed, such as www.example.net or"
-            f" [2001:db8::1]:8080, not {describe(value)}.",
-        )
-    return value
-
-
-def _is_host(text: str) -> bool:
-    found = _HOST.fullmatch(text)
-    if found is None or int(found[3] or 1) > 65535 or len(found[1] or "") > 253:
-        return False
-    try:
-        return found[2] is None or ip_address(found[2]).version == 6
-    except ValueError:
-        return False
-
-
-def body_text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_BODY_TEXT:
-        raise Invalid(
-            "text", f"must be a text of at most {_MAX_BODY_TEXT} characters, not {describe(value)}."
-        )
-    if not value.isprintable():
-        raise Invalid("text", f"must be one line without control characters, not {describe(value)}.")
-    return value
-
-
-def payload(value: object) -> str:
-    r"""Bytes as people write them, `\x00` for those that cannot be seen."""
-    if not isinstance(value, str) or not is_payload(value):
-        raise Invalid(
-            "payload",
-            f"must be at most {MAX_PAYLOAD} characters of printable ASCII; write other bytes as \\x00 to"
-            f" \\xff, \\r, \\n or \\t, and a backslash as \\\\, not {describe(value)}.",
-        )
-    return value

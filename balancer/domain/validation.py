@@ -1,6 +1,6 @@
-"""What a well-formed document must obey as a whole, and what this version cannot do yet.
+"""What a well-formed document must obey as a whole.
 
-Laws that hold of a single value are in `scalars`, those of a single service in `service_laws`.
+Laws of a single value are in `scalars` and its neighbours, those of a single service in `service_laws`.
 """
 
 from collections import defaultdict

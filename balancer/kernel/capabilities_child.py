@@ -5,7 +5,7 @@ import sys
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour, KernelError
-from balancer.kernel.capabilities import try_all
+from balancer.kernel.capability_trials import try_all
 from balancer.kernel.scratch import in_scratch_namespace
 
 

@@ -15,23 +15,12 @@ from balancer.ruleset.ir import (
     KERNEL_PROBABILITY_UNITS,
     OWN_PREFIX,
     Chance,
-    Dnat,
     Faster,
-    Goto,
-    Jump,
-    Log,
-    Mark,
     MoreThan,
     Nth,
     PortRange,
-    Reject,
-    RejectWith,
-    Remember,
     Rule,
-    SetConnMark,
-    Snat,
     SourceHash,
-    SynProxy,
     TcpFlags,
     Unknown,
 )
@@ -39,6 +28,19 @@ from balancer.ruleset.names import SET_NAME_MAX
 from balancer.ruleset.networks import family_of_list
 from balancer.ruleset.parse import parse_rule
 from balancer.ruleset.sets import read_set_name
+from balancer.ruleset.targets import (
+    Dnat,
+    Goto,
+    Jump,
+    Log,
+    Mark,
+    Reject,
+    RejectWith,
+    Remember,
+    SetConnMark,
+    Snat,
+    SynProxy,
+)
 
 PORT_MAX = 65535
 U32_MAX = 2**32 - 1

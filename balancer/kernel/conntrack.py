@@ -7,10 +7,10 @@ The table is read once, line by line, and what is stale is deleted entry by entr
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from ipaddress import ip_address
 
 from balancer.domain.types import (
@@ -19,7 +19,6 @@ from balancer.domain.types import (
     BackendState,
     Document,
     Family,
-    PortRange,
     Protocol,
     Service,
 )
@@ -27,22 +26,22 @@ from balancer.kernel.base import KernelError
 from balancer.kernel.client_side import find_client_interfaces
 from balancer.kernel.conntrack_delete import Direction, Entry, delete_entries
 from balancer.kernel.nudge import nudge_ends
+from balancer.kernel.owning import PortIndex, nearest
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED, MARK_MASK, MARK_MASQUERADE
 
 _MARKS_OF_BALANCED = {MARK_BALANCED, MARK_BALANCED | MARK_MASQUERADE}
 _ENTRY = re.compile(
-    r"\S+ +\d+ +\d+ (?:([A-Z_0-9]+) )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) "
+    r"\S+ +\d+ +(?:\d+ )?(?:([A-Z_0-9]+) )?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) "
     r".*?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)"
     r"(?: .*?mark=(\d+))?(?: .*?zone=(\d+))?(?: .*?id=(\d+))?"
 )
 """State (TCP, SCTP); source, destination and their ports of the original direction, the same of the reply;
-mark, zone, id."""
+mark, zone, id. Of what a flow table forwards ([OFFLOAD]) the kernel tells neither state nor seconds."""
+_ID = re.compile(r" id=(\d+)")
 _OF_FLOWS = (0, 2, 4, 5, 7, 9)
 """Which groups do not tell clients apart: state, original destination, who answers, mark."""
 _address = lru_cache(maxsize=1 << 14)(ip_address)
-_SHORT = 64
-"""Ports of a range that are indexed one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,30 +76,37 @@ def reconcile_connections(
     *, document: Document, family: Family, local_addresses: frozenset[Address]
 ) -> Reconciled:
     """Deletes what `find_stale` names. Never raises: the rules are in, and a failure here is a warning."""
-    judge = Judge(document, family=family, local_addresses=local_addresses)
-    try:
-        removed = sum(
-            _remove(_stale_entries(judge, protocol=protocol, family=family), protocol=protocol)
-            for protocol in _protocols(document)
-        )
-    except KernelError as error:
-        return Reconciled(
-            removed=0,
-            warnings=(f"Connections that the kernel remembers could not be brought in line: {error}",),
-        )
-    return Reconciled(removed=removed)
+    judge, removed, warnings = Judge(document, family=family, local_addresses=local_addresses), 0, []
+    for protocol in _protocols(document):
+        try:
+            removed += _remove(_stale_entries(judge, protocol=protocol, family=family), protocol=protocol)
+        except KernelError as error:
+            warnings.append(
+                f"Connections ({protocol}) that the kernel remembers could not be brought in line: {error}"
+            )
+    return Reconciled(removed=removed, warnings=tuple(warnings))
 
 
 def _remove(entries: Iterator[Entry], *, protocol: Protocol) -> int:
     if protocol is not Protocol.TCP:
         return delete_entries(entries)
     cut = tuple(entries)
-    removed = delete_entries(cut)
-    nudge_ends(cut)
-    return removed
+    try:
+        return delete_entries(cut)
+    finally:
+        nudge_ends(cut)
 
 
 def _stale_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Iterator[Entry]:
+    """Without what a helper of the kernel brought along: it has our mark from the connection that asked for
+    it, and no service covers its ports. TCP is stale only where a service has its backend disabled."""
+    brought = cache(partial(_brought_along, protocol=protocol, family=family))
+    for flow, entry in _judged_entries(judge, protocol=protocol, family=family):
+        if protocol is not Protocol.UDP or not flow.is_balanced or entry.id not in brought():
+            yield entry
+
+
+def _judged_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Iterator[tuple[Flows, Entry]]:
     disputed: set[Flows] = set()
 
     def is_wanted(flow: Flows) -> bool:
@@ -113,12 +119,12 @@ def _stale_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> Ite
         if disputed and flow in disputed:
             asked.append((flow, entry))
         else:
-            yield entry
+            yield flow, entry
     interfaces = find_client_interfaces((e.original.source, e.original.destination) for _, e in asked)
     for flow, entry in asked:
         interface = interfaces.get((entry.original.source, entry.original.destination))
         if interface is not None and judge.is_stale(flow, interface=interface):
-            yield entry
+            yield flow, entry
 
 
 def find_stale(
@@ -139,11 +145,9 @@ class Judge:
 
     def is_stale(self, flow: Flows, *, interface: str | None = None) -> bool:
         """With an interface, of the clients there. Without, what any service could own is left alone."""
-        covering = self._covering(flow)
-        if interface is not None:
-            covering = [s for s in covering if interface in s.interfaces]
-            if not covering:
-                return False
+        covering = nearest(self._covering(flow), interface=interface)
+        if interface is not None and not covering:
+            return False
         if not flow.is_balanced:
             return flow.protocol is Protocol.UDP and not flow.is_translated and bool(covering)
         if flow.protocol is Protocol.UDP:
@@ -156,7 +160,7 @@ class Judge:
 
     def is_disputed(self, flow: Flows) -> bool:
         """Whether it depends on the client's interface, which is not in a conntrack entry."""
-        covering = self._covering(flow)
+        covering = nearest(self._covering(flow))
         if len({service.interfaces for service in covering}) < 2 or self.is_stale(flow):
             return False
         return any(self.is_stale(flow, interface=name) for s in covering for name in s.interfaces)
@@ -175,25 +179,6 @@ class Judge:
     def _covering(self, flow: Flows) -> list[Service]:
         candidates = self._services.at(flow.protocol, flow.port)
         return [s for s in candidates if _covers(s, flow, local_addresses=self._local)]
-
-
-class PortIndex:
-    """Services by protocol and port; long ranges of ports are asked one by one."""
-
-    def __init__(self, services: Iterable[Service]) -> None:
-        self._ports: dict[tuple[Protocol, int], list[Service]] = defaultdict(list)
-        self._ranges: list[tuple[Protocol, PortRange, Service]] = []
-        for service in services:
-            for ports in service.port_ranges:
-                if ports.last - ports.first < _SHORT:
-                    for port in range(ports.first, ports.last + 1):
-                        self._ports[service.protocol, port].append(service)
-                else:
-                    self._ranges.append((service.protocol, ports, service))
-
-    def at(self, protocol: Protocol, port: int) -> list[Service]:
-        wide = [s for of, ports, s in self._ranges if of is protocol and port in ports]
-        return [*self._ports.get((protocol, port), ()), *wide]
 
 
 def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
@@ -268,6 +253,12 @@ def _answers(service: Service, backend: Backend, flow: Flows) -> bool:
     one = service.span.first == service.span.last
     port = backend.port if one else service.backend_port(backend, flow.port)
     return (backend.address, port) == (flow.answered_by, flow.answered_port)
+
+
+def _brought_along(*, protocol: Protocol, family: Family) -> frozenset[int]:
+    """The ids of entries that began as a helper expected. The kernel picks them out itself."""
+    arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value, "-u", "EXPECTED", "-o", "id"]
+    return frozenset(int(found[1]) for line in read_lines(arguments) if (found := _ID.search(line)))
 
 
 def _take_apart(*, protocol: Protocol, family: Family) -> Iterator[tuple[str, ...]]:

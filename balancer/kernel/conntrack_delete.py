@@ -8,9 +8,10 @@ ended meanwhile is told apart by its id.
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from errno import ENOENT
+from errno import EBUSY, ENOENT
 from itertools import islice
 
 from balancer.domain.types import Address, Protocol
@@ -64,31 +65,39 @@ class Entry:
 def delete_entries(entries: Iterable[Entry]) -> int:
     """How many were deleted; those that ended by themselves meanwhile are not counted.
 
-    Raises Rejected when the kernel refuses.
+    Raises Rejected when the kernel refuses, and where that is because a flow table forwards them (EBUSY;
+    until commit 9b7c68b3911a of Linux 6.4, 6.1.32, 5.15.115 and 5.10.182) only after all others are deleted.
     """
-    waiting, removed = iter(entries), 0
+    waiting, removed, held = iter(entries), 0, 0
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as kernel:
             kernel.settimeout(_SECONDS)
             while batch := tuple(islice(waiting, _BATCH)):
-                removed += _delete_batch(kernel, batch)
+                failed = _delete_batch(kernel, batch)
+                removed += len(batch) - sum(failed.values())
+                held += failed[EBUSY]
     except OSError as error:
         raise Rejected(f"The kernel did not delete connections: {error.strerror or error}.") from error
+    if held:
+        raise Rejected(
+            f"{held} of them are forwarded by a flow table, and a kernel as old as this one lets nobody"
+            " delete those: they end by themselves. Take the services' interfaces out of the flow table."
+        )
     return removed
 
 
-def _delete_batch(kernel: socket.socket, batch: tuple[Entry, ...]) -> int:
-    """The kernel answers to each that failed and, because it is asked to, to the last."""
-    last = len(batch) - 1
+def _delete_batch(kernel: socket.socket, batch: tuple[Entry, ...]) -> Counter[int]:
+    """How many were not deleted, by errno. The kernel answers to each that failed and, because it is asked
+    to, to the last."""
+    last, failed = len(batch) - 1, Counter[int]()
     kernel.send(b"".join(_message(entry, number, ask=number == last) for number, entry in enumerate(batch)))
-    removed = len(batch)
     while True:
         for number, code in _answers(kernel.recv(1 << 16)):
-            if code not in {0, ENOENT}:
+            if code not in {0, ENOENT, EBUSY}:
                 raise OSError(code, os.strerror(code))
-            removed -= code == ENOENT
+            failed[code] += code != 0
             if number == last:
-                return removed
+                return failed
 
 
 def _answers(data: bytes) -> Iterator[tuple[int, int]]:

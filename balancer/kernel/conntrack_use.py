@@ -16,7 +16,7 @@ WORTH_COUNTING = 10_000
 """With fewer entries than this no backend's ports can be scarce, and the list is not read."""
 BUSIEST = 3
 
-_STAT = Path("/proc/net/stat/nf_conntrack")
+_STAT = Path("/proc/thread-self/net/stat/nf_conntrack")
 _SYSCTL = Path("/proc/sys/net/netfilter")
 _REPLY = re.compile(r"src=\S+ dst=\S+ sport=\d+ dport=\d+ .*?src=(\S+) dst=(\S+) sport=(\d+) dport=\d+")
 

@@ -34,20 +34,10 @@ from balancer.kernel.plan import (
     want_nothing,
 )
 from balancer.kernel.receipt import join_receipts, make_receipt
-from balancer.ruleset.ir import (
-    CHAIN_NAME_MAX,
-    Dnat,
-    Goto,
-    Jump,
-    Masquerade,
-    Reject,
-    RejectWith,
-    Rule,
-    Ruleset,
-    Table,
-)
+from balancer.ruleset.ir import CHAIN_NAME_MAX, Rule, Ruleset, Table
 from balancer.ruleset.parse import Snapshot, parse_save
 from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.targets import Dnat, Goto, Jump, Masquerade, Reject, RejectWith
 
 EMPTY = """\
 *filter

@@ -21,6 +21,7 @@ from balancer.domain.types import (
     format_endpoint,
 )
 from balancer.kernel.conntrack import Flows, find_stale
+from balancer.kernel.owning import nearest
 from balancer.ruleset.compile import MARK_BALANCED
 
 Services = Mapping[str, Service | None]
@@ -87,14 +88,18 @@ _Place = tuple[Protocol, int]
 class _Claim:
     """What one enabled service has at a place."""
 
-    name: str
-    addresses: tuple[Address, ...]
-    version: int
+    service: Service
     states: Mapping[str, BackendState]
     """Endpoint -> state."""
 
+    @property
+    def name(self) -> str:
+        return self.service.name
+
     def covers(self, address: Address) -> bool:
-        return address in self.addresses if self.addresses else self.version == address.version
+        if self.service.addresses:
+            return address in self.service.addresses
+        return _any_address(self.service.family).version == address.version
 
 
 _Claims = Mapping[_Place, list[_Claim]]
@@ -127,15 +132,19 @@ class _Plan:
             coming=_claims(will.values()),
         )
 
+    @property
+    def names(self) -> set[str]:
+        return {*self.before, *self.after}
+
     def owners(self, count: ConnectionCount) -> list[str]:
         """The touched services to which these connections may belong."""
         place = count.protocol, count.port
         if not count.backend:
-            return sorted({claim.name for claim in _covering(self.coming, place, count.address)})
-        covering = _covering(self.touched, place, count.address)
+            return sorted({claim.name for claim in _covering((self.coming,), place, count.address)})
+        found = _covering((self.touched, self.untouched), place, count.address)
+        covering = [claim for claim in found if claim.name in self.names]
         mine = {claim.name for claim in covering if count.backend in claim.states}
-        theirs = _covering(self.untouched, place, count.address)
-        if not mine and any(count.backend in claim.states for claim in theirs):
+        if not mine and any(count.backend in claim.states for claim in found):
             return []
         # Otherwise of a backend that went earlier: such a connection lives until it ends.
         return sorted(mine or {claim.name for claim in covering})
@@ -177,9 +186,7 @@ class _Plan:
         if flow.protocol is Protocol.UDP:
             return Fate.STAY
         place = flow.protocol, flow.port
-        claims = [
-            c for claims in (self.coming, self.untouched) for c in _covering(claims, place, flow.address)
-        ]
+        claims = _covering((self.coming, self.untouched), place, flow.address)
         states = {claim.states.get(_backend(flow), BackendState.DISABLED) for claim in claims}
         return Fate.STAY if states - {BackendState.DISABLED} else Fate.STAY_UNTIL_THEY_END
 
@@ -197,9 +204,7 @@ def _claims(services: Iterable[Service]) -> _Claims:
 
 def _claim(service: Service, port: int) -> _Claim:
     return _Claim(
-        name=service.name,
-        addresses=service.addresses,
-        version=_any_address(service.family).version,
+        service=service,
         states={
             format_endpoint(address=b.address, port=service.backend_port(b, port)): b.state
             for b in service.backends
@@ -207,8 +212,10 @@ def _claim(service: Service, port: int) -> _Claim:
     )
 
 
-def _covering(claims: _Claims, place: _Place, address: Address) -> list[_Claim]:
-    return [claim for claim in claims.get(place, ()) if claim.covers(address)]
+def _covering(among: tuple[_Claims, ...], place: _Place, address: Address) -> list[_Claim]:
+    found = [claim for claims in among for claim in claims.get(place, ()) if claim.covers(address)]
+    near = nearest([claim.service for claim in found])
+    return [claim for claim in found if any(claim.service is service for service in near)]
 
 
 _Where = tuple[Family, Protocol, tuple[PortRange, ...], tuple[Address, ...]]

@@ -83,17 +83,26 @@ def read_if_any(*, flavour: Flavour, family: Family) -> Snapshot | None:
         return None
 
 
-def read_other_flavour(*, flavour: Flavour, family: Family) -> Snapshot | None:
-    """What the other flavour holds; None where its tools are not installed."""
-    if find_tool(tool_name(flavour=flavour.other, verb="save", family=family)) is None:
-        return None
-    return read_snapshot(flavour=flavour.other, family=family)
-
-
-def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour, family: Family = Family.IPV4) -> None:
-    """Refuses to write one flavour while the other holds our chains: both would balance every packet."""
+def look_at_other_flavour(
+    *, flavour: Flavour, family: Family, unless_unreadable: bool = False
+) -> tuple[str, ...]:
+    """Sentences about what the other flavour would decide over ours; raises Rejected where it holds ours."""
+    read = read_if_any if unless_unreadable else _read_if_installed
+    other = read(flavour=flavour.other, family=family)
     if other is None:
-        return
+        return ()
+    _refuse_own_chains(other, flavour=flavour, family=family)
+    return _warn_about_other(other, flavour=flavour, family=family)
+
+
+def _read_if_installed(*, flavour: Flavour, family: Family) -> Snapshot | None:
+    if find_tool(tool_name(flavour=flavour, verb="save", family=family)) is None:
+        return None
+    return read_snapshot(flavour=flavour, family=family)
+
+
+def _refuse_own_chains(other: Snapshot, *, flavour: Flavour, family: Family) -> None:
+    """Refuses to write one flavour while the other holds our chains: both would balance every packet."""
     found = sorted(
         {name for table in other.tables.values() for name in table.chains if name.startswith(OWN_PREFIX)}
     )
@@ -105,12 +114,7 @@ def refuse_own_chains(*, other: Snapshot | None, flavour: Flavour, family: Famil
         )
 
 
-def warn_about_other(
-    *, other: Snapshot | None, flavour: Flavour, family: Family = Family.IPV4
-) -> tuple[str, ...]:
-    """Sentences about what the other flavour would decide over ours."""
-    if other is None:
-        return ()
+def _warn_about_other(other: Snapshot, *, flavour: Flavour, family: Family) -> tuple[str, ...]:
     warnings = []
     held = sorted(name for name, table in other.tables.items() if any(table.chains.values()))
     if held:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from balancer.domain.observation import InputRule, interface_matches
-from balancer.domain.types import Network, Protocol
+from balancer.domain.observation import InputRule
+from balancer.kernel.input_matches import EVERYTHING, Impossible, Packets
 from balancer.ruleset.ir import OWN_PREFIX
 
 RULES_KEPT = 500
@@ -17,41 +17,6 @@ RULES_KEPT = 500
 RULES_READ = 20_000
 """Chains that are reached on many ways are read once for each; this bounds it."""
 DEPTH_MAX = 32
-
-
-class Impossible(Exception):
-    """No client's first packet to a service is like that."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packets:
-    """A set of packets, None for any."""
-
-    protocol: Protocol | None = None
-    ports: tuple[tuple[int, int], ...] | None = None
-    in_interface: str | None = None
-    source: Network | None = None
-    destination: Network | None = None
-    unread: tuple[str, ...] = ()
-    """What else it says, in words: then only some of them are meant."""
-
-    @property
-    def exact(self) -> bool:
-        return not self.unread
-
-    def meet(self, other: "Packets") -> "Packets":
-        """Those that are in both. Raises Impossible where there are none."""
-        return Packets(
-            protocol=_same(self.protocol, other.protocol),
-            ports=_common_ports(self.ports, other.ports),
-            in_interface=_common_interface(self.in_interface, other.in_interface),
-            source=_common_network(self.source, other.source),
-            destination=_common_network(self.destination, other.destination),
-            unread=tuple(dict.fromkeys((*self.unread, *other.unread))),
-        )
-
-
-EVERYTHING = Packets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,38 +103,3 @@ def _without(packets: Packets, left: list[Packets]) -> Packets:
             continue
         return replace(packets, unread=(*packets.unread, "an exception before it (RETURN or a goto)"))
     return packets
-
-
-def _same(one: Protocol | None, other: Protocol | None) -> Protocol | None:
-    if one is not None and other is not None and one is not other:
-        raise Impossible
-    return other if one is None else one
-
-
-def _common_ports(
-    one: tuple[tuple[int, int], ...] | None, other: tuple[tuple[int, int], ...] | None
-) -> tuple[tuple[int, int], ...] | None:
-    if one is None or other is None:
-        return other if one is None else one
-    both = [(max(a, c), min(b, d)) for a, b in one for c, d in other]
-    found = tuple(sorted({(first, last) for first, last in both if first <= last}))
-    if not found:
-        raise Impossible
-    return found
-
-
-def _common_interface(one: str | None, other: str | None) -> str | None:
-    if one is None or other is None:
-        return other if one is None else one
-    narrow, wide = sorted((one, other), key=lambda name: (name.endswith("+"), -len(name)))
-    if not interface_matches(wide, narrow.removesuffix("+")):
-        raise Impossible
-    return narrow
-
-
-def _common_network(one: Network | None, other: Network | None) -> Network | None:
-    if one is None or other is None:
-        return other if one is None else one
-    if one.version != other.version or not one.overlaps(other):
-        raise Impossible
-    return max(one, other, key=lambda network: network.prefixlen)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from balancer.domain.types import Service, format_endpoint
 from balancer.kernel.base import Loads
-from balancer.kernel.conntrack import Flows, PortIndex, count_entries
+from balancer.kernel.conntrack import Flows, count_entries
+from balancer.kernel.owning import PortIndex, nearest
 
 _ALIVE = {"", "ESTABLISHED"}
 """Of UDP, which knows no states, every entry."""
@@ -55,10 +56,14 @@ def attribute(
     for (flows, state), count in entries.items():
         if not counts(state) or not flows.is_balanced:
             continue
-        for service in index.at(flows.protocol, flows.port):
-            if not service.addresses or flows.address in service.addresses:
-                for taking in _taking(service, named):
-                    yield taking.name, _endpoint(taking, flows), count
+        covering = [
+            service
+            for service in index.at(flows.protocol, flows.port)
+            if not service.addresses or flows.address in service.addresses
+        ]
+        for service in nearest(covering):
+            for taking in _taking(service, named):
+                yield taking.name, _endpoint(taking, flows), count
 
 
 def _taking(service: Service, named: Mapping[str, Service]) -> Iterator[Service]:

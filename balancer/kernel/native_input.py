@@ -14,7 +14,8 @@ from typing import Any
 
 from balancer.domain.observation import ACCEPT, DROP, NATIVE, REJECT, InputPath
 from balancer.domain.types import Family, Network, Protocol
-from balancer.kernel.input_walk import EVERYTHING, RULES_KEPT, Impossible, Packets, ReadRule, Walk
+from balancer.kernel.input_matches import EVERYTHING, Impossible, Packets
+from balancer.kernel.input_walk import RULES_KEPT, ReadRule, Walk
 from balancer.kernel.native_listing import BaseChain, Native, NativeRule, NativeTable
 from balancer.kernel.native_match import Elements, Met, meets, members_of
 from balancer.kernel.native_match import Packets as Alike

@@ -34,11 +34,9 @@ from balancer.kernel.counted import CountedDriver
 from balancer.kernel.counter_table import PlaceOf, places_in
 from balancer.kernel.depth import look_at_depth
 from balancer.kernel.flavour import (
+    look_at_other_flavour,
     read_if_any,
-    read_other_flavour,
     read_snapshot,
-    refuse_own_chains,
-    warn_about_other,
 )
 from balancer.kernel.forwarding import Forwarded, bring_in_forwarding
 from balancer.kernel.idle import holds_ours, is_idle, want_of
@@ -52,6 +50,7 @@ from balancer.kernel.node_facts import read_facts
 from balancer.kernel.observe import observe_machine
 from balancer.kernel.plan import (
     TablePlan,
+    Wanted,
     order_tables,
     want_nothing,
 )
@@ -112,8 +111,7 @@ class NodeKernel:
     ) -> Receipt:
         """See `Kernel.sync`. Turns forwarding on, and brings remembered connections in line as well."""
         started, family, idle = time.monotonic(), ruleset.family, is_idle(ruleset)
-        plans: tuple[TablePlan, ...] = ()
-        reconciled, done = Reconciled(removed=0), Forwarded()
+        reconciled = Reconciled(removed=0)
         refuse_what_is_missing(
             document, family=family, flavour=self._select().flavour, find=self._find_missing
         )
@@ -122,24 +120,13 @@ class NodeKernel:
             if permit is not None:
                 permit()
             wanted = want_of(ruleset, held=self._read(ruleset) if idle else None)
-            warnings = self._look_at_other_flavour(family, unless_unreadable=idle)
+            warnings = self._look_around(family, idle=idle)
             with (
                 network_sets_for(ruleset) as lists,
                 client_sets_for(ruleset, document=document) as sets,
             ):
-                if idle:
-                    warnings = ()
-                    plans = transaction.bring_in(order_tables(wanted, document=Document())) if wanted else ()
-                else:
-                    warnings += warn_about_advertisements() if family is Family.IPV6 else ()
-                    wanted = order_tables(wanted, document=document)
-                    plans, done = bring_in_forwarding(
-                        transaction,
-                        wanted,
-                        jumps_first=jumps_first,
-                        sysctl_file=self._sysctl_path(),
-                        counting=self._meter is not None,
-                    )
+                ordered = order_tables(wanted, document=Document() if idle else document)
+                plans, done = self._bring_in(transaction, ordered, idle=idle, jumps_first=jumps_first)
                 sets.committed = lists.committed = bool(plans)
             if wanted:
                 reconciled = self._reconcile(document, family)
@@ -151,6 +138,19 @@ class NodeKernel:
             digest=digest_text(render_ruleset(ruleset)),
             steps=(*done.steps, *lists.steps, *sets.steps),
             warnings=(*deep, *warnings, *lists.warnings, *sets.warnings, *done.warnings),
+        )
+
+    def _bring_in(
+        self, transaction: Transaction, wanted: Wanted, *, idle: bool, jumps_first: bool
+    ) -> tuple[tuple[TablePlan, ...], Forwarded]:
+        if idle:
+            return (transaction.bring_in(wanted) if wanted else ()), Forwarded()
+        return bring_in_forwarding(
+            transaction,
+            wanted,
+            jumps_first=jumps_first,
+            sysctl_file=self._sysctl_path(),
+            counting=self._meter is not None,
         )
 
     def compare(self, *, ruleset: Ruleset) -> Difference:
@@ -165,7 +165,6 @@ class NodeKernel:
             selection=self._select(),
             sysctl_path=self._sysctl_path(),
             families=self._used_families(),
-            look_at_other_flavour=self._look_at_other_flavour,
             native=self._native,
         )
 
@@ -249,14 +248,13 @@ class NodeKernel:
                 go_on=go_on_elsewhere(ruleset, flavour=selection.flavour),
             )
 
-    def _look_at_other_flavour(self, family: Family, *, unless_unreadable: bool = False) -> tuple[str, ...]:
+    def _look_around(self, family: Family, *, idle: bool) -> tuple[str, ...]:
+        """What a person is to be warned of. Refused where the other flavour holds chains of ours."""
         flavour = self._select().flavour
-        if unless_unreadable:
-            other = read_if_any(flavour=flavour.other, family=family)
-        else:
-            other = read_other_flavour(flavour=flavour, family=family)
-        refuse_own_chains(other=other, flavour=flavour, family=family)
-        return warn_about_other(other=other, flavour=flavour, family=family)
+        found = look_at_other_flavour(flavour=flavour, family=family, unless_unreadable=idle)
+        if idle:
+            return ()
+        return (*found, *(warn_about_advertisements() if family is Family.IPV6 else ()))
 
     def _used_families(self) -> tuple[Family, ...]:
         held = read_if_any(flavour=self._select().flavour, family=Family.IPV6)

@@ -1,23 +1,21 @@
 """What a node is, put together for its page in the console. Reads only."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.advertised import warn_about_advertisements
-from balancer.kernel.base import HostCheck, KernelError, NodeFacts
+from balancer.kernel.base import Flavour, HostCheck, KernelError, NodeFacts
 from balancer.kernel.capabilities import describe_missing, recall_missing
 from balancer.kernel.conntrack_use import read_use
+from balancer.kernel.flavour import look_at_other_flavour
 from balancer.kernel.host_checks import check_host
 from balancer.kernel.native import NativeWatch
 from balancer.kernel.network import list_interfaces
 from balancer.kernel.selection import Selection
 from balancer.kernel.tools import find_tool
-
-LookAtOther = Callable[[Family], tuple[str, ...]]
-"""Warnings about what the other flavour holds; raises KernelError where it holds chains of ours."""
 
 
 def read_facts(
@@ -25,7 +23,6 @@ def read_facts(
     selection: Selection,
     sysctl_path: Path | None,
     families: tuple[Family, ...],
-    look_at_other_flavour: LookAtOther,
     native: NativeWatch,
 ) -> NodeFacts:
     """Of the namespace of the calling thread. `families` are those of which it holds rules of ours.
@@ -50,17 +47,17 @@ def read_facts(
         forwarding_ipv6_persisted=persisted[Family.IPV6],
         cannot=describe_missing(recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour),
         checks=(
-            *_check_tools(families, look_at_other_flavour),
+            *_check_tools(families, flavour=selection.flavour),
             *check_host(flavour=selection.flavour, families=families, use=use, native=native),
         ),
         conntrack=use,
     )
 
 
-def _check_tools(families: tuple[Family, ...], look_at_other_flavour: LookAtOther) -> Iterator[HostCheck]:
+def _check_tools(families: tuple[Family, ...], *, flavour: Flavour) -> Iterator[HostCheck]:
     for family in families:
         try:
-            warnings = look_at_other_flavour(family)
+            warnings = look_at_other_flavour(flavour=flavour, family=family)
         except KernelError as error:
             warnings = (str(error),)
         for warning in warnings:

@@ -12,33 +12,35 @@ from balancer.kernel.plan import JumpEdit, TablePlan
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
+    Chance,
+    Faster,
+    MoreThan,
+    Nth,
+    Original,
+    PortRange,
+    Rule,
+    SourceHash,
+)
+from balancer.ruleset.render import HTABLE_MAX, NOT_SYN, TIMESTAMPS, render_destination, render_pool
+from balancer.ruleset.targets import (
     SYN_PROXY_SCALE,
     Accept,
-    Chance,
     Dnat,
     Drop,
-    Faster,
     Goto,
     Jump,
     Log,
     Mark,
     Masquerade,
-    MoreThan,
     NoTrack,
-    Nth,
-    Original,
-    PortRange,
     Reject,
     Remember,
     Return,
-    Rule,
     SetConnMark,
     Snat,
-    SourceHash,
     StripTimestamps,
     SynProxy,
 )
-from balancer.ruleset.render import HTABLE_MAX, NOT_SYN, TIMESTAMPS, render_destination, render_pool
 
 
 def edit_table(table: iptc.Table, plan: TablePlan, rules: dict[str, list[Rule]]) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from balancer.domain.types import Document
 from balancer.kernel.base import Flavour, KernelError
-from balancer.kernel.capabilities import Missing, Need, need_of_rule, try_all
+from balancer.kernel.capabilities import Missing, Need, need_of_rule
+from balancer.kernel.capability_trials import try_all
 from balancer.kernel.client_sets import client_sets_for
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.network_sets import network_sets_for

@@ -22,10 +22,12 @@ from balancer.lab.sample import NO_SCTP
 from balancer.lab.summary import describe_places
 from balancer.lab.visit import known_endpoint
 from balancer.ruleset.access import let_everybody_in
-from balancer.ruleset.ir import Ruleset, Snat
+from balancer.ruleset.ir import Ruleset
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.render import render_pool, render_ruleset
 from balancer.ruleset.schedulers import promised_shares
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.targets import Snat
+from balancer.ruleset.trace import Trace, trace_packet
 
 _CLIENT = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:2:0:1::1")}
 _OWN = {Family.IPV4: ip_address("198.18.2.1"), Family.IPV6: ip_address("2001:2:0:2::1")}

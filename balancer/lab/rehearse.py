@@ -166,15 +166,7 @@ class _Work:
     def _send_to(self, service: Service, *, touched: bool) -> ServiceResult | Omitted:
         started = time.monotonic()
         shares = self._promised[service.name]
-        count = self._limits.probes
-        if touched:
-            count = choose_count(
-                service=service,
-                shares=shares,
-                chance=self._chance,
-                limits=self._limits,
-                measured=len(self._sample.measured),
-            )
+        count = self._choose_count(service) if touched else self._limits.probes
         tour = self._visitor.tour(service, shares=shares, count=count)
         counts = tour.counts
         expected = self._expect(service, judged=touched, tour=tour, wanted=count)
@@ -206,6 +198,15 @@ class _Work:
             sources=count_peers(counts.visits),
             finds=found_error(shares=shares, count=counts.sent, chance=self._chance) if by_chance else None,
             seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _choose_count(self, service: Service) -> int:
+        return choose_count(
+            service=service,
+            shares=self._promised[service.name],
+            chance=self._chance,
+            limits=self._limits,
+            measured=len(self._sample.measured),
         )
 
     def _expect(self, service: Service, *, judged: bool, tour: Tour, wanted: int) -> Expectation:

@@ -19,8 +19,8 @@ from balancer.domain.types import Address, Document, Family, Network, Protocol, 
 from balancer.lab.crowd import Crowd
 from balancer.lab.errors import LabError
 from balancer.lab.ipv6 import Ipv6
+from balancer.lab.machines import Balancer
 from balancer.lab.places import asked_ports, backend_ports, is_in_pool
-from balancer.lab.plan import Balancer
 from balancer.lab.rehearsal import Limits, Omitted
 
 _Block = TypeVar("_Block", IPv4Network, IPv6Network)

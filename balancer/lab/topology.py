@@ -15,8 +15,7 @@ from balancer.domain.types import Family
 from balancer.lab import record
 from balancer.lab.errors import LabError
 from balancer.lab.ipv6 import Ipv6
-from balancer.lab.namespaces import create_namespaces, run_ip, wait_for_links
-from balancer.lab.plan import (
+from balancer.lab.machines import (
     ARTICLE_BACKENDS,
     ARTICLE_BALANCERS,
     CLIENTS,
@@ -25,8 +24,9 @@ from balancer.lab.plan import (
     Balancer,
     Topology,
     check_topology,
-    plan_lab,
 )
+from balancer.lab.namespaces import create_namespaces, run_ip, wait_for_links
+from balancer.lab.plan import plan_lab
 
 DEFAULT_PREFIX = "lbadmin-"
 _OWN = ("table", "local")

@@ -15,33 +15,24 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from balancer.domain.limits import BITS, SOURCE_BITS, burst_of, rate_of_kernel
-from balancer.domain.types import Network, Protocol, Service
+from balancer.domain.types import Network, PortRange, Protocol, Service
 from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch
 from balancer.ruleset.ir import (
     ACK,
-    Accept,
     AtMost,
-    Drop,
     Faster,
-    Goto,
-    Jump,
     Listed,
-    Log,
-    Mark,
     MoreThan,
     Original,
-    PortRange,
-    Return,
     Rule,
     Ruleset,
-    SetConnMark,
     Table,
     TableName,
-    Target,
 )
 from balancer.ruleset.networks import make_list
 from balancer.ruleset.reasons import Reason, reason_of
+from balancer.ruleset.targets import Accept, Drop, Goto, Jump, Log, Mark, Return, SetConnMark, Target
 
 Chains = dict[str, tuple[Rule, ...]]
 

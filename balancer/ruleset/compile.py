@@ -19,7 +19,9 @@ from itertools import groupby
 from balancer.domain.types import Document, Family, Protocol, Service
 from balancer.ruleset import access, marks, names, syn_proxy
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
-from balancer.ruleset.ir import (
+from balancer.ruleset.ir import Rule, Ruleset, Table, TableName
+from balancer.ruleset.service import service_chains
+from balancer.ruleset.targets import (
     Accept,
     Goto,
     Jump,
@@ -28,14 +30,9 @@ from balancer.ruleset.ir import (
     Reject,
     RejectWith,
     Return,
-    Rule,
-    Ruleset,
     Snat,
-    Table,
-    TableName,
     Target,
 )
-from balancer.ruleset.service import service_chains
 
 COMPILER = 2
 """Kept with each revision. Raise it with every change that makes other bytes of a document that there may be:

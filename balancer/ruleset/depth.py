@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from balancer.domain.types import Service
 from balancer.ruleset import names
-from balancer.ruleset.ir import Goto, Jump, Ruleset, Table, TableName
+from balancer.ruleset.ir import Ruleset, Table, TableName
+from balancer.ruleset.targets import Goto, Jump
 
 _LEADING = (Goto, Jump)
 Leads = Mapping[str, Sequence[str]]

@@ -19,7 +19,8 @@ from itertools import groupby, pairwise
 
 from balancer.domain.types import Address, Network, PortRange, Protocol, Service
 from balancer.ruleset import names
-from balancer.ruleset.ir import Goto, Rule, Target
+from balancer.ruleset.ir import Rule
+from balancer.ruleset.targets import Goto, Target
 
 FAN_OUT = 4
 _BITS = 2

@@ -6,7 +6,7 @@ docs/design/ruleset.md, "Connection mark".
 from collections.abc import Iterable
 
 from balancer.domain.types import Service, SourceNat, SourceNatMode
-from balancer.ruleset.ir import Mark
+from balancer.ruleset.targets import Mark
 
 BALANCED = 0x10000000
 MASQUERADE = 0x20000000

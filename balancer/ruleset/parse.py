@@ -11,18 +11,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from balancer.domain.types import Family, Network
-from balancer.ruleset.ir import (
-    OWN_PREFIX,
-    Dnat,
-    Rule,
-    Ruleset,
-    Snat,
-    Table,
-    TableName,
-    Unknown,
-)
+from balancer.ruleset.ir import OWN_PREFIX, Rule, Ruleset, Table, TableName, Unknown
 from balancer.ruleset.networks import family_of_list, is_named_rightly
 from balancer.ruleset.render import LIST_LINE, render_rule
+from balancer.ruleset.targets import Dnat, Snat
 from balancer.ruleset.words import read_words
 
 # Everything at which str.splitlines() splits.

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from balancer.ruleset import marks, names
-from balancer.ruleset.ir import Drop, Goto, Rule, Ruleset, SetConnMark, TableName
+from balancer.ruleset.ir import Rule, Ruleset, TableName
+from balancer.ruleset.targets import Drop, Goto, SetConnMark
 
 
 class Reason(StrEnum):

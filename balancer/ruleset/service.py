@@ -9,19 +9,9 @@ from balancer.domain.limits import BITS
 from balancer.domain.types import Backend, BackendState, Family, PersistenceMode, Service
 from balancer.ruleset import marks, names
 from balancer.ruleset.dispatch import dispatch_sources
-from balancer.ruleset.ir import (
-    Accept,
-    Chance,
-    Dnat,
-    Goto,
-    Jump,
-    Nth,
-    Remember,
-    Rule,
-    SetConnMark,
-    SourceHash,
-)
+from balancer.ruleset.ir import Chance, Nth, Rule, SourceHash
 from balancer.ruleset.schedulers import Choice, choose
+from balancer.ruleset.targets import Accept, Dnat, Goto, Jump, Remember, SetConnMark
 
 KNOWN_LIST_MAX = 32
 """Backends that a service with persistence looks through one by one; more of them are looked up in groups."""

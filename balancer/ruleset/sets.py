@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from balancer.domain.types import Document, Family, PersistenceMode, Service
 from balancer.ruleset import names
-from balancer.ruleset.ir import Remember, Ruleset
+from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.service import KNOWN_GROUPS, prefix_of
+from balancer.ruleset.targets import Remember
 
 _NAME = re.compile(r"LB-([46])\.(\d{1,3})-[A-Za-z0-9:._-]+")
 _READABLE = re.compile(r"[^:]+:([0-9a-f.:]+)-(\d+)")

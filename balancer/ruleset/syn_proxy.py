@@ -15,24 +15,19 @@ from collections.abc import Iterable
 from balancer.domain.types import Family, Protocol, Service
 from balancer.ruleset import access, marks, names
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
-from balancer.ruleset.ir import (
-    ACK,
-    NO_SYN,
-    SYN,
+from balancer.ruleset.ir import ACK, NO_SYN, SYN, Rule, Table, TableName
+from balancer.ruleset.schedulers import choose
+from balancer.ruleset.targets import (
     Accept,
     Goto,
     Jump,
     Mark,
     NoTrack,
     Return,
-    Rule,
     StripTimestamps,
     SynProxy,
-    Table,
-    TableName,
     Target,
 )
-from balancer.ruleset.schedulers import choose
 
 Chains = dict[str, tuple[Rule, ...]]
 

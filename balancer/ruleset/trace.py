@@ -10,57 +10,33 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from ipaddress import ip_address
 
-from balancer.domain.types import Address, Document, Family, Protocol, Service, format_endpoint
+from balancer.domain.types import Address, Document, Family, Service, format_endpoint
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.hashing import part_of_address
-from balancer.ruleset.ir import (
-    HASH_FAN_OUT,
-    SYN,
+from balancer.ruleset.ir import Rule, Ruleset, TableName
+from balancer.ruleset.matching import Flow, Matcher, Packet
+from balancer.ruleset.reasons import Reason, reason_of
+from balancer.ruleset.render import render_pool, render_rule
+from balancer.ruleset.targets import (
     Accept,
-    Chance,
     Dnat,
     Drop,
     Goto,
     Jump,
-    Listed,
     Log,
     Masquerade,
     NoTrack,
-    Nth,
     Reject,
     Remember,
     Return,
-    Rule,
-    Ruleset,
     SetConnMark,
     Snat,
     StripTimestamps,
     SynProxy,
-    TableName,
     Target,
 )
-from balancer.ruleset.reasons import Reason, reason_of
-from balancer.ruleset.render import render_pool, render_rule
 
 _EXAMPLE = {Family.IPV4: ip_address("192.0.2.1"), Family.IPV6: ip_address("2001:db8::1")}
 """Addresses for documentation (RFC 5737, RFC 3849): nobody's, so they match no exact address by accident."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
-    """The first packet of a connection, as it arrives at the node or leaves it."""
-
-    interface: str | None
-    """None: a program on the node itself sends it."""
-    protocol: Protocol
-    source: Address | None
-    """None: any client that the lists of the service let in, each as likely as another."""
-    destination: Address
-    port: int
-    destination_local: bool = True
-    """Whether the destination is an address of the node; only the node knows."""
-    known_in: frozenset[str] = frozenset()
-    """The sets of clients that the source is in; empty for a new client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,41 +100,29 @@ def trace_service(document: Document, service: Service) -> Trace:
     return trace_packet(compile_document(document, family=service.family), packet)
 
 
-@dataclass(frozen=True, slots=True)
-class _Flow:
-    """A share of the connections that are in one state."""
-
-    share: Fraction
-    mark: int = 0
-    to: Dnat | None = None
-    parts: tuple[tuple[int, int], ...] = ()
-    """Seed -> mask of the parts in which these clients can still be; all parts where it is not named."""
-
-
 @dataclass(slots=True)
 class _Ends:
     """What became of the flows that entered a chain."""
 
-    done: list[tuple[Target, _Flow]] = field(default_factory=list)
-    passed: list[_Flow] = field(default_factory=list)
+    done: list[tuple[Target, Flow]] = field(default_factory=list)
+    passed: list[Flow] = field(default_factory=list)
     """Came out at the end of the chain."""
 
 
 class _Walk:
     def __init__(self, ruleset: Ruleset, packet: Packet) -> None:
         self._ruleset = ruleset
-        self._packet = packet
+        self._matcher = Matcher(packet=packet, lists=ruleset.lists)
         self._steps: list[Step] = []
         self._service: str | None = None
-        self._untracked = self._from_proxy = False
         self._why: Reason | None = None
 
     def run(self) -> Trace:
-        if self._packet.interface is not None and self._is_proxied():
-            self._packet, self._from_proxy = replace(self._packet, interface=None), True
-        self._untracked = False
-        entry = "OUTPUT" if self._packet.interface is None else "PREROUTING"
-        ends = self._enter(TableName.NAT, entry, _Flow(Fraction(1)))
+        if self._matcher.packet.interface is not None and self._is_proxied():
+            self._matcher.go_on_from_proxy()
+        self._matcher.untracked = False
+        entry = "OUTPUT" if self._matcher.packet.interface is None else "PREROUTING"
+        ends = self._enter(TableName.NAT, entry, Flow(Fraction(1)))
         backends: dict[tuple[Address, int], Fraction] = defaultdict(Fraction)
         refused = dropped = unmatched = Fraction(0)
         sources: list[Target | None] = []
@@ -176,7 +140,7 @@ class _Walk:
                 sources.append(self._source(together))
                 for flow in group:
                     if flow.to is not None:
-                        backends[flow.to.address, flow.to.port_for(self._packet.port)] += flow.share
+                        backends[flow.to.address, flow.to.port_for(self._matcher.packet.port)] += flow.share
         pools = {s for s in sources if isinstance(s, Snat)}
         return Trace(
             service=self._service,
@@ -195,25 +159,26 @@ class _Walk:
 
     def _is_proxied(self) -> bool:
         """Whether the packet is kept from connection tracking, and a SYN proxy takes it."""
-        whole = _Flow(Fraction(1))
+        whole = Flow(Fraction(1))
         ends = self._enter(TableName.RAW, "PREROUTING", whole)
-        self._untracked = any(isinstance(target, NoTrack) for target, _ in ends.done)
-        return self._untracked and isinstance(self._filter(whole), SynProxy)
+        self._matcher.untracked = any(isinstance(target, NoTrack) for target, _ in ends.done)
+        return self._matcher.untracked and isinstance(self._filter(whole), SynProxy)
 
-    def _filter(self, flow: _Flow) -> Target | None:
-        if self._packet.interface is None:
+    def _filter(self, flow: Flow) -> Target | None:
+        packet = self._matcher.packet
+        if packet.interface is None:
             builtin = "OUTPUT"
         else:
-            builtin = "INPUT" if flow.to is None and self._packet.destination_local else "FORWARD"
+            builtin = "INPUT" if flow.to is None and packet.destination_local else "FORWARD"
         ends = self._enter(TableName.FILTER, builtin, flow)
         return ends.done[0][0] if ends.done else None
 
-    def _source(self, flow: _Flow) -> Target | None:
+    def _source(self, flow: Flow) -> Target | None:
         """What gives the flow another source; None where it keeps its own."""
         ends = self._enter(TableName.NAT, "POSTROUTING", flow)
         return ends.done[0][0] if ends.done else None
 
-    def _enter(self, name: TableName, builtin: str, flow: _Flow) -> _Ends:
+    def _enter(self, name: TableName, builtin: str, flow: Flow) -> _Ends:
         ends = _Ends(passed=[flow])
         found = next((table for table in self._ruleset.tables if table.name is name), None)
         for jump_from, chain in found.jumps if found is not None else ():
@@ -225,7 +190,7 @@ class _Walk:
                     ends.passed += inner.passed
         return ends
 
-    def _chain(self, table: TableName, name: str, flow: _Flow) -> _Ends:
+    def _chain(self, table: TableName, name: str, flow: Flow) -> _Ends:
         ends = _Ends()
         here = [flow]
         for rule in self._ruleset.table(table).chains[name]:
@@ -235,20 +200,20 @@ class _Walk:
         ends.passed += here
         return ends
 
-    def _rule(self, table: TableName, chain: str, rule: Rule, flow: _Flow, ends: _Ends) -> Iterator[_Flow]:
+    def _rule(self, table: TableName, chain: str, rule: Rule, flow: Flow, ends: _Ends) -> Iterator[Flow]:
         """Yields what goes on to the next rule of the chain; what ends or leaves goes into `ends`."""
-        taken = flow.share * self._taken(rule, flow)
+        taken = flow.share * self._matcher.taken(rule, flow)
         self._steps.append(Step(table, chain, rule, taken))
         if taken < flow.share:
-            yield replace(flow, share=flow.share - taken, parts=self._parts(rule, flow, taken=False))
+            yield replace(flow, share=flow.share - taken, parts=self._matcher.parts(rule, flow, taken=False))
         if taken:
             if rule.comment is not None and table is TableName.NAT:
                 self._service = rule.comment
             self._why = reason_of(rule) or self._why
-            hit = replace(flow, share=taken, parts=self._parts(rule, flow, taken=True))
+            hit = replace(flow, share=taken, parts=self._matcher.parts(rule, flow, taken=True))
             yield from self._go_on(table, rule, hit, ends)
 
-    def _go_on(self, table: TableName, rule: Rule, hit: _Flow, ends: _Ends) -> Iterator[_Flow]:
+    def _go_on(self, table: TableName, rule: Rule, hit: Flow, ends: _Ends) -> Iterator[Flow]:
         """What comes of a flow that met all conditions of a rule."""
         match rule.target:
             case Jump(to):
@@ -270,73 +235,10 @@ class _Walk:
             case Accept() | Drop() | Reject() | Masquerade() | Snat() | NoTrack() | SynProxy():
                 ends.done.append((rule.target, hit))
 
-    def _taken(self, rule: Rule, flow: _Flow) -> Fraction:
-        """The share of a flow that meets all conditions of a rule."""
-        if not self._meets(rule, flow):
-            return Fraction(0)
-        match rule.statistic:
-            case Nth(every, _):
-                return Fraction(1, every)
-            case Chance(share):
-                return share
-        if rule.source_hash is None:
-            return Fraction(1)
-        possible = self._possible(flow, rule.source_hash.seed)
-        return Fraction((possible & rule.source_hash.mask).bit_count(), possible.bit_count())
 
-    def _possible(self, flow: _Flow, seed: int) -> int:
-        """The parts in which the clients can be: one, where the client is given."""
-        if self._packet.source is not None:
-            return 1 << part_of_address(self._packet.source.packed, seed)
-        return dict(flow.parts).get(seed, (1 << HASH_FAN_OUT) - 1)
-
-    def _parts(self, rule: Rule, flow: _Flow, *, taken: bool) -> tuple[tuple[int, int], ...]:
-        if rule.source_hash is None or not self._meets(rule, flow):
-            return flow.parts
-        seed, mask = rule.source_hash.seed, rule.source_hash.mask
-        left = self._possible(flow, seed) & (mask if taken else ~mask)
-        return tuple(sorted({**dict(flow.parts), seed: left}.items()))
-
-    def _is_listed(self, listed: Listed) -> bool:
-        source = self._packet.source
-        if source is None:
-            return False
-        return any(source in network for network in self._ruleset.lists[listed.name]) is not listed.outside
-
-    def _meets(self, rule: Rule, flow: _Flow) -> bool:
-        packet = self._packet
-        ports = rule.destination_ports
-        return (
-            (rule.in_interface is None or _is_interface(packet.interface, rule.in_interface))
-            and (rule.source is None or (packet.source is not None and packet.source in rule.source))
-            and (rule.clients is None or rule.clients in packet.known_in)
-            and (rule.listed is None or self._is_listed(rule.listed))
-            and not (rule.faster or rule.more_than or rule.not_syn)
-            and (rule.protocol is None or rule.protocol is packet.protocol)
-            and (rule.destination is None or packet.destination in rule.destination)
-            and (ports is None or ports.first <= packet.port <= ports.last)
-            and (not rule.destination_local or packet.destination_local)
-            and rule.tcp_flags in {None, SYN}
-            and (not rule.source_elsewhere or packet.interface is not None or self._from_proxy)
-            and (rule.ct_state is None or rule.ct_state in self._states(flow))
-            and (rule.connmark is None or flow.mark & rule.connmark.mask == rule.connmark.value)
-        )
-
-    def _states(self, flow: _Flow) -> set[str]:
-        if self._untracked:
-            return {"INVALID,UNTRACKED"}
-        return {"NEW"} if flow.to is None else {"NEW", "DNAT"}
-
-
-def _alike(flows: list[_Flow]) -> list[list[_Flow]]:
+def _alike(flows: list[Flow]) -> list[list[Flow]]:
     """Flows that the rules behind nat PREROUTING cannot tell apart: none of them looks at the backend."""
-    groups: dict[tuple[int, bool], list[_Flow]] = defaultdict(list)
+    groups: dict[tuple[int, bool], list[Flow]] = defaultdict(list)
     for flow in flows:
         groups[flow.mark, flow.to is None].append(flow)
     return list(groups.values())
-
-
-def _is_interface(name: str | None, pattern: str) -> bool:
-    if name is None:
-        return False
-    return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern

@@ -5,46 +5,47 @@ from fractions import Fraction
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from balancer.domain.types import Protocol
+from balancer.domain.types import PortRange, Protocol
 from balancer.ruleset.address_bpf import read_bytecode
 from balancer.ruleset.hashing import SEEDS
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
     KERNEL_PROBABILITY_UNITS,
     OWN_PREFIX,
-    SYN_PROXY_SCALE,
-    Accept,
     AtMost,
     Chance,
-    Dnat,
-    Drop,
     Faster,
-    Goto,
-    Jump,
     Listed,
-    Log,
-    Mark,
-    Masquerade,
     MoreThan,
-    NoTrack,
     Nth,
     Original,
-    PortRange,
-    Reject,
-    RejectWith,
-    Remember,
-    Return,
     Rule,
-    SetConnMark,
-    Snat,
     SourceHash,
-    StripTimestamps,
-    SynProxy,
-    Target,
     TcpFlags,
 )
 from balancer.ruleset.networks import family_of_list
 from balancer.ruleset.render import HTABLE_MAX, NOT_SYN, TIMESTAMPS
+from balancer.ruleset.targets import (
+    SYN_PROXY_SCALE,
+    Accept,
+    Dnat,
+    Drop,
+    Goto,
+    Jump,
+    Log,
+    Mark,
+    Masquerade,
+    NoTrack,
+    Reject,
+    RejectWith,
+    Remember,
+    Return,
+    SetConnMark,
+    Snat,
+    StripTimestamps,
+    SynProxy,
+    Target,
+)
 
 _DESTINATION = re.compile(r"(\[[0-9a-f:.]+\]|[0-9.]+):(\d+)(?:-(\d+)/(\d+))?")
 

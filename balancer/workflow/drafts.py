@@ -75,16 +75,15 @@ def save_draft(
     if name != original_name and shown.get(name) is not None:
         taken = Problem("name", "taken", f"There is a service named {name} already; choose another name.")
         return SavedDraft(change=change, draft=None, problems=(taken,))
-    proposed = drafts | {name: mine}
+    touched: dict[str, Data | None] = {name: mine}
     if original_name not in (None, name):
-        proposed[str(original_name)] = None
+        touched[str(original_name)] = None
     problems = _own_problems(
-        name=name, before=overlay(base=base, drafts=drafts), after=overlay(base=base, drafts=proposed)
+        name=name, before=overlay(base=base, drafts=drafts), after=overlay(base=base, drafts=drafts | touched)
     )
     if errors(problems):
         return SavedDraft(change=change, draft=None, problems=problems)
     change = change or current_change(actor=actor, cluster=cluster)
-    touched = {one: proposed[one] for one in {name, original_name or name}}
     write_drafts(actor=actor, change=change, live=live, wanted=touched)
     draft = Draft.objects.filter(change=change, service_name=name).first()
     return SavedDraft(change=change, draft=draft, problems=problems)

@@ -90,7 +90,9 @@ def _services_to_count(node: Node) -> tuple[Service, ...]:
     services = [service for service in effective.approved.services if service.enabled]
     drain = {service.name for service in services if draining_backends(service)}
     named = {service.name: service for service in services}
-    return tuple(service for service in services if _may_reach(service, drain, named)) if drain else ()
+    lists = {(s.protocol, s.family) for s in services if _may_reach(s, drain, named)} if drain else set()
+    # With all neighbours: at an address that one of them names, connections are not those of another.
+    return tuple(s for s in services if (s.protocol, s.family) in lists)
 
 
 def _may_reach(service: Service, drain: set[str], named: Mapping[str, Service]) -> bool:
@@ -107,7 +109,8 @@ def _count(
     services: tuple[Service, ...], *, kernel: Kernel, node: Node, now: datetime
 ) -> dict[str, dict[str, Any]]:
     connections = kernel.count_open(services=services)
-    kept = any(sets_of_backends(service) for service in services)
+    leaving = [service for service in services if draining_backends(service)]
+    kept = any(sets_of_backends(service) for service in leaving)
     clients = kernel.count_clients() if kept else {}
     return {
         service.name: {
@@ -123,8 +126,7 @@ def _count(
             )
             for backend in draining_backends(service)
         }
-        for service in services
-        if draining_backends(service)
+        for service in leaving
     }
 
 

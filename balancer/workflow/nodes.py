@@ -18,7 +18,7 @@ from balancer.kernel.guard_files import GuardError
 from balancer.models import Deployment, Job, Node
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
-from balancer.workflow.balancing import balance_node
+from balancer.workflow.balancing import Wake, balance_node, look_soon, wake_for_next_step
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
@@ -58,6 +58,7 @@ def reconcile_node(
     confirm: Checks = no_checks,
     clock: Clock = timezone.now,
     pause: Callable[[float], None] = time.sleep,
+    wake: Wake = lambda seconds: None,
 ) -> None:
     """Record what the node's guard did, refresh what is known of the node, carry what its health checks
     found, forget the clients that it was asked to forget, then do the first of these:
@@ -67,7 +68,8 @@ def reconcile_node(
     back to the live revision (where the node carries another one, or where the kernel differs, unless the
     policy of the cluster asks people first). With no job at hand, make
     a rollback drill that is due, or a rehearsal that waits, move weights that the node moves itself, and look
-    at what the node does.
+    at what the node does. `wake` is asked for another tick where a backend that rises cannot wait for the
+    next usual one.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
     waits for a node that is down, and windows.
@@ -83,28 +85,18 @@ def reconcile_node(
     if not recover_rehearsals(node=node, identity=identity, clock=clock):
         return
     carry_own_health(node=node, bench=bench, memory=memory)
-    carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
-    refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
-    refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
+    _look_after_clients(node=node, kernel=kernel, memory=memory, clock=clock)
     skip_absent_node(cluster=node.cluster, clock=clock)
     run_due_windows(cluster=node.cluster, clock=clock)
     if _look_after_unconfirmed(node=node, bench=bench):
         carry_own_health(node=node, bench=bench, memory=memory)  # over what the guard has put back
         return
     drop_untimely_drill(node=node, clock=clock)
-    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
-    since = turn_since(waiting) if waiting is not None else None
-    if waiting is not None and since is not None:
-        if waiting.attempts or since <= clock() - MESSAGE_GRACE:
-            _run(job=waiting, bench=bench, memory=memory, identity=identity)
+    if _look_after_queued(node=node, bench=bench, memory=memory, identity=identity):
+        wake_for_next_step(memory=memory.balancing, wake=wake, now=clock())
         return
     if node.enabled and not _is_deploying(node):
-        cause = why_converge(node=node, kernel=kernel, memory=memory, clock=clock)
-        if cause:
-            _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
-        else:
-            _hand_over(node=node, guard=guard, memory=memory)
-            _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
+        _converge_or_rest(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
     elif node.enabled:
         watch(node=node, kernel=kernel, memory=memory, clock=clock)
     balance_node(
@@ -113,6 +105,7 @@ def reconcile_node(
         memory=memory.balancing,
         compiled=lambda revision, effective: compiled_for(revision, effective, memory=memory),
     )
+    wake_for_next_step(memory=memory.balancing, wake=wake, now=clock())
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
@@ -131,6 +124,17 @@ def carry_own_health(*, node: Node, bench: Bench, memory: NodeMemory) -> None:
     memory.health_waits = False
     if written:
         node.refresh_from_db(fields=["carried_health", "carried_weights"])
+
+
+def _converge_or_rest(
+    *, node: Node, bench: Bench, memory: NodeMemory, rehearse: Rehearse | None, identity: str
+) -> None:
+    cause = why_converge(node=node, kernel=bench.kernel, memory=memory, clock=bench.clock)
+    if cause:
+        _converge(node=node, cause=cause, bench=bench, memory=memory, identity=identity)
+    else:
+        _hand_over(node=node, guard=bench.guard, memory=memory)
+        _use_leisure(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
 
 
 def _use_leisure(
@@ -198,6 +202,24 @@ def _look_after_unconfirmed(*, node: Node, bench: Bench) -> bool:
     return True
 
 
+def _look_after_clients(*, node: Node, kernel: Kernel, memory: NodeMemory, clock: Clock) -> None:
+    """Forget those whom people want forgotten; count the others, and who is still with what drains."""
+    carry_out_clearings(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_clients(node=node, kernel=kernel, memory=memory.clients, clock=clock)
+    refresh_leaving(node=node, kernel=kernel, memory=memory.leaving, clock=clock)
+
+
+def _look_after_queued(*, node: Node, bench: Bench, memory: NodeMemory, identity: str) -> bool:
+    """Whether there is a job whose turn has come; it is run unless its message is still on the way."""
+    waiting = Job.objects.filter(node=node, state=JobState.QUEUED).select_related("node").first()
+    since = turn_since(waiting) if waiting is not None else None
+    if waiting is None or since is None:
+        return False
+    if waiting.attempts or since <= bench.clock() - MESSAGE_GRACE:
+        _run(job=waiting, bench=bench, memory=memory, identity=identity)
+    return True
+
+
 def _hand_over(*, node: Node, guard: Guard, memory: NodeMemory) -> None:
     """A guard that knows nothing yet is told what was seen in the kernel."""
     live = live_revision(node.cluster)
@@ -225,6 +247,7 @@ def _run(*, job: Job, bench: Bench, memory: NodeMemory, identity: str) -> None:
     memory.compare_due = None  # after every write
     # What its guard put back is laid over again, and what was found meanwhile has waited.
     carry_own_health(node=job.node, bench=bench, memory=memory)
+    look_soon(node=job.node, memory=memory.balancing, now=bench.clock())
 
 
 def _converge(*, node: Node, cause: str, bench: Bench, memory: NodeMemory, identity: str) -> None:

@@ -6,7 +6,6 @@ is under way gives way within seconds and is begun again afterwards.
 """
 
 import logging
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,27 +18,23 @@ from balancer.domain.codec import digest_text
 from balancer.domain.digests import join_digests
 from balancer.domain.lifecycle import (
     CHANGE_REHEARSABLE,
-    DEPLOYMENT_ACTIVE,
-    JOB_ACTIVE,
-    REHEARSAL_ENDED,
     RehearsalState,
 )
 from balancer.domain.types import Document
 from balancer.lab.errors import GaveWay, LabError
 from balancer.lab.rehearsal import Rehearsal as Result
-from balancer.models import Change, Deployment, Draft, Job, Node, Rehearsal
+from balancer.models import Change, Draft, Node, Rehearsal
 from balancer.ruleset.ir import Ruleset
 from balancer.ruleset.render import render_ruleset
 from balancer.workflow import audit
-from balancer.workflow.audit import Action
 from balancer.workflow.changes import digest_change, lock_change
 from balancer.workflow.claims import is_alive
 from balancer.workflow.clock import Clock
 from balancer.workflow.documents import candidate_document
 from balancer.workflow.errors import Refused
-from balancer.workflow.messages import record_refused_job
-from balancer.workflow.rehearsals import approve_unasked, cancel_rehearsal, queue_missing
-from balancer.workflow.rehearsed import describe_failure, is_required, kind_of, unrehearsed_changes
+from balancer.workflow.rehearsal_records import Outcome, claim, has_to_wait, record, requeue
+from balancer.workflow.rehearsals import queue_missing
+from balancer.workflow.rehearsed import is_required, kind_of, unrehearsed_changes
 from balancer.workflow.revisions import compile_rulesets
 
 ATTEMPTS_MAX = 3
@@ -71,13 +66,6 @@ class _Task:
     """Of the rulesets' texts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    state: RehearsalState
-    result: Result | None = None
-    error: str = ""
-
-
 def no_act() -> None:
     """Nothing to do meanwhile."""
 
@@ -97,13 +85,13 @@ def run_rehearsal(
     longer proposed is cancelled. `node_name` is the worker's own, never the message's. `meanwhile` is what
     the worker does in between: a rehearsal takes a minute, and health must not wait for it.
     """
-    rehearsal = _claim(rehearsal_id=rehearsal_id, node_name=node_name, identity=identity, clock=clock)
+    rehearsal = claim(rehearsal_id=rehearsal_id, node_name=node_name, identity=identity, clock=clock)
     if rehearsal is None:
         return None
     try:
         task = _prepare(rehearsal)
     except Refused as refusal:
-        outcome = _Outcome(state=RehearsalState.CANCELLED, error=refusal.message)
+        outcome = Outcome(state=RehearsalState.CANCELLED, error=refusal.message)
     else:
         Rehearsal.objects.filter(pk=rehearsal.pk, claim=rehearsal.claim).update(ruleset_digest=task.digest)
         try:
@@ -111,9 +99,9 @@ def run_rehearsal(
                 rehearsal=rehearsal, task=task, rehearse=rehearse, meanwhile=meanwhile, clock=clock
             )
         except GaveWay as reason:
-            _requeue(rehearsal, why=str(reason), attempts=rehearsal.attempts - 1)
+            requeue(rehearsal, why=str(reason), attempts=rehearsal.attempts - 1)
             return None
-    return _record(rehearsal=rehearsal, outcome=outcome, clock=clock)
+    return record(rehearsal=rehearsal, outcome=outcome, clock=clock)
 
 
 def rehearse_next(
@@ -150,10 +138,10 @@ def recover_rehearsals(*, node: Node, identity: str, clock: Clock = timezone.now
             return False
         if rehearsal.attempts >= ATTEMPTS_MAX:
             error = f"The worker died {rehearsal.attempts} times while it was at it."
-            outcome = _Outcome(state=RehearsalState.FAILED, error=error)
-            _record(rehearsal=rehearsal, outcome=outcome, clock=clock)
+            outcome = Outcome(state=RehearsalState.FAILED, error=error)
+            record(rehearsal=rehearsal, outcome=outcome, clock=clock)
         else:
-            _requeue(rehearsal, why="Its worker died over it.", attempts=rehearsal.attempts)
+            requeue(rehearsal, why="Its worker died over it.", attempts=rehearsal.attempts)
     return True
 
 
@@ -167,54 +155,6 @@ def _ask_for_missing(node: Node) -> None:
             locked = lock_change(change)
             if locked.state == change.state:
                 queue_missing(actor=None, change=locked, cause="It was not rehearsed as it is now.")
-
-
-def _claim(*, rehearsal_id: str, node_name: str, identity: str, clock: Clock) -> Rehearsal | None:
-    with audit.writing():
-        rehearsal = _find(rehearsal_id)
-        code, why_not = _why_not_claimable(rehearsal, node_name=node_name)
-        if rehearsal is None or code:
-            record_refused_job(
-                node=node_name, code=code, message=why_not, job=rehearsal, rehearsal=ascii(rehearsal_id)[1:-1]
-            )
-            return None
-        if _has_to_wait(rehearsal.node):
-            return None
-        claimed = Rehearsal.objects.filter(pk=rehearsal.pk, state=RehearsalState.QUEUED).update(
-            state=RehearsalState.RUNNING,
-            claim=uuid.uuid4(),
-            claimed_by=identity,
-            claimed_at=clock(),
-            attempts=rehearsal.attempts + 1,
-        )
-        rehearsal.refresh_from_db()
-    return rehearsal if claimed == 1 else None
-
-
-def _find(rehearsal_id: str) -> Rehearsal | None:
-    try:
-        key = uuid.UUID(rehearsal_id)
-    except (ValueError, AttributeError, TypeError):
-        return None
-    return Rehearsal.objects.select_related("node__cluster", "change").filter(pk=key).first()
-
-
-def _why_not_claimable(rehearsal: Rehearsal | None, *, node_name: str) -> tuple[str, str]:
-    """(code, sentence), both empty where it can be claimed, now or when nothing goes first."""
-    if rehearsal is None:
-        return "unknown-job", "There is no such rehearsal."
-    if rehearsal.node.name != node_name:
-        return "other-node", f"The rehearsal is for the node {rehearsal.node.name}."
-    if rehearsal.state in REHEARSAL_ENDED:
-        return "ended", f"The rehearsal has ended already ({rehearsal.state}); nothing was done."
-    if rehearsal.state != RehearsalState.QUEUED:
-        return "running", "The rehearsal is being carried out already."
-    return "", ""
-
-
-def _has_to_wait(node: Node) -> bool:
-    deploying = Deployment.objects.filter(cluster=node.cluster, state__in=DEPLOYMENT_ACTIVE)
-    return deploying.exists() or Job.objects.filter(node=node, state__in=JOB_ACTIVE).exists()
 
 
 def _prepare(rehearsal: Rehearsal) -> _Task:
@@ -236,11 +176,11 @@ def _prepare(rehearsal: Rehearsal) -> _Task:
 
 def _act(
     *, rehearsal: Rehearsal, task: _Task, rehearse: Rehearse, meanwhile: Callable[[], None], clock: Clock
-) -> _Outcome:
+) -> Outcome:
     def stay_seen() -> None:
         try:
             Node.objects.filter(pk=rehearsal.node_id).update(last_seen=clock())
-            if _has_to_wait(rehearsal.node):
+            if has_to_wait(rehearsal.node):
                 raise GaveWay("The node has a job to do, which goes first.")
             meanwhile()
         except Error as error:
@@ -254,65 +194,16 @@ def _act(
     except GaveWay:
         raise
     except LabError as error:
-        return _Outcome(state=RehearsalState.FAILED, error=str(error))
+        return Outcome(state=RehearsalState.FAILED, error=str(error))
     except Exception as error:
         # Whatever goes wrong in there, the row must not stay running.
         logger.exception("Rehearsal %s failed unexpectedly.", rehearsal.pk)
         message = f"Unexpected {type(error).__name__}: {error}"
-        return _Outcome(state=RehearsalState.FAILED, error=message)
+        return Outcome(state=RehearsalState.FAILED, error=message)
     if result.passed and result.loaded.digest != task.digest:
         message = (
             f"What was loaded ({result.loaded.digest[:16]}) is not what was compiled ({task.digest[:16]})."
         )
-        return _Outcome(state=RehearsalState.FAILED, error=message)
+        return Outcome(state=RehearsalState.FAILED, error=message)
     state = RehearsalState.PASSED if result.passed else RehearsalState.FAILED
-    return _Outcome(state=state, result=result)
-
-
-def _record(*, rehearsal: Rehearsal, outcome: _Outcome, clock: Clock) -> RehearsalState | None:
-    """Write down the end, by the token of the claim; None where it was cancelled or taken over meanwhile."""
-    with audit.writing():
-        change = lock_change(rehearsal.change)
-        if outcome.state is RehearsalState.CANCELLED:
-            cancelled = cancel_rehearsal(rehearsal=rehearsal, why=outcome.error)
-            return outcome.state if cancelled else None
-        fields: dict[str, object] = {
-            "state": outcome.state,
-            "finished_at": clock(),
-            "error": outcome.error,
-        }
-        if outcome.result is not None:
-            loaded = outcome.result.loaded
-            fields |= {"result": outcome.result.to_data(), "flavour": loaded.flavour, "driver": loaded.driver}
-        mine = Rehearsal.objects.filter(pk=rehearsal.pk, claim=rehearsal.claim, state=RehearsalState.RUNNING)
-        if mine.update(**fields) != 1:
-            logger.info("Rehearsal %s was given up meanwhile; its outcome was not recorded.", rehearsal.pk)
-            return None
-        rehearsal.refresh_from_db()
-        _record_event(rehearsal)
-        approve_unasked(change)
-    return outcome.state
-
-
-def _record_event(rehearsal: Rehearsal) -> None:
-    facts = {
-        "node": rehearsal.node.name,
-        "on": f"{rehearsal.flavour} through {rehearsal.driver}",
-        "digest": rehearsal.digest,
-        "ruleset": rehearsal.ruleset_digest,
-    }
-    if rehearsal.state == RehearsalState.PASSED:
-        assert rehearsal.result is not None
-        facts["why"] = rehearsal.result["verdict"]
-        audit.record(actor=None, action=Action.REHEARSAL_PASSED, target=rehearsal.change, facts=facts)
-    else:
-        facts["error"] = describe_failure(rehearsal)
-        audit.record(actor=None, action=Action.REHEARSAL_FAILED, target=rehearsal.change, facts=facts)
-
-
-def _requeue(rehearsal: Rehearsal, *, why: str, attempts: int) -> None:
-    with audit.writing():
-        mine = Rehearsal.objects.filter(pk=rehearsal.pk, claim=rehearsal.claim, state=RehearsalState.RUNNING)
-        if mine.update(state=RehearsalState.QUEUED, claim=None, claimed_by="", attempts=attempts):
-            facts = {"node": rehearsal.node.name, "attempts": rehearsal.attempts, "why": why}
-            audit.record(actor=None, action=Action.REHEARSAL_REQUEUED, target=rehearsal.change, facts=facts)
+    return Outcome(state=state, result=result)

@@ -17,7 +17,7 @@ from tests.documents import service_data
 from tests.workflow.test_nodes import Worker
 
 
-def cut_off(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def cut_off(document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
     return (ConfirmProbe("broker", False, "The broker does not answer: <timeout>."),)
 
 

@@ -59,11 +59,13 @@ def test_a_service_tells_who_is_down_where_and_why(
         assert page.count(">error</span>Down</span>") == 2, "the backend now, and the history"
         assert page.count('lb-dot--bad" aria-hidden="true"></span><span class="lb-hidden">down<') == 1
         assert page.count("25\N{NO-BREAK SPACE}% when up") == 1
+        assert page.count("1/3 · 33.33\N{NO-BREAK SPACE}% now") == 3, "its health moves the shares of lb1"
+        assert page.count(">0\N{NO-BREAK SPACE}% now") == 1
         assert page.count(">check_circle</span>Up</span>") == 3
         assert page.count(">help</span>Unknown</span>") == 4
         assert re.search(r"lb1 checked \d+ s ago", page)
         assert "No health daemon of lb2 was ever heard of" in page
-        assert "(in the kernel 0.0 s later)" in page
+        assert "(the kernel followed 0.0 s later)" in page
 
 
 def test_an_operator_sees_it_beside_the_buttons_and_a_disabled_backend_is_in_maintenance(

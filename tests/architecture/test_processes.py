@@ -16,10 +16,11 @@ LOAD_A_WORKER = """
 import sys
 import django
 django.setup()
+import balancer.factories
 import balancer.wiring
 from lbadmin.celery import app
 app.loader.import_default_modules()
-balancer.wiring.make_node_kernel(flavour="auto", driver="auto")
+balancer.factories.make_node_kernel(flavour="auto", driver="auto")
 print(*sys.modules, sep="\\n")
 """
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from statistics import median
 
-from balancer.lab.plan import Balancer
+from balancer.lab.machines import Balancer
 from balancer.lab.topology import Lab
 from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.sets import sets_of

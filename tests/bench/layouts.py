@@ -5,10 +5,11 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 from balancer.domain.codec import parse_document
-from balancer.domain.types import Document
+from balancer.domain.types import Document, PortRange
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Goto, PortRange, Rule, Ruleset, TableName
+from balancer.ruleset.ir import Rule, Ruleset, TableName
+from balancer.ruleset.targets import Goto
 
 FIRST_PORT = 10_000
 DENIED = 10_000

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.domain.codec import document_to_data, dump_document, load_document
+from balancer.domain.health_scalars import read_status_ranges
 from balancer.domain.payload import is_payload, payload_bytes
-from balancer.domain.scalars import read_status_ranges
 from balancer.domain.types import HealthKind, HttpMethod
 from tests.documents import document, problems_of, service_data
 

@@ -11,7 +11,7 @@ DEFAULT = (
     "A node goes back by itself unless the worker's checks confirm within 120 seconds.",
     "A node that is down holds a roll-out up.",
     "Going back to an earlier revision takes the same approval as any change.",
-    "Operators may take backends out as long as at least 1 usable backend of a service stay, and move a"
+    "Operators may take backends out as long as a service keeps at least 1 usable backend, and move a"
     " weight by up to 50 %.",
     "Rollback drills run when somebody asks for one.",
     "A node whose rules somebody has changed puts them back at once.",
@@ -45,7 +45,7 @@ def test_the_default_is_the_careful_one() -> None:
         (
             {"override_weight_percent": 0, "override_keep": 2},
             4,
-            "Operators may take backends out as long as at least 2 usable backends of a service stay; weights"
+            "Operators may take backends out as long as a service keeps at least 2 usable backends; weights"
             " are not theirs.",
         ),
         ({"drill_hours": 1}, 5, "A rollback drill runs on each node every 1 hour."),

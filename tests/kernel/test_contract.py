@@ -16,9 +16,10 @@ from balancer.kernel.base import Busy, DriverName, Flavour, Kernel, KernelError,
 from balancer.kernel.fake import FakeKernel
 from balancer.kernel.flavour import read_snapshot
 from balancer.kernel.node import NodeKernel
-from balancer.ruleset.ir import Jump, Masquerade, Rule, Ruleset, TableName
+from balancer.ruleset.ir import Rule, Ruleset, TableName
 from balancer.ruleset.parse import Snapshot, parse_save
 from balancer.ruleset.render import render_ruleset
+from balancer.ruleset.targets import Jump, Masquerade
 from tests.kernel.conftest import KINDS
 from tests.kernel.machine import BACKENDS, document, load, ruleset, service
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from balancer.domain.types import Document
+from balancer.factories import rehearsal_loader
 from balancer.kernel import node
 from balancer.kernel.base import Flavour, Rejected
 from balancer.kernel.depth import NFT_CHAINS_MAX
 from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.depth import deepest_way
-from balancer.wiring import rehearsal_loader
 from tests.documents import row_of_stand_ins
 from tests.kernel.machine import Namespace, save
 from tests.ruleset.test_depth import down

@@ -2,10 +2,12 @@
 
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from balancer.kernel import conntrack_use
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, PortUse
 from balancer.kernel.conntrack_use import AVAILABLE, count_ports, read_use
 from balancer.kernel.host_checks import InterfaceState, check_rp_filter, check_use
@@ -117,6 +119,20 @@ def test_the_ports_towards_each_backend_are_counted(wires: Wires, flavour: Flavo
     assert use.limit > use.entries
     assert use.busiest == found
     assert read_use().busiest == (), "with so few entries nothing is listed"
+
+
+def test_the_kernels_statistics_are_those_of_the_callers_namespace(wires: Wires) -> None:
+    """A thread may stand elsewhere than its process."""
+    entry = ["-p", "udp", "-s", "10.0.0.1", "-d", "10.0.0.2", "--sport", "1", "--dport", "2", "-t", "60"]
+
+    def look() -> bool:
+        with wires.client.entered():
+            run("conntrack", "-I", *entry)
+            return conntrack_use._counters()["entries"] > 0
+
+    assert conntrack_use._counters()["entries"] == 0
+    with ThreadPoolExecutor(max_workers=1) as elsewhere:
+        assert elsewhere.submit(look).result()
 
 
 def test_what_runs_out_is_said_before_it_has() -> None:

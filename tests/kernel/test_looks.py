@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from balancer.domain.health import Standing
+from balancer.domain.passive import Look
 from balancer.domain.types import Document
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.looks import look_at
@@ -26,7 +27,9 @@ BACKENDS = [{"address": address} for address in (ANSWERS, SILENT, REFUSES)]
 @pytest.fixture
 def carried(wires: Wires, flavour: Flavour) -> Document:
     """One backend that accepts, one that never answers, one at which nobody listens."""
-    wanted = document(service(backends=BACKENDS, health={"kind": "passive", "interval": 1, "fall": 2}))
+    health = {"kind": "passive", "interval": 1, "fall": 2}
+    wide = service("wide", port=8000, port_end=8009, backends=[{"address": REFUSES}], health=health)
+    wanted = document(service(backends=BACKENDS, health=health), wide)
     with wires.balancer.entered():
         kernel = NodeKernel(flavour=flavour, driver=DriverName.IPTABLES_RESTORE)
         kernel.sync(ruleset=compile_document(wanted), document=wanted)
@@ -45,11 +48,11 @@ def clients(wires: Wires) -> Iterator[list[socket.socket]]:
         one.close()
 
 
-def connect(wires: Wires, clients: list[socket.socket], count: int) -> None:
+def connect(wires: Wires, clients: list[socket.socket], count: int, port: int = 80) -> None:
     with wires.client.entered():
         for _ in range(count):
             client = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            client.connect_ex((wires.service_address, 80))
+            client.connect_ex((wires.service_address, port))
             clients.append(client)
 
 
@@ -57,6 +60,7 @@ def test_a_look_tells_who_answers_and_the_counters_who_refuses(
     wires: Wires, flavour: Flavour, carried: Document, clients: list[socket.socket]
 ) -> None:
     connect(wires, clients, 12)
+    connect(wires, clients, 3, port=8005)
     time.sleep(0.2)
 
     with wires.balancer.entered():
@@ -67,6 +71,33 @@ def test_a_look_tells_who_answers_and_the_counters_who_refuses(
         return len(found.answered), len(found.unanswered), found.started
 
     assert (counts(ANSWERS), counts(SILENT), counts(REFUSES)) == ((4, 0, 4), (0, 4, 4), (0, 0, 4))
+    assert looks["wide", f"{REFUSES}:8000"].started == 3, "counted where a rule names no port"
+
+
+def test_a_client_that_uses_its_port_again_is_seen_to_have_begun_anew(wires: Wires, flavour: Flavour) -> None:
+    """As a proxy does that is the only client, when the backend closes first: the kernel goes on at once."""
+    wanted = document(service(backends=[{"address": ANSWERS}], health={"kind": "passive"}))
+    with wires.balancer.entered():
+        kernel = NodeKernel(flavour=flavour, driver=DriverName.IPTABLES_RESTORE)
+        kernel.sync(ruleset=compile_document(wanted), document=wanted)
+    with wires.backend.entered():
+        server = wires.keep(socket.create_server((ANSWERS, 80)))
+    before = Look()
+    for _ in range(2):
+        for _ in range(3):
+            with wires.client.entered(), socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind(("", 40001))
+                client.connect((wires.service_address, 80))
+                server.accept()[0].close()
+                assert client.recv(1) == b""
+        time.sleep(0.1)
+        with wires.balancer.entered():
+            look = look_at(wanted.services, flavour=flavour)["web", f"{ANSWERS}:80"]
+        begun, before = look.again_since(before), look
+
+    assert (len(look.known), look.started) == (1, 6)
+    assert begun == look.answered
 
 
 def test_passive_health_takes_out_who_does_not_answer_and_who_refuses(

@@ -10,7 +10,8 @@ from balancer.kernel.lock import xtables_lock_path
 from balancer.kernel.node import NodeKernel
 from balancer.kernel.plan import TablePlan
 from balancer.kernel.restore import RestoreDriver
-from balancer.ruleset.ir import Jump, Rule, Ruleset, Table, TableName
+from balancer.ruleset.ir import Rule, Ruleset, Table, TableName
+from balancer.ruleset.targets import Jump
 from tests.kernel.machine import Namespace, Wires, document, held, load, ruleset, run, save, service
 
 NFT = Flavour.NFT

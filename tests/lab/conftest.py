@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.lab.plan import ARTICLE_BALANCERS
+from balancer.lab.machines import ARTICLE_BALANCERS
 from balancer.lab.topology import Lab
 
 FLAVOURS = ("legacy", "nft")

@@ -6,19 +6,9 @@ from fractions import Fraction
 from ipaddress import IPv4Address, IPv6Address
 
 from balancer.lab.judge import WRONG_BY
-from balancer.ruleset.ir import (
-    Chance,
-    Dnat,
-    Jump,
-    Masquerade,
-    Nth,
-    Remember,
-    Rule,
-    Ruleset,
-    Snat,
-    Table,
-)
+from balancer.ruleset.ir import Chance, Nth, Rule, Ruleset, Table
 from balancer.ruleset.names import OUTPUT, part_chain, service_chain
+from balancer.ruleset.targets import Dnat, Jump, Masquerade, Remember, Snat
 
 STRANGE, STRANGE_IPV6 = IPv4Address("192.0.2.77"), IPv6Address("2001:db8:77::1")
 

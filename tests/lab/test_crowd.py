@@ -19,9 +19,10 @@ from balancer.lab.summary import describe_tour
 from balancer.lab.visit import Visit
 from balancer.lab.visitor import Tour
 from balancer.ruleset.compile import compile_document
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.parts import backend_of, part_of
 from balancer.ruleset.schedulers import promised_shares
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.trace import trace_packet
 from tests.documents import any_documents, backend_data, document, service_data
 
 BACKENDS = {Family.IPV4: "10.0.0.{}", Family.IPV6: "2001:db8:2::{}"}

@@ -4,7 +4,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from balancer.lab.plan import ARTICLE_BALANCERS, Balancer, Topology, check_topology, plan_lab
+from balancer.lab.machines import ARTICLE_BALANCERS, Balancer, Topology, check_topology
+from balancer.lab.plan import plan_lab
 
 ARTICLE = Topology(prefix="p-")
 

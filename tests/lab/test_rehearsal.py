@@ -19,6 +19,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from balancer.domain.types import Document
+from balancer.factories import make_rehearse, rehearsal_loader
 from balancer.lab.errors import GaveWay
 from balancer.lab.fake import FakeRehearsals
 from balancer.lab.record import RECORDS
@@ -26,8 +27,8 @@ from balancer.lab.rehearsal import Limits, Loaded, Rehearsal
 from balancer.lab.rehearse import PREFIX, rehearse
 from balancer.lab.traffic import Report, visit
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Dnat, Masquerade, Rule, Ruleset
-from balancer.wiring import make_rehearse, rehearsal_loader
+from balancer.ruleset.ir import Rule, Ruleset
+from balancer.ruleset.targets import Dnat, Masquerade
 from tests.documents import backend_data, document, document_data, service_data
 from tests.lab.spoil import dropped_rule, forgotten_masquerade, spoil_rules, wrong_port, wrong_share
 

@@ -3,9 +3,9 @@
 import pytest
 
 from balancer.domain.types import Family
+from balancer.factories import rehearsal_loader
 from balancer.lab.rehearse import rehearse
 from balancer.ruleset.compile import compile_document
-from balancer.wiring import rehearsal_loader
 from tests.documents import backend_data, document, service_data
 from tests.lab.spoil import forgotten_masquerade, spoil_rules, wrong_share
 from tests.lab.test_rehearsal import list_names

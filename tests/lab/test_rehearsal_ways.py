@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from balancer.domain.types import Document, Family
+from balancer.factories import rehearsal_loader
 from balancer.lab.namespaces import run_ip
 from balancer.lab.rehearsal import Limits, Loaded, Rehearsal, ServiceResult
 from balancer.lab.rehearse import PREFIX, compile_families, rehearse
 from balancer.ruleset.ir import Rule, Ruleset
-from balancer.wiring import rehearsal_loader
 from tests.documents import any_documents, backend_data, document, service_data
 from tests.lab import spoil
 from tests.lab.test_rehearsal import list_names

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from balancer.lab.errors import LabError
+from balancer.lab.machines import Balancer, Topology
 from balancer.lab.namespaces import create_namespaces, list_pids, namespace_exists, remove_namespaces
-from balancer.lab.plan import Balancer, Topology
 from balancer.lab.record import read_record
 from balancer.lab.topology import Lab
 from balancer.lab.traffic import open_connections, send_datagrams

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from itertools import product
 
 from balancer.domain.types import Document, Service
-from balancer.ruleset.trace import Packet
+from balancer.ruleset.matching import Packet
 from tests.documents import SCENES
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from balancer.domain.types import Document, Family
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Dnat, Goto, Rule, Ruleset, TableName
+from balancer.ruleset.ir import Rule, Ruleset, TableName
+from balancer.ruleset.targets import Dnat, Goto
 
 
 def compile_earlier(document: Document, *, family: Family = Family.IPV4) -> Ruleset:

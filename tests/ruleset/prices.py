@@ -6,8 +6,10 @@ from ipaddress import ip_address
 from balancer.domain.types import Address, Document, Family, Service
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Goto, Ruleset, TableName
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.ir import Ruleset, TableName
+from balancer.ruleset.matching import Packet
+from balancer.ruleset.targets import Goto
+from balancer.ruleset.trace import trace_packet
 from tests.documents import Data, backend_data, document, service_data
 from tests.ruleset.walks import longest_walk
 

@@ -12,12 +12,13 @@ from balancer.domain.types import Family, Protocol
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Rule, Ruleset, TableName, Unknown
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.networks import family_of_list, make_list
 from balancer.ruleset.owners import owners_of_rules
 from balancer.ruleset.parse import Unparsable, parse_rule, parse_ruleset
 from balancer.ruleset.reasons import Reason, reason_of, reasons_of
 from balancer.ruleset.render import render_ruleset
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.trace import trace_packet
 from tests.documents import SCENES, any_access_data, document, service_data
 
 EVERYTHING: dict[str, Any] = {
@@ -181,6 +182,31 @@ def test_the_count_of_connections_has_a_table_that_no_other_service_touches() ->
     (same,) = (t for t in compile_document(document(limited, *others)).tables if t.name is TableName.MANGLE)
     assert same == mangle
     assert all(t.name is not TableName.MANGLE for t in compile_document(document(*others)).tables)
+
+
+def test_of_syn_proxies_the_first_and_the_last_alone_touch_the_table_that_counts_connections() -> None:
+    limited = service_data(access={"connections_per_source": 5})
+    proxied = [service_data(f"s{i}", port=1000 + i, access={"syn_proxy": True}) for i in range(3)]
+    none, one, three = (
+        compile_document(document(limited, *proxied[:count])).table(TableName.MANGLE) for count in (0, 1, 3)
+    )
+    assert none != one
+    assert one == three
+
+
+def test_backends_that_come_or_go_touch_the_count_only_where_some_of_them_share_an_address() -> None:
+    limit = {"connections_per_backend": 5}
+    apart, more, shared, other = (
+        compile_document(document(service_data(access=limit, backends=backends))).table(TableName.MANGLE)
+        for backends in (
+            [{"address": "10.0.0.3"}],
+            [{"address": "10.0.0.3"}, {"address": "10.0.0.4", "port": 8080}],
+            [{"address": "10.0.0.3"}, {"address": "10.0.0.3", "port": 8080}],
+            [{"address": "10.0.0.3"}, {"address": "10.0.0.3", "port": 8081}],
+        )
+    )
+    assert apart == more
+    assert len({repr(one) for one in (apart, shared, other)}) == 3
 
 
 def test_a_service_inside_of_anothers_place_is_not_counted_there() -> None:

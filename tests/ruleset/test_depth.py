@@ -4,7 +4,8 @@ from balancer.domain.health_overlay import HealthOverlay, with_health
 from balancer.domain.types import Document, Family
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.depth import deepest_way
-from balancer.ruleset.ir import Goto, Rule, Ruleset, Table, TableName
+from balancer.ruleset.ir import Rule, Ruleset, Table, TableName
+from balancer.ruleset.targets import Goto
 from tests.documents import row_of_stand_ins
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from balancer.domain.types import Document, Protocol, Service
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.ir import Ruleset, TableName
-from balancer.ruleset.trace import Packet, Trace, trace_packet, trace_service
+from balancer.ruleset.matching import Packet
+from balancer.ruleset.trace import Trace, trace_packet, trace_service
 from tests.documents import Data, document, documents, service_data
 
 

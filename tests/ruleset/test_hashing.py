@@ -15,8 +15,9 @@ from balancer.domain.limits import HASH_SLOTS
 from balancer.domain.types import Backend, Protocol
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.hashing import LEVELS, _scores, assign, part_of_address, quotas
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.parts import backend_of, part_of
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.trace import trace_packet
 from tests.documents import backend_data, document, service_data
 
 CLIENTS = 10_000

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from balancer.domain.health_overlay import HealthOverlay, with_health
 from balancer.domain.types import BackendState, Document, Family, Protocol, Service
 from balancer.ruleset.compile import compile_document
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.parse import parse_ruleset
 from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.schedulers import promised_shares
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.trace import Trace, trace_packet
 from tests.documents import backend_data, document, service_data
 
 TCP = {"kind": "tcp"}

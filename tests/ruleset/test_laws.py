@@ -20,13 +20,15 @@ from balancer.domain.types import (
 )
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Dnat, Goto, Nth, Ruleset, TableName
+from balancer.ruleset.ir import Nth, Ruleset, TableName
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.parse import parse_ruleset
 from balancer.ruleset.reasons import reason_of
 from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.schedulers import LIST_MAX, promised_shares
 from balancer.ruleset.service import keepers, prefix_of
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.targets import Dnat, Goto
+from balancer.ruleset.trace import Trace, trace_packet
 from balancer.ruleset.turns import turned, without_phase
 from tests.documents import SCENES, any_documents
 from tests.ruleset.definition import expected_service, packets_to

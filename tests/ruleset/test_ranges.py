@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from balancer.domain.types import Protocol
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.matching import Packet
+from balancer.ruleset.trace import trace_packet
 from tests.documents import document, service_data
 
 

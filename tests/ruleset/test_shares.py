@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from balancer.domain.types import Backend, Document
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import Chance, Dnat, Goto, Nth, Rule, TableName
+from balancer.ruleset.ir import Chance, Nth, Rule, TableName
 from balancer.ruleset.names import service_chain
 from balancer.ruleset.schedulers import cycle, promised_shares
+from balancer.ruleset.targets import Dnat, Goto
 from balancer.ruleset.trace import trace_service
 from tests.documents import backend_data, document, documents, service_data
 from tests.ruleset.walks import longest_walk

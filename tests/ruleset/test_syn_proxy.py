@@ -10,11 +10,13 @@ from balancer.domain.types import Family, Protocol
 from balancer.kernel.plan import make_plan, want_nothing, want_ruleset
 from balancer.ruleset import names
 from balancer.ruleset.compile import compile_document
-from balancer.ruleset.ir import NoTrack, Ruleset, SynProxy, TableName
+from balancer.ruleset.ir import Ruleset, TableName
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.parse import parse_save
 from balancer.ruleset.reasons import Reason, reasons_of
 from balancer.ruleset.render import render_ruleset
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.targets import NoTrack, SynProxy
+from balancer.ruleset.trace import Trace, trace_packet
 from tests.documents import backend_data, document, service_data
 
 ON: dict[str, Any] = {"access": {"syn_proxy": True}}

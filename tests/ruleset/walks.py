@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from balancer.ruleset.ir import Goto, Jump, Rule
+from balancer.ruleset.ir import Rule
+from balancer.ruleset.targets import Goto, Jump
 
 
 def longest_walk(chains: Mapping[str, tuple[Rule, ...]], name: str) -> int:

@@ -24,6 +24,6 @@ class FailingKernel:
 
 
 def make_failing_kernel(*, flavour: str, driver: str) -> FailingKernel:
-    from balancer.wiring import make_node_kernel
+    from balancer.factories import make_node_kernel
 
     return FailingKernel(make_node_kernel(flavour=flavour, driver=driver))

@@ -10,7 +10,7 @@ LBADMIN_REHEARSAL_FACTORY = "tests.stack.spoilt.make_spoilt"
 
 
 def make_spoilt(*, flavour: str, driver: str) -> Any:
-    from balancer.wiring import make_rehearse
+    from balancer.factories import make_rehearse
 
     right = make_rehearse(flavour=flavour, driver=driver)
 

@@ -1,15 +1,18 @@
 """Weights that a node moves itself: when, how often, and what outlives a restart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 
+from balancer.domain.types import Service
+from balancer.kernel.base import Loads
 from balancer.models import AuditEvent, Job, Node, WeightMove
 from balancer.workflow import balancing
 from balancer.workflow.revisions import live_revision, why_not_genuine
 from tests.cast import Site
+from tests.documents import service_data
 from tests.workflow.moving import (
     FOUR,
     ONE,
@@ -84,6 +87,26 @@ def test_a_service_that_is_balanced_already_is_counted_and_not_written(worker: B
     assert kernel(worker).counts >= 5
     assert kernel(worker).writes == []
     assert not WeightMove.objects.exists()
+
+
+def test_services_at_addresses_of_their_own_are_told_apart_when_connections_are_counted(
+    worker: Balancer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.site.deploy(
+        web(),
+        service_data("near", address="203.0.113.1"),
+        service_data("off", port=81, enabled=False),
+        service_data("far", protocol="udp"),
+    )
+    asked: list[list[str]] = []
+
+    def count(*, services: Sequence[Service]) -> Loads:
+        asked.append([service.name for service in services])
+        return {}
+
+    monkeypatch.setattr(kernel(worker), "count_loads", count)
+    ticks(worker, 20)
+    assert asked[0] == ["near", "web"]
 
 
 def test_a_cluster_without_such_services_costs_no_count(worker: Balancer) -> None:

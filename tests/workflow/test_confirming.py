@@ -34,7 +34,7 @@ class Network:
         self.cut = True
         self.asked: list[frozenset[str]] = []
 
-    def __call__(self, document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    def __call__(self, document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
         self.asked.append(touched)
         text = "The broker does not answer." if self.cut else "The broker answered."
         return (ConfirmProbe("broker", not self.cut, text), ConfirmProbe("udp", None, "Cannot be asked."))
@@ -202,7 +202,7 @@ def test_a_rollback_during_which_the_worker_was_dead_is_told_by_the_next_one(one
 class Dying:
     """The worker is killed between commit and confirm."""
 
-    def __call__(self, document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    def __call__(self, document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
         raise KeyboardInterrupt
 
 

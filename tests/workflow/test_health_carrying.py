@@ -1,13 +1,15 @@
 """What health checks find reaches the kernel: when, how often, beside what, and what outlives what."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from balancer.domain.types import BackendState
-from balancer.kernel.base import Busy, OutcomeUnknown
+from balancer.kernel.base import Busy, OutcomeUnknown, Receipt
 from balancer.models import AuditEvent, Cluster, DriftEvent, HealthEvent, Job, WeightMove
 from balancer.workflow.drift import put_ours_back
 from balancer.workflow.effective import effective_of_job
@@ -15,7 +17,7 @@ from balancer.workflow.revisions import live_revision, why_not_genuine
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
-from tests.workflow.moving import FOUR, ONE, THREE, TWO, carried, kernel
+from tests.workflow.moving import FOUR, ONE, THREE, TWO, UNEVEN, carried, kernel
 from tests.workflow.test_nodes import converged, damage, reboot
 from tests.workflow.test_overrides import operate
 
@@ -70,6 +72,34 @@ def test_the_log_says_what_was_found_and_when_the_kernel_was_in_line(node: Check
 
     event.refresh_from_db()
     assert event.carried_at == node.now
+
+
+def test_what_is_found_while_the_kernel_is_written_is_not_told_as_carried_yet(node: Checked) -> None:
+    held = kernel(node)
+
+    def sync(**given: Any) -> Receipt:
+        node.say(TWO)
+        return type(held).sync(held, **given)
+
+    held.sync = sync  # type: ignore[method-assign]
+    node.say(ONE)
+    node.tick()
+    del held.sync
+
+    assert HealthEvent.objects.get(endpoint=ONE).carried_at is not None
+    assert HealthEvent.objects.get(endpoint=TWO).carried_at is None
+    node.tick()
+    assert not HealthEvent.objects.filter(carried_at=None).exists()
+
+
+def test_what_went_and_came_back_before_the_kernel_could_follow_does_not_wait_for_ever(node: Checked) -> None:
+    node.say(ONE)
+    node.say(up=(ONE,))
+
+    node.tick()
+
+    assert kernel(node).writes == []
+    assert HealthEvent.objects.filter(carried_at=node.now).count() == 2
 
 
 def test_backends_that_flap_cause_at_most_one_commit_a_second_and_what_comes_meanwhile_goes_together(
@@ -284,3 +314,26 @@ def test_a_backend_that_is_up_again_rises_where_the_service_starts_slowly(site: 
     assert low == Fraction(1, 25)
     assert shares(node)[ONE] == Fraction(1, 4)
     assert all(after - before >= 1 for before, after in pairwise(kernel(node).writes))
+
+
+def test_health_and_own_weights_together_are_written_at_most_once_a_second_however_long_they_take(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = checked_node(site, web(scheduler="least-connections", slow_start=60))
+    held = kernel(node)
+    count = held.count_loads
+
+    def count_loads(**given: Any) -> Any:
+        node.now += timedelta(seconds=0.4)
+        return count(**given)
+
+    monkeypatch.setattr(held, "count_loads", count_loads)
+    held.loads = {"web": UNEVEN}
+
+    for step in range(60):
+        node.say(*[TWO] * (step % 6 == 0), up=(TWO,) * (step % 6 == 3))
+        node.tick(after=0.7)
+
+    assert WeightMove.objects.exists()
+    assert len(held.writes) >= 15
+    assert min(after - before for before, after in pairwise(held.writes)) >= 1

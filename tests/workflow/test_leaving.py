@@ -99,14 +99,15 @@ def test_it_is_counted_down_at_every_tick_until_it_is_empty(site: Site, worker: 
     assert AuditEvent.objects.count() == events
 
 
-def test_services_for_which_the_one_that_drains_stands_in_are_asked_about_too(
+def test_services_for_which_the_one_that_drains_stands_in_are_asked_about_too_and_its_neighbours(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leads = {"health": {"kind": "tcp"}, "all_down": "service", "all_down_service": "web"}
     site.deploy(
         web("draining"),
         service_data("leads", port=81, **leads),
-        service_data("alone", port=82),
+        service_data("near", address="203.0.113.1"),
+        service_data("far", protocol="udp", port=82),
     )
     asked: list[list[str]] = []
 
@@ -117,7 +118,7 @@ def test_services_for_which_the_one_that_drains_stands_in_are_asked_about_too(
     monkeypatch.setattr(site.kernels["lb1"], "count_open", count)
     worker = Worker(site)
     worker.tick()
-    assert asked == [["leads", "web"]]
+    assert asked == [["leads", "near", "web"]]
     assert list(worker.node.leaving["backends"]) == ["web"]
 
 

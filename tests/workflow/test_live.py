@@ -83,7 +83,7 @@ def test_a_service_of_an_unknown_scheduler_is_unreadable_and_no_error(site: Site
     assert value_of_row(Service.objects.get()) is None
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(wanted=documents(max_services=6))
 def test_any_document_comes_back_from_its_rows(site: Site, wanted: Document) -> None:
     Service.objects.all().delete()

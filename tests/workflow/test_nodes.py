@@ -35,6 +35,8 @@ class Worker:
     now: datetime = field(default_factory=timezone.now)
     memory: NodeMemory = field(default_factory=NodeMemory)
     confirm: Checks = no_checks
+    wakes: list[float] = field(default_factory=list)
+    """For when it was asked to tick again, in seconds from then on."""
 
     def tick(self, after: float = 5) -> None:
         self.now += timedelta(seconds=after)
@@ -47,6 +49,7 @@ class Worker:
             confirm=self.confirm,
             clock=lambda: self.now,
             pause=self.guard.advance,
+            wake=self.wakes.append,
         )
 
     def restart(self) -> None:

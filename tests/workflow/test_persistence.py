@@ -14,7 +14,7 @@ from balancer.workflow import persistence
 from balancer.workflow.overrides import set_override
 from balancer.workflow.persistence import clear_persistence, keeps_clients
 from balancer.workflow.queries import recent_clearings, view_clients, view_node_clients
-from balancer.workflow.queries.clients import describe_age
+from balancer.workflow.queries.ages import as_of
 from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data
 from tests.matrix import CLEARS_PERSISTENCE, ROLES
@@ -274,8 +274,8 @@ def test_a_view_tells_counts_ages_and_what_is_not_kept(sticky: Site) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-3, "as of 0 s ago"), (59.9, "as of 59 s ago"), (60, "as of 1 min ago"), (7300, "as of 2 h ago")],
+    [(-3, "as of 0 s ago"), (119.9, "as of 119 s ago"), (120, "as of 2 min ago"), (7300, "as of 2 h ago")],
 )
 def test_an_age_is_told_in_the_largest_unit_that_fits(site: Site, seconds: float, text: str) -> None:
     now = Worker(site).now
-    assert describe_age(now - timedelta(seconds=seconds), now=now) == text
+    assert as_of(now - timedelta(seconds=seconds), now=now) == text

@@ -55,7 +55,7 @@ def kept_shares(review: Review, name: str, side: str) -> Shares:
     return {row["backend"]: Fraction(row[side]) for row in service["traffic"] if row[side] is not None}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(before=services_data("web", 80), after=services_data("web", 80), new=services_data("new", 8443))
 def test_the_traffic_table_equals_the_tracers_shares_for_every_touched_service_and_is_kept(
     site: Site, before: Data, after: Data, new: Data

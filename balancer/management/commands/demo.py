@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from balancer.lab.errors import LabError
-from balancer.lab.plan import ARTICLE_BALANCERS
+from balancer.lab.machines import ARTICLE_BALANCERS
 from balancer.lab.topology import DEFAULT_PREFIX, Lab
 from balancer.lab.traffic import BackgroundTraffic
 from balancer.management.commands import _measurements as measurements

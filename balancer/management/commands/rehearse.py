@@ -5,12 +5,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from balancer.factories import AUTO, rehearsal_loader
 from balancer.kernel.base import DriverName, Flavour
 from balancer.lab.errors import LabError
 from balancer.lab.rehearsal import Rehearsal, ServiceResult
 from balancer.lab.rehearse import rehearse
 from balancer.management.commands._documents import add_document_argument, read_document
-from balancer.wiring import AUTO, rehearsal_loader
 
 FAILED, IMPOSSIBLE = 1, 2
 _LISTED = 10

@@ -6,12 +6,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from balancer.domain import scalars
+from balancer.domain import address_scalars, scalars
 from balancer.domain.types import Family, Protocol
 from balancer.management.commands._documents import add_document_argument, read_document
 from balancer.ruleset.compile import compile_document
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.reasons import Reason
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.trace import Trace, trace_packet
 
 
 def _argument(read: Callable[[Any], Any], *, number: bool = False) -> Callable[[str], Any]:
@@ -40,12 +41,12 @@ class Command(BaseCommand):
         parser.add_argument("--protocol", required=True, type=Protocol, choices=list(Protocol))
         parser.add_argument(
             "--source",
-            type=_argument(scalars.address),
+            type=_argument(address_scalars.address),
             metavar="ADDRESS",
             help="the client; without it any client, so that source-hash gives shares instead of one backend",
         )
         parser.add_argument(
-            "--destination", required=True, type=_argument(scalars.address), metavar="ADDRESS"
+            "--destination", required=True, type=_argument(address_scalars.address), metavar="ADDRESS"
         )
         parser.add_argument("--port", required=True, type=_argument(scalars.port, number=True))
         parser.add_argument(

@@ -1,14 +1,13 @@
 """What the console and the API show, as plain values. Nothing here writes."""
 
+from balancer.workflow.queries.change_actions import ChangeActions, actions_for
 from balancer.workflow.queries.changes import (
     ApprovalsView,
-    ChangeActions,
     ChangeView,
     DraftView,
     Move,
     ShareRow,
     VoteView,
-    actions_for,
     view_change,
 )
 from balancer.workflow.queries.clients import (
@@ -21,8 +20,6 @@ from balancer.workflow.queries.clients import (
 from balancer.workflow.queries.cluster import (
     Dashboard,
     NodeView,
-    ServiceRow,
-    list_services,
     view_dashboard,
     view_node,
 )
@@ -59,7 +56,6 @@ from balancer.workflow.queries.health import (
     NodeChecks,
     ServiceHealth,
     Summary,
-    describe_age,
     summarise_health,
     view_health,
     view_node_health,
@@ -140,7 +136,6 @@ __all__ = [
     "ServiceDiff",
     "ServiceForm",
     "ServiceHealth",
-    "ServiceRow",
     "ShareRow",
     "Span",
     "Summary",
@@ -152,7 +147,6 @@ __all__ = [
     "candidate_text",
     "coming_windows",
     "counted_endpoints",
-    "describe_age",
     "describe_late_reviews",
     "diff_override",
     "diff_revisions",
@@ -168,7 +162,6 @@ __all__ = [
     "list_drift",
     "list_late_reviews",
     "list_restored",
-    "list_services",
     "moves_of_node",
     "moves_of_service",
     "owners_in",

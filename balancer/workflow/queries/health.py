@@ -1,27 +1,30 @@
 """What the nodes' health checks say: backend by backend, node by node, and what came of it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from fractions import Fraction
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.domain.health import HealthState, state_of
-from balancer.domain.health_overlay import HealthOverlay, is_checked
+from balancer.domain.health import AHEAD, HealthState, nearest, state_of
+from balancer.domain.health_overlay import HealthOverlay, is_checked, with_health
 from balancer.domain.overrides import service_with_overrides
-from balancer.domain.types import Backend, BackendState, HealthKind, Service
+from balancer.domain.types import Backend, BackendState, Document, HealthKind, Service
 from balancer.models import BackendHealth, Cluster, HealthEvent, Node, NodeHealth
 from balancer.models import Service as ServiceRecord
 from balancer.workflow.documents import live_document, service_named
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.health import targets_of
 from balancer.workflow.health_records import describe_short, is_short
+from balancer.workflow.queries.ages import describe_age
+from balancer.workflow.traffic import NOBODY, shares_alone
 
 EVENTS_SHOWN = 20
 BACKENDS_SHOWN = 50
 SILENT_AFTER = timedelta(seconds=15)
-"""Heartbeats come every second."""
+"""Heartbeats come every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class NodeCheck:
 
     @property
     def silent(self) -> bool:
-        return self.checked_at is None or self.now - self.checked_at > SILENT_AFTER
+        return self.checked_at is None or not -AHEAD <= self.now - self.checked_at <= SILENT_AFTER
 
     @property
     def words(self) -> str:
@@ -53,6 +56,8 @@ class BackendOnNode:
     since: datetime | None
     reason: str
     warning: str
+    share: Fraction | None = None
+    """Of new connections on this node, where its health checks have a say in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,16 @@ def view_health(*, cluster: Cluster, name: str, now: datetime | None = None) -> 
     known = {(row.node_id, row.endpoint): row for row in rows}
     overlays = NodeHealth.objects.filter(node__in=checks).values_list("node", "laid_over")
     laid_over = {node: HealthOverlay.from_data(data) for node, data in overlays}
+    shares = {pk: _shares(service, overlay) for pk, overlay in laid_over.items()}
     return ServiceHealth(
         checks=tuple(checks.values()),
         backends={
             b.endpoint: tuple(
-                _backend(service, b, check, known.get((pk, b.endpoint))) for pk, check in checks.items()
+                replace(
+                    _backend(service, b, check, known.get((pk, b.endpoint))),
+                    share=shares.get(pk, {}).get(b.endpoint),
+                )
+                for pk, check in checks.items()
             )
             for b in service.backends
         },
@@ -153,15 +163,6 @@ def summarise_health(rows: Iterable[ServiceRecord], *, now: datetime | None = No
     return {row.pk: _summary(row, down, silent=row.cluster_id in silent) for row in checked}
 
 
-def describe_age(age: timedelta) -> str:
-    """`3 s`, `5 min`, `2 h`, `4 days`."""
-    seconds = max(0, int(age.total_seconds()))
-    for size, limit, unit in ((1, 120, "s"), (60, 7200, "min"), (3600, 172_800, "h")):
-        if seconds < limit:
-            return f"{seconds // size} {unit}"
-    return f"{seconds // 86_400} days"
-
-
 def _checks(cluster: Cluster, *, now: datetime) -> list[NodeCheck]:
     return [NodeCheck(node, heartbeat_of(node), now) for node in _nodes().filter(cluster=cluster)]
 
@@ -180,11 +181,10 @@ def heartbeat_of(node: Node) -> datetime | None:
 def _backend(
     service: Service, backend: Backend, check: NodeCheck, row: BackendHealth | None
 ) -> BackendOnNode:
-    seen = [at for at in (check.checked_at, row.checked_at if row else None) if at is not None]
     state = state_of(
         backend.state,
         up=row.up if row else None,
-        checked_at=max(seen) if row else None,
+        checked_at=nearest(row.checked_at, check.checked_at, now=check.now) if row else None,
         health=service.health,
         now=check.now,
     )
@@ -196,6 +196,19 @@ def _backend(
         since=row.since if row and row.up is not None else None,
         reason=row.reason if row else "",
         warning=row.warning if row else "",
+    )
+
+
+def _shares(service: Service, overlay: HealthOverlay) -> Mapping[str, Fraction]:
+    """Endpoint -> share on a node; empty where they are as people have set them."""
+    (now,) = with_health(Document(services=(service,)), overlay).services
+    if now == service:
+        return {}
+    # Whoever stands in for it has shares of its own.
+    return (
+        shares_alone(now)
+        if now.usable_backends
+        else dict.fromkeys((b.endpoint for b in now.backends), NOBODY)
     )
 
 

@@ -18,7 +18,7 @@ def test_honest_connections_work_through_a_flood_that_a_syn_proxy_keeps_from_the
 ) -> None:
     with scene.without_cookies():
         found = flood(scene, port=PROXIED, rate=RATE, seconds=SECONDS, honest=HONEST)
-    assert found.sent > RATE * SECONDS / 2
+    assert found.sent == RATE * SECONDS
     assert found.came == 0
     assert found.answered >= 0.9 * found.tried
 
@@ -30,7 +30,7 @@ def test_without_a_syn_proxy_the_same_flood_reaches_the_backends_and_honest_clie
     """So that the other test shows what the proxy does, and not what the lab can bear."""
     with scene.without_cookies():
         found = flood(scene, port=PLAIN, rate=RATE, seconds=0.5, honest=10, timeout=1.0)
-    assert found.came == found.sent
+    assert found.came > 0.9 * found.sent, "a busy machine drops some on the way"
     assert found.answered < 0.9 * found.tried
 
 

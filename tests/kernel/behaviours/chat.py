@@ -11,7 +11,7 @@ from itertools import pairwise
 
 A_SECOND = 50
 GRACE = 0.2
-"""Seconds in which an answer comes, or never."""
+"""Seconds of silence after the last question: an answer that has not come by then never does."""
 
 
 @dataclass
@@ -62,10 +62,8 @@ class Chatter:
 
     @property
     def lost(self) -> int:
-        """Questions without an answer, but for those that were asked last."""
-        answered = {number for _, number, _ in self.answers}
-        old = (number for number, sent in enumerate(self.sent) if sent < self.sent[-1] - GRACE)
-        return sum(number not in answered for number in old)
+        """Questions without an answer, once the chat is over."""
+        return len(set(range(len(self.sent))) - {number for _, number, _ in self.answers})
 
 
 class Chat:
@@ -93,14 +91,19 @@ class Chat:
         for descriptor in ends:
             poll.register(descriptor, select.POLLIN)
         while not self._over.is_set():
-            for descriptor, _ in poll.poll(max(0.0, due - time.monotonic()) * 1000):
-                end = ends[descriptor]
-                if isinstance(end, Chatter):
-                    end.listen()
-                else:
-                    data, peer = end.recvfrom(100)
-                    end.sendto(data + self._servers[end].encode(), peer)
+            self._hear(ends, poll.poll(max(0.0, due - time.monotonic()) * 1000))
             if time.monotonic() >= due:
                 due += 1 / A_SECOND
                 for chatter in self.chatters:
                     chatter.ask()
+        while ready := poll.poll(GRACE * 1000):
+            self._hear(ends, ready)
+
+    def _hear(self, ends: dict[int, Chatter | socket.socket], ready: list[tuple[int, int]]) -> None:
+        for descriptor, _ in ready:
+            end = ends[descriptor]
+            if isinstance(end, Chatter):
+                end.listen()
+            else:
+                data, peer = end.recvfrom(100)
+                end.sendto(data + self._servers[end].encode(), peer)

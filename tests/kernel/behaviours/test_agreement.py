@@ -21,8 +21,9 @@ from balancer.domain.types import (
     format_endpoint,
 )
 from balancer.ruleset import names
+from balancer.ruleset.matching import Packet
 from balancer.ruleset.service import prefix_of
-from balancer.ruleset.trace import Packet, Trace, trace_packet
+from balancer.ruleset.trace import Trace, trace_packet
 from tests.documents import INTERFACES, SCENES, any_documents
 from tests.kernel.behaviours.lab import Flow, Lab
 from tests.kernel.behaviours.machines import LAN

@@ -14,6 +14,9 @@ from tests.kernel.behaviours.services import (
 )
 
 CLIENTS = 60
+SIX, MOST = 3, 18
+"""Of six backends, and of forty: clients that choose at random choose more than so many in all but one of a
+billion runs."""
 Chosen = list[IPv4Address | IPv6Address]
 
 
@@ -26,14 +29,14 @@ def ask(lab: Lab, port: int, *, count: int = CLIENTS) -> Chosen:
 
 def test_a_client_keeps_its_backend(lab: Lab) -> None:
     first = ask(lab, STICKY)
-    assert len(set(first)) == 6
+    assert len(set(first)) > SIX
     assert ask(lab, STICKY) == first
     assert ask(lab, STICKY) == first
 
 
 def test_clients_are_kept_among_many_backends_too(lab: Lab) -> None:
     first = ask(lab, STICKY_MANY)
-    assert len(set(first)) > 20
+    assert len(set(first)) > MOST
     assert ask(lab, STICKY_MANY) == first
 
 
@@ -45,7 +48,7 @@ def test_the_clients_of_one_network_stay_together(lab: Lab) -> None:
         counts = by_backend(lab.open(Protocol.UDP, STICKY_NETWORK, sources))
         assert len(counts) == 1
         firsts |= set(counts)
-    assert len(firsts) == 6, "different networks are spread"
+    assert len(firsts) > SIX, "different networks are spread"
 
 
 def test_clients_keep_their_backends_when_something_else_is_applied(lab: Lab) -> None:

@@ -3,16 +3,14 @@
 from fractions import Fraction
 from ipaddress import ip_address
 
-from scipy.stats import chisquare
-
 from balancer.domain.types import Protocol, Scheduler
-from balancer.ruleset.trace import Packet, trace_packet
+from balancer.ruleset.matching import Packet
+from balancer.ruleset.trace import trace_packet
+from tests.chance import CHANCE, p_of_counts
 from tests.kernel.behaviours.lab import Lab, by_backend
 from tests.kernel.behaviours.packets import Seen
 from tests.kernel.behaviours.services import HUNDRED, SCHEDULED, WEIGHTS, failing_over, services
 
-CHANCE = 1e-9
-"""How unlikely a count may be before it counts as wrong: in no number of runs by accident."""
 FLOWS = 300
 
 
@@ -26,9 +24,8 @@ def expected(lab: Lab) -> dict[str, int]:
 
 
 def assert_likely(lab: Lab, counts: dict[str, int]) -> None:
-    wanted = expected(lab)
-    assert set(counts) <= set(wanted)
-    assert chisquare([counts.get(end, 0) for end in wanted], list(wanted.values())).pvalue > CHANCE
+    shares = {lab.sink(n): Fraction(weight, sum(WEIGHTS)) for n, weight in enumerate(WEIGHTS, 1)}
+    assert p_of_counts(counts, shares) > CHANCE
 
 
 def test_round_robin_is_exact_over_whole_rounds(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from balancer.domain.scalars import address as read_address
+from balancer.domain.address_scalars import address as read_address
 from balancer.domain.types import Health, format_endpoint
 from balancer.probes.health.base import Target
 
@@ -103,9 +103,12 @@ def udp_server(reply: bytes | None, *, address: str = "127.0.0.1") -> Iterator[t
             thread.join()
 
 
-def closed_port(kind: socket.SocketKind = socket.SOCK_STREAM, *, address: str = "127.0.0.1") -> int:
-    """One at which nobody listens."""
+@contextmanager
+def closed_port(kind: socket.SocketKind = socket.SOCK_STREAM, *, address: str = "127.0.0.1") -> Iterator[int]:
+    """One at which nobody listens, and which nobody else is given meanwhile."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, kind) as opened:
         opened.bind((address, 0))
-        return int(opened.getsockname()[1])
+        if kind == socket.SOCK_DGRAM:
+            opened.connect((address, 9))  # so that it hears nobody else
+        yield int(opened.getsockname()[1])

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 
 import pytest
 
@@ -17,6 +16,9 @@ from balancer.probes.health import engine as engine_module
 from balancer.probes.health.base import Target
 from balancer.probes.health.engine import HealthEngine
 from tests.probes.health.test_engine import services
+
+PATIENCE = 30.0
+"""Seconds, on however busy a machine."""
 
 
 class Away(Exception):
@@ -33,6 +35,10 @@ class World:
     broker_away: bool = False
     recorded: list[tuple[float, tuple[Standing, ...]]] = field(default_factory=list)
     woken: list[float] = field(default_factory=list)
+    deeds: list[str] = field(default_factory=list)
+    kept: list[tuple[str, ...]] = field(default_factory=list)
+    denials: int = 0
+    """So many times it cannot be forgotten who went."""
     flap: bool = False
 
     async def check(self, _: Target) -> Result:
@@ -47,10 +53,17 @@ class World:
     def record(self, standings: Sequence[Standing]) -> None:
         self._be_there(self.rows_away)
         self.recorded.append((time.monotonic(), tuple(standings)))
+        self.deeds.append("recorded")
+
+    def keep_only(self, services: Sequence[Service]) -> None:
+        self.denials -= 1
+        self._be_there(self.denials >= 0)
+        self.kept.append(tuple(service.name for service in services))
 
     def wake(self) -> None:
         self._be_there(self.broker_away)
         self.woken.append(time.monotonic())
+        self.deeds.append("woken")
 
     def changes(self) -> list[bool | None]:
         return [one.up for _, standings in self.recorded for one in standings]
@@ -60,7 +73,7 @@ class World:
             raise Away("it cannot be reached")
 
 
-async def until(condition: Callable[[], bool], *, within: float = 3.0) -> None:
+async def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline
@@ -71,14 +84,25 @@ def play(world: World, story: Callable[[], Awaitable[None]], monkeypatch: pytest
     async def main() -> None:
         monkeypatch.setattr(engine_module, "check_tcp", world.check)
         engine = HealthEngine(clock=lambda: datetime.now(UTC), look=lambda _: {})
-        deeds = daemon.Deeds(read=world.read, record=world.record, wake=world.wake, failures=(Away,))
+        deeds = daemon.Deeds(
+            read=world.read,
+            keep_only=world.keep_only,
+            record=world.record,
+            wake=world.wake,
+            failures=(Away,),
+        )
         stop = asyncio.Event()
         running = asyncio.create_task(daemon.check_until(stop, engine=engine, deeds=deeds))
+        told = asyncio.create_task(story())
         try:
-            await story()
+            await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                await told
         finally:
+            told.cancel()
             stop.set()
-            await asyncio.wait_for(running, 2)
+            await asyncio.wait_for(running, PATIENCE)
+            await asyncio.gather(told, return_exceptions=True)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
@@ -86,8 +110,8 @@ def play(world: World, story: Callable[[], Awaitable[None]], monkeypatch: pytest
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """With a daemon ten times as fast."""
-    for name in ("READ_SECONDS", "RECORD_SECONDS", "HEARTBEAT_SECONDS"):
+    """With a daemon that waits a tenth as long."""
+    for name in ("READ_SECONDS", "RETRY_SECONDS", "HEARTBEAT_SECONDS"):
         monkeypatch.setattr(daemon, name, getattr(daemon, name) / 10)
     return World(services=services())
 
@@ -103,8 +127,23 @@ def test_a_change_is_written_at_once_and_the_worker_woken(
     play(world, story, monkeypatch)
 
     assert world.changes() == [True, False]
-    told = next(at for at, standings in world.recorded if standings and standings[0].up is False)
-    assert 0 <= world.woken[1] - told < 0.1
+    written = [i for i, deed in enumerate(world.deeds) if deed == "recorded"]
+    changed = [i for i, (_, standings) in zip(written, world.recorded, strict=True) if standings]
+    assert [world.deeds[i + 1] for i in changed] == ["woken", "woken"]
+
+
+def test_what_is_no_longer_checked_is_forgotten_once_also_where_that_has_to_be_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        await until(lambda: world.kept == [("web",)])
+        world.services, world.denials = (), 2
+        await until(lambda: len(world.kept) == 2)
+        await asyncio.sleep(0.3)
+
+    play(world, story, monkeypatch)
+
+    assert world.kept == [("web",), ()]
 
 
 def test_without_changes_it_says_that_it_is_there_and_wakes_nobody(
@@ -125,14 +164,15 @@ def test_flapping_wakes_the_worker_no_more_often_than_agreed(
     world.services = services(40, interval=0.02, rise=1, fall=1)
     world.flap = True
 
+    started = time.monotonic()
+
     async def story() -> None:
-        await asyncio.sleep(1.2)
+        await until(lambda: len(world.woken) > 10)
 
     play(world, story, monkeypatch)
 
-    pauses = [b - a for a, b in pairwise(world.woken)]
-    assert len(pauses) >= 5
-    assert min(pauses) >= 0.08
+    took = time.monotonic() - started
+    assert (len(world.woken) - 1) * daemon.RECORD_SECONDS <= took
     assert max(len(standings) for _, standings in world.recorded) > 10
 
 
@@ -145,10 +185,12 @@ def test_while_the_database_is_away_checks_go_on_and_are_written_when_it_is_back
         await until(lambda: len(world.woken) == 1)
         world.rows_away = True
         world.good = False
-        await asyncio.sleep(0.7)
+        await until(lambda: caplog.text.count("it cannot be reached") == 2)
+        await asyncio.sleep(0.3)
         assert world.changes() == [True]
         world.rows_away = False
         await until(lambda: len(world.woken) == 2)
+        await until(lambda: "Can write down what the checks found again." in caplog.text)
 
     play(world, story, monkeypatch)
 
@@ -196,7 +238,7 @@ def test_what_was_not_foreseen_ends_the_daemon_so_that_it_is_started_again(
     monkeypatch.setattr(world, "read", broken)
 
     async def story() -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(PATIENCE)
 
     with pytest.raises(ValueError, match="a defect"):
         play(world, story, monkeypatch)

@@ -13,22 +13,25 @@ from balancer.domain.health import Result
 from balancer.domain.types import Health, HealthKind, HttpMethod
 from balancer.probes.health import tls
 from balancer.probes.health.http import check_http
+from balancer.probes.health.http_answer import Answer
 from balancer.probes.health.tcp import check_tcp
 from balancer.probes.health.udp import check_udp
 from tests.probes.health.certificates import make_certificate
 from tests.probes.health.servers import OK, answer, closed_port, hang, target, tcp_server, udp_server
 
 SHORT = 0.4
-"""Seconds; a document would say whole ones."""
-TCP = Health(kind=HealthKind.TCP, timeout=SHORT)
+"""Seconds, where the timeout is to pass; a document would say whole ones."""
+AMPLE = 30.0
+"""Where it is not, on however busy a machine."""
+TCP = Health(kind=HealthKind.TCP, timeout=AMPLE)
 
 
 def http(**fields: Any) -> Health:
-    return Health(**{"kind": HealthKind.HTTP, "timeout": SHORT, **fields})
+    return Health(**{"kind": HealthKind.HTTP, "timeout": AMPLE, **fields})
 
 
 def udp(**fields: Any) -> Health:
-    return Health(**{"kind": HealthKind.UDP, "timeout": SHORT, **fields})
+    return Health(**{"kind": HealthKind.UDP, "timeout": AMPLE, **fields})
 
 
 def ask(health: Health, *, port: int, address: str = "127.0.0.1") -> Result:
@@ -40,7 +43,7 @@ def ask(health: Health, *, port: int, address: str = "127.0.0.1") -> Result:
 
     started = time.monotonic()
     found = asyncio.run(run())
-    assert time.monotonic() - started < health.timeout + 0.5
+    assert time.monotonic() - started < health.timeout + 5
     assert found.reason.isprintable()
     return found
 
@@ -59,9 +62,8 @@ def test_tcp_is_good_if_the_connection_is_accepted() -> None:
 
 @pytest.mark.parametrize(("address", "shown"), [("127.0.0.1", "127.0.0.1:P"), ("::1", "[::1]:P")])
 def test_nobody_at_the_port_is_said_as_refused(address: str, shown: str) -> None:
-    port = closed_port(address=address)
-
-    tcp, web = ask(TCP, port=port, address=address), ask(http(), port=port, address=address)
+    with closed_port(address=address) as port:
+        tcp, web = ask(TCP, port=port, address=address), ask(http(), port=port, address=address)
 
     assert (tcp.good, plain(tcp)) == (False, f"tried to connect to {shown}, connection refused after N ms")
     assert (web.good, plain(web)) == (False, f"tried GET http://{shown}/, connection refused after N ms")
@@ -70,7 +72,7 @@ def test_nobody_at_the_port_is_said_as_refused(address: str, shown: str) -> None
 def test_a_backend_that_accepts_and_never_answers_is_found_by_http_and_not_by_tcp() -> None:
     with tcp_server(hang) as port:
         assert ask(TCP, port=port).good is True
-        found = ask(http(), port=port)
+        found = ask(http(timeout=SHORT), port=port)
 
     assert (found.good, plain(found)) == (
         False,
@@ -138,9 +140,9 @@ def test_a_body_without_the_expected_text_is_a_failure(sent: bytes) -> None:
 def test_an_answer_without_end_is_read_no_further_than_makes_sense(head: bytes, more: bytes) -> None:
     with tcp_server(answer(head, *[more] * 500)) as port:
         started = time.monotonic()
-        found = ask(http(expect_body="fine", timeout=5), port=port)
+        found = ask(http(expect_body="fine"), port=port)
     assert found.good is False
-    assert time.monotonic() - started < 3, "long before the timeout"
+    assert time.monotonic() - started < AMPLE / 2, "long before the timeout"
 
 
 def test_a_length_of_thousands_of_digits_is_no_length() -> None:
@@ -150,12 +152,42 @@ def test_a_length_of_thousands_of_digits_is_no_length() -> None:
         assert ask(http(expect_body="fine"), port=port).good is False
 
 
-def test_an_answer_that_drips_longer_than_the_timeout_is_a_failure() -> None:
-    with tcp_server(answer(*[b"x"] * 40, pause=0.05)) as port:
+def test_many_tiny_pieces_cost_no_more_than_a_few_large_ones() -> None:
+    """The loop that reads them checks other backends as well."""
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000
+    pieces = [whole[at : at + 100] for at in range(0, len(whole), 100)]
+    found, began = Answer(), time.process_time()
+
+    for piece in pieces:
+        found.feed(piece)
+
+    assert time.process_time() - began < 1, "looking at all of it with each piece takes 30 s"
+    assert (found.status, len(found.body)) == (200, 40_000)
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nall is", "status 200, but no “fine” came within 0.3 s"),
+        (b"HTTP/1.", "connected, 'HTTP/1.' came, but no answer within 0.3 s"),
+    ],
+)
+def test_an_answer_that_stops_in_the_middle_is_told_from_none(sent: bytes, words: str) -> None:
+    with tcp_server(answer(sent, *[b""] * 20, pause=0.05)) as port:
+        assert ask(http(expect_body="fine", timeout=0.3), port=port).reason.endswith(words)
+
+
+def test_an_answer_that_has_no_body_is_not_waited_for() -> None:
+    with tcp_server(answer(b"HTTP/1.1 204 No Content\r\n\r\n", *[b""] * 20, pause=0.05)) as port:
         found = ask(http(expect_body="fine"), port=port)
-        assert found.good is False
-    with tcp_server(answer(OK[:20], *[b"x"] * 40, pause=0.05)) as port:
-        assert ask(http(expect_body="fine"), port=port).good is False
+
+    assert plain(found).endswith("status 204 after N ms, but the body does not hold “fine”")
+
+
+def test_an_answer_that_drips_longer_than_the_timeout_is_a_failure() -> None:
+    for head in (b"x", OK[:20]):
+        with tcp_server(answer(head, *[b"x"] * 400, pause=0.05)) as port:
+            assert ask(http(expect_body="fine", timeout=SHORT), port=port).good is False
 
 
 @pytest.mark.parametrize(
@@ -233,7 +265,7 @@ def test_https_to_a_port_without_tls_is_a_failure() -> None:
     with tcp_server(answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as port:
         assert "TLS failed" in ask(http(kind=HealthKind.HTTPS), port=port).reason
     with tcp_server(hang) as port:
-        found = ask(http(kind=HealthKind.HTTPS), port=port)
+        found = ask(http(kind=HealthKind.HTTPS, timeout=SHORT), port=port)
 
     assert plain(found) == "tried GET https://127.0.0.1:P/, connected, but no answer within 0.4 s"
 
@@ -242,7 +274,7 @@ def test_https_to_a_port_without_tls_is_a_failure() -> None:
 def test_udp_sends_bytes_and_expects_bytes(address: str) -> None:
     with udp_server(b"\x00PONG\r\n", address=address) as (port, heard):
         good = ask(udp(send=r"PING\x00\r\n", expect=r"PONG\r"), port=port, address=address)
-        bad = ask(udp(send="a", expect="PING"), port=port, address=address)
+        bad = ask(udp(send="a", expect="PING", timeout=1), port=port, address=address)
 
     assert heard == [b"PING\x00\r\n", b"a"]
     assert good.good is True
@@ -252,9 +284,10 @@ def test_udp_sends_bytes_and_expects_bytes(address: str) -> None:
 
 def test_udp_without_an_expected_answer_fails_only_where_it_is_refused() -> None:
     with udp_server(None) as (port, _):
-        silent = ask(udp(), port=port)
-        waited = ask(udp(expect="x"), port=port)
-    refused = ask(udp(), port=closed_port(socket.SOCK_DGRAM))
+        silent = ask(udp(timeout=SHORT), port=port)
+        waited = ask(udp(expect="x", timeout=SHORT), port=port)
+    with closed_port(socket.SOCK_DGRAM) as port:
+        refused = ask(udp(), port=port)
 
     assert (silent.good, plain(silent)) == (
         True,
