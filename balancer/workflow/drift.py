@@ -15,7 +15,7 @@ from django.utils import timezone
 from balancer.domain.drift import (
     LINES_KEPT,
     WINDOW,
-    are_native,
+    are_beside,
     describe_lines,
     name_culprits,
     next_moment,
@@ -49,7 +49,7 @@ Kind, How = DriftEvent.Kind, DriftEvent.How
 def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEvent:
     """Have a node put right what it reports, as soon as nothing else is done with it. Needs OPERATE.
 
-    Refused: "state" (it is over), "native" (no place of our jumps helps), "away" (the node is switched off),
+    Refused: "state" (it is over), "beside" (no place of our jumps helps), "away" (the node is switched off),
     "outdated".
     """
     require(actor=actor, permission=OPERATE)
@@ -59,11 +59,11 @@ def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEve
     event = open_events(node).filter(pk=event_id).first()
     if event is None:
         raise Refused("state", f"{node} does not report that any more. Reload the page.")
-    if are_native(event.lines):
+    if are_beside(event.lines):
         raise Refused(
-            "native",
-            "These are rules of nft, which see the same packets wherever our jumps stand, so that there is"
-            " nothing to put first. The node's page says what lets balanced connections through.",
+            "beside",
+            "These rules see the same packets wherever our jumps stand, so there is nothing to put first."
+            " The node's page says what lets balanced connections through.",
         )
     require_up_to_date(cluster)
     if not node.enabled:

@@ -172,16 +172,16 @@ def test_what_is_over_stays_in_the_history_of_the_node(
     assert "Put back because operator asked for it." in page
 
 
-def test_rules_of_nft_are_shown_and_nobody_is_offered_to_put_ours_first(
+def test_rules_beside_ours_are_shown_and_nobody_is_offered_to_put_ours_first(
     node: Node, login: Login, operator: User
 ) -> None:
     DriftEvent.objects.all().delete()
     Node.objects.filter(pk=node.pk).update(in_sync=True)
     event = report(node, "order", lines=["nft inet filter forward: policy drop"], left_out=0)
     page = page_of(login, operator, address_of(node))
-    assert "Rules of nft decide too" in page
+    assert "Rules of others decide too" in page
     assert "nft inet filter forward: policy drop" in page
     assert address_of(node, "put-back") not in page
     with pytest.raises(Refused) as refusal:
         put_ours_back(actor=operator, node=node, event_id=event.pk)
-    assert refusal.value.code == "native"
+    assert refusal.value.code == "beside"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from balancer.domain.drift import are_native
+from balancer.domain.drift import are_beside
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
 from balancer.domain.operation import OnDrift
 from balancer.models import Cluster, Deployment, DriftEvent, Node
@@ -34,9 +34,9 @@ class DriftView:
         return self.event.kind == DriftEvent.Kind.ORDER
 
     @property
-    def is_native(self) -> bool:
-        """Rules of nft decide too; they come before or behind nothing of ours."""
-        return are_native(self.event.lines)
+    def is_beside(self) -> bool:
+        """These rules decide wherever our jumps stand."""
+        return are_beside(self.event.lines)
 
 
 def list_drift(*, cluster: Cluster) -> tuple[DriftView, ...]:
@@ -72,7 +72,7 @@ def _view(events: Iterable[DriftEvent]) -> tuple[DriftView, ...]:
 def _can_ask(event: DriftEvent) -> bool:
     if event.ended_at is not None or event.asked_at is not None or not event.node.enabled:
         return False
-    if are_native(event.lines):
+    if are_beside(event.lines):
         return False
     return not is_outdated(live_revision(event.node.cluster))
 
@@ -94,9 +94,9 @@ def _open(event: DriftEvent) -> str:
     if event.asked_by is not None:
         when = " when the deployment is over" if running else " at its next look"
         return f"{event.asked_by.get_username()} asked for it to be put right; the node does so{when}."
-    if are_native(event.lines):
+    if are_beside(event.lines):
         return (
-            "Nothing of ours differs, but these rules of nft see the same packets, wherever our jumps stand,"
+            "Nothing of ours differs, but these rules see the same packets, wherever our jumps stand,"
             " and may drop or redirect balanced connections. lbadmin leaves them alone; the notes on the"
             " node's page say what lets connections through."
         )
