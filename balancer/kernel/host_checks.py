@@ -12,6 +12,7 @@ from pathlib import Path
 from balancer.domain.types import Family
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
 from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.mark_checks import check_marks
 from balancer.kernel.native import NativeWatch
 from balancer.kernel.others import DROPS, may_end_in
 from balancer.kernel.tools import run_tool
@@ -43,6 +44,7 @@ def check_host(
     for family in families:
         held = read_snapshot(flavour=flavour, family=family)
         found += check_forward(held.table("filter"), flavour=flavour, family=family)
+        found += check_marks(held, flavour=flavour, family=family)
         nat[family] = held.table("nat").chains
     found += native.check(nat)
     interfaces = read_interfaces()
