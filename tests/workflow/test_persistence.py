@@ -67,6 +67,25 @@ def test_a_node_says_how_many_clients_it_remembers_every_ten_seconds_and_records
     assert AuditEvent.objects.count() == events
 
 
+def test_what_is_counted_is_given_room_and_a_kernel_that_is_busy_then_is_asked_again(
+    sticky: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def make_room() -> int:
+        asked.append(True)
+        raise Busy("somebody writes.")
+
+    monkeypatch.setattr(sticky.kernels["lb1"], "make_room", make_room)
+    worker = Worker(sticky)
+    worker.tick()
+    worker.tick(after=5)
+    assert asked == [True]
+    worker.tick(after=5)
+    assert asked == [True, True]
+    assert worker.node.clients == {"counts": {FIRST: 2, SECOND: 1}}
+
+
 def test_without_persistence_nobody_asks_the_kernel(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.deploy(
         service_data("web"), service_data("off", port=81, enabled=False, persistence={"mode": "source"})
