@@ -58,7 +58,7 @@ def read_counts(output: str) -> dict[tuple[str, str], list[int]]:
 def test_once_measures_what_is_promised_and_leaves_nothing(place: Place) -> None:
     rules = read_host_rules()
     run = start("demo", "--once", *place.arguments)
-    output, complaint = run.communicate(timeout=300)
+    output, complaint = run.communicate(timeout=5 * END_SECONDS)
     assert run.returncode == 0, output + complaint
     counts = read_counts(output)
     for balancer in ("lb1", "lb2"):
@@ -67,7 +67,7 @@ def test_once_measures_what_is_promised_and_leaves_nothing(place: Place) -> None
         assert counts["rolled back to revision 1", balancer] == [100, 100, 100, 100, 0]
         assert sum(counts["random", balancer][:4]) == 400
         for method in ("article, method 1", "article, method 2"):
-            assert 80 <= counts[method, balancer][4] <= 180
+            assert 70 <= counts[method, balancer][4] <= 190
     assert place.is_clean(), (place.namespaces(), place.processes())
     assert read_host_rules() == rules
 
@@ -86,14 +86,16 @@ def running() -> Iterator[Running]:
 
 def test_every_role_has_a_password_of_its_own_and_the_console_answers(running: Running) -> None:
     assert len(running.passwords) == len(set(running.passwords.values())) == 5
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.place.port}/login/", timeout=10) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.place.port}/login/", timeout=END_SECONDS) as page:
         assert page.status == 200
 
 
 def test_the_background_traffic_of_the_demo_is_answered_without_loss(running: Running) -> None:
     status = running.place.state_dir / "traffic.json"
     wait_until(
-        lambda: status.exists() and b"10.0.0.6:80" in status.read_bytes(), what=status.exists, seconds=20
+        lambda: status.exists() and b"10.0.0.6:80" in status.read_bytes(),
+        what=status.exists,
+        seconds=END_SECONDS,
     )
     targets = json.loads(status.read_bytes())["targets"]
     assert {name: target["lost"] for name, target in targets.items()} == {
@@ -104,7 +106,7 @@ def test_the_background_traffic_of_the_demo_is_answered_without_loss(running: Ru
 
 def test_a_second_demo_in_the_same_place_is_refused_and_the_first_goes_on(running: Running) -> None:
     second = start("demo", *running.place.arguments)
-    _, complaint = second.communicate(timeout=60)
+    _, complaint = second.communicate(timeout=END_SECONDS)
     assert (second.returncode, complaint.count("\n")) == (2, 1)
     assert f"in use by process {running.pid}" in complaint
     assert len(running.place.namespaces()) == 4
@@ -119,7 +121,9 @@ def test_a_killed_worker_comes_back_and_finds_its_node_in_order(running: Running
     for pid in worker:
         os.kill(pid, signal.SIGKILL)
     wait_until(
-        lambda: read_last_seen(running.place) > seen, what=lambda: read_last_seen(running.place), seconds=30
+        lambda: read_last_seen(running.place) > seen,
+        what=lambda: read_last_seen(running.place),
+        seconds=END_SECONDS,
     )
     assert not set(worker) & set(list_pids(name=inside))
     assert count_revisions(running.place) == [0, 1]
@@ -150,7 +154,7 @@ def test_a_demo_killed_while_it_starts_leaves_nothing(place: Place, seconds: flo
 def test_a_port_that_is_taken_is_said_in_one_sentence_and_nothing_is_built(place: Place) -> None:
     with socket.create_server(("127.0.0.1", place.port)):
         run = start("demo", *place.arguments)
-        output, complaint = run.communicate(timeout=60)
+        output, complaint = run.communicate(timeout=END_SECONDS)
     assert run.returncode == 2
     assert output == ""
     assert complaint == (
@@ -166,7 +170,7 @@ def test_a_directory_with_other_things_in_it_is_not_emptied(place: Place) -> Non
     precious = place.state_dir / "thesis.txt"
     precious.write_text("forty years of work")
     run = start("demo", *place.arguments)
-    _, complaint = run.communicate(timeout=60)
+    _, complaint = run.communicate(timeout=END_SECONDS)
     assert (run.returncode, complaint.count("\n")) == (2, 1)
     assert "has other things in it" in complaint
     assert precious.read_text() == "forty years of work"
