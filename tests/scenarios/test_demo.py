@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from balancer.lab.client import TIMED_OUT
 from balancer.lab.namespaces import list_pids
 from lbadmin.stack.checks import require_root
 from lbadmin.stack.errors import CannotStart
@@ -28,6 +29,7 @@ from tests.scenarios.demo_runs import (
     wait_until,
     wait_until_clean,
 )
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.stack
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
@@ -38,6 +40,7 @@ class Running:
     place: Place
     pid: int
     passwords: dict[str, str]
+    watch: Stopwatch
 
 
 PASSWORD_LINE = re.compile(r"^ {4}(viewer|editor|approver|operator|administrator) +(\S{16})$", re.MULTILINE)
@@ -76,9 +79,10 @@ def test_once_measures_what_is_promised_and_leaves_nothing(place: Place) -> None
 def running() -> Iterator[Running]:
     """A demo that stays, for the tests that look at one; stopped as by `kill`."""
     with new_place() as place:
-        run = start("demo", *place.arguments)
+        run, watch = start("demo", *place.arguments), Stopwatch()
         welcome = read_until(run, "Ctrl-C ends the demo")
-        yield Running(place=place, pid=run.pid, passwords=dict(PASSWORD_LINE.findall(welcome)))
+        passwords = dict(PASSWORD_LINE.findall(welcome))
+        yield Running(place=place, pid=run.pid, passwords=passwords, watch=watch)
         assert run.poll() is None
         assert end(run, signal.SIGTERM)[0] == 0
         assert place.is_clean(), (place.namespaces(), place.processes())
@@ -98,10 +102,10 @@ def test_the_background_traffic_of_the_demo_is_answered_without_loss(running: Ru
         seconds=END_SECONDS,
     )
     targets = json.loads(status.read_bytes())["targets"]
-    assert {name: target["lost"] for name, target in targets.items()} == {
-        "10.0.0.1:80": {},
-        "10.0.0.2:80": {},
-    }
+    assert set(targets) == {"10.0.0.1:80", "10.0.0.2:80"}
+    lost = {why for target in targets.values() for why in target["lost"]}
+    # Its clients wait for a second, in which a busy machine may have had other things to do.
+    assert lost <= ({TIMED_OUT} if running.watch.stalled > 1 else set())
 
 
 def test_a_second_demo_in_the_same_place_is_refused_and_the_first_goes_on(running: Running) -> None:
