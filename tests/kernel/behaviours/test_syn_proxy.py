@@ -15,7 +15,7 @@ def served(lab: Lab, count: int) -> list[tuple[socket.socket, socket.socket]]:
     for number in range(count):
         client = lab.connect(lab.own(), PROXIED, source=lab.source(number))
         client.sendall(b"ask")  # a client is connected as soon as the proxy has answered
-        ready, _, _ = select.select(listeners, [], [], 5)
+        ready, _, _ = select.select(listeners, [], [], 30)
         server = ready[0].accept()[0]
         assert server.recv(3) == b"ask"
         pairs.append((client, lab.keep(server)))
@@ -23,7 +23,7 @@ def served(lab: Lab, count: int) -> list[tuple[socket.socket, socket.socket]]:
 
 
 def talk(client: socket.socket, server: socket.socket) -> None:
-    server.settimeout(5)
+    server.settimeout(30)
     for near, far in ((client, server), (server, client)):
         near.sendall(b"more")
         assert far.recv(4) == b"more"
