@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
 from threading import Timer
@@ -23,13 +23,14 @@ from balancer.factories import AUTO
 from balancer.kernel.base import Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.kernel.guard import Guard
 from balancer.models import Node
+from balancer.probes.aside import run_aside
 from balancer.probes.base import ServiceProbe
 from balancer.probes.health.passive import CannotLook
 from balancer.probes.through import probe_services
 from balancer.workflow.balancing import look_soon, wake_for_next_step
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
-from balancer.workflow.health import record_standings, targets_of
+from balancer.workflow.health import keep_only, record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.node_looks import NodeMemory
 from balancer.workflow.nodes import carry_own_health, reconcile_node
@@ -115,9 +116,11 @@ def own_guard() -> Guard:
     return _guard(settings.LBADMIN_GUARD_FACTORY, settings.LBADMIN_GUARD, str(settings.LBADMIN_GUARD_DIR))
 
 
-def check_node(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def check_node(
+    document: Document, touched: frozenset[str], meanwhile: Callable[[], None]
+) -> tuple[ConfirmProbe, ...]:
     """What is asked after a commit, beside what the worker asks of database and kernel itself."""
-    return (probe_broker(), *answers(document, touched))
+    return run_aside(lambda: (probe_broker(), *answers(document, touched)), meanwhile=meanwhile)
 
 
 def answers(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
@@ -146,6 +149,11 @@ def own_health_targets() -> tuple[Service, ...]:
 def record_own_standings(standings: Sequence[Standing]) -> None:
     """What its checks found, and that it is there."""
     record_standings(own_node_name(), standings, clock=timezone.now)
+
+
+def keep_own_standings(services: Sequence[Service]) -> None:
+    """Of these services and no others: they are what it checks now."""
+    keep_only(own_node_name(), services)
 
 
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:

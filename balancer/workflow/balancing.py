@@ -15,7 +15,7 @@ from functools import partial
 from django.db import transaction
 
 from balancer.domain.lifecycle import JOB_ACTIVE
-from balancer.domain.moving import Reasons, advance_ramps, move_towards_balance
+from balancer.domain.moving import Reasons, advance_ramps, move_towards_balance, next_step
 from balancer.domain.own_weights import (
     Memory,
     OwnWeights,
@@ -35,14 +35,13 @@ from balancer.workflow.changes import lock_cluster
 from balancer.workflow.confirming import Bench
 from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
+from balancer.workflow.pace import WRITE_EVERY, time_to_wait
 from balancer.workflow.revisions import is_outdated
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=10)
 """Between two counts of connections for least-connections, and so between two commits for it."""
-WRITE_EVERY = timedelta(seconds=1)
-"""Between two commits, for slow start as well."""
 TREND_WITHIN = timedelta(seconds=30)
 """A count from before that tells no trend."""
 REST = 20
@@ -142,11 +141,12 @@ def _plan(*, node: Node, kernel: Kernel, memory: BalancingMemory, now: datetime)
     if row is None or not carries(node, before):
         return None
     known = memory_of_row(row)
-    if not _is_past(row.written_at, WRITE_EVERY, now):
-        memory.next_step = _not_before(next_step(known, services), row.written_at)
+    wait = time_to_wait(node, now=now)
+    if wait:
+        memory.next_step = _not_before(next_step(known, services), now + wait)
         return None
     found, why = advance_ramps(known, services, now=now)
-    memory.next_step = _not_before(next_step(found, services), now if why else row.written_at)
+    memory.next_step = _not_before(next_step(found, services), now + WRITE_EVERY if why else now)
     counted = [service for service in services if moves(service)]
     looked = bool(counted) and _is_past(row.looked_at, LOOK_EVERY, now)
     if looked:
@@ -161,8 +161,8 @@ def _plan(*, node: Node, kernel: Kernel, memory: BalancingMemory, now: datetime)
     return _Plan(revision=revision, before=before, after=after, memory=found, looked=looked, why=why)
 
 
-def _not_before(step: datetime | None, written_at: datetime | None) -> datetime | None:
-    return step if step is None or written_at is None else max(step, written_at + WRITE_EVERY)
+def _not_before(step: datetime | None, at: datetime) -> datetime | None:
+    return None if step is None else max(step, at)
 
 
 def _with_neighbours(counted: list[Service], document: Document) -> list[Service]:
@@ -201,6 +201,7 @@ def _write(*, node: Node, plan: _Plan, bench: Bench, compiled: Compile, now: dat
         raise
     with transaction.atomic():
         Node.objects.filter(pk=node.pk).update(carried_weights=plan.after.weights_digest)
+        NodeBalance.objects.filter(node=node).update(written_at=bench.clock())
         _log(node=node, plan=plan, now=now)
 
 

@@ -7,7 +7,7 @@ and slices of a day ago become coarse ones. No part of it is done twice, whateve
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -40,6 +40,12 @@ BATCH = 500
 COARSENED_AT_ONCE = 200
 """Services that one look makes coarse slices of: all of it at once would take seconds."""
 NOTES_KEPT = 20
+WAITED_FOR = timedelta(hours=1)
+"""A clock that was set back by no more than this is waited for; the time is counted as one then."""
+SET_BACK = (
+    "The clock was set back by more than an hour. Counting goes on at the time that it says now; what was"
+    " kept for later times stays until those come."
+)
 
 Totals = dict[tuple[Kind, Place], int]
 Series = tuple[str, str, str]
@@ -49,20 +55,16 @@ Series = tuple[str, str, str]
 def totals_told(node: Node) -> Totals:
     """All that the rows say was counted, by kind, service and name."""
     told: Totals = {}
-    rows = CounterTotal.objects.filter(node=node)
-    for service, kind, name, count in rows.values_list("service_name", "kind", "name", "count"):
+    totals = CounterTotal.objects.filter(node=node)
+    for service, kind, name, count in totals.values_list("service_name", "kind", "name", "count"):
         told[Kind(kind), (service, name)] = count
     samples = list(CounterSample.objects.filter(node=node))
     starts = {start_of(sample.at, span=FINE_SPAN) for sample in samples}
-    sliced = set(
-        CounterSlice.objects.filter(node=node, step=FINE, start__in=starts).values_list(
-            "service_name", "start"
-        )
-    )
+    rows = CounterSlice.objects.filter(node=node, step=FINE, start__in=starts)
+    sliced = {(row.service_name, one.at) for row in rows for one in timed(row.start, read_slice(row))}
     for sample in samples:
-        start = start_of(sample.at, span=FINE_SPAN)
         for service, point in read_sample(sample).items():
-            if (service, start) in sliced:
+            if (service, sample.at) in sliced:
                 continue  # whoever made slices of it ended in between: the totals have it already
             for kind, name, count in _counts(point):
                 told[kind, (service, name)] = told.get((kind, (service, name)), 0) + count
@@ -72,17 +74,32 @@ def totals_told(node: Node) -> Totals:
 def record_look(
     *, node: Node, look: Look, points: Mapping[str, ServicePoint], seconds: float, at: datetime
 ) -> bool:
-    """Keep what happened in the last `seconds`, and do what is due of the rest; False where that time has a
-    sample already, since somebody set the clock back."""
+    """Keep what happened in the last `seconds`, and do what is due of the rest; False where that time was
+    counted already, since somebody set the clock back.
+
+    What the first look of a node finds was counted at times that nobody knows: it is in the totals alone.
+    """
     slot = slot_of(at)
-    if seconds <= 0 or CounterSample.objects.filter(node=node, at=slot).exists():
-        return False
     state, _ = CounterState.objects.get_or_create(node=node)
+    behind = state.counted_at - at if state.counted_at is not None else None
+    if behind is not None and timedelta() <= behind <= WAITED_FOR:
+        return False
+    if CounterSample.objects.filter(node=node, at=slot).exists():
+        return False
+    is_first, is_back = behind is None, behind is not None and behind > WAITED_FOR
+    notes = (*look.notes, *((SET_BACK,) if is_back else ()))
     state.epoch, state.counted_at, state.duration_ms = look.epoch, at, look.duration_ms
-    state.notes = [*({"at": at.isoformat(), "text": text} for text in look.notes), *state.notes][:NOTES_KEPT]
-    packed = pack({name: point.to_data() for name, point in points.items()})
+    state.notes = [*({"at": at.isoformat(), "text": text} for text in notes), *state.notes][:NOTES_KEPT]
     with transaction.atomic():
-        CounterSample.objects.create(node=node, at=slot, seconds=round(seconds, 3), packed=packed)
+        if is_first:
+            _begin_totals(node=node, at=at, points=points)
+        else:
+            CounterSample.objects.create(
+                node=node,
+                at=slot,
+                seconds=round(seconds, 3) if seconds > 0 else FINE,
+                packed=pack({name: point.to_data() for name, point in points.items()}),
+            )
         state.save()
     slice_samples(node=node, before=start_of(slot, span=FINE_SPAN))
     coarsen_slices(node=node, now=at)
@@ -186,25 +203,39 @@ def _slice_some(
     read: list[tuple[CounterSample, dict[str, ServicePoint]]],
     names: list[str],
 ) -> None:
-    done = CounterSlice.objects.filter(node=node, step=FINE, start=start, service_name__in=names)
+    """What a slice has already was done by a process that ended in the middle. Other times of a slice that is
+    there come of a clock that was wrong for a while, and join it."""
+    rows = CounterSlice.objects.filter(node=node, step=FINE, start=start, service_name__in=names)
+    had = {row.service_name: timed(row.start, read_slice(row)) for row in rows}
+    done = {(name, one.at) for name, found in had.items() for one in found}
     points = {
         name: [
             TimedPoint(at=sample.at, seconds=sample.seconds, point=found.get(name, ServicePoint()))
             for sample, found in read
+            if (name, sample.at) not in done
         ]
-        for name in sorted({*names} - {*done.values_list("service_name", flat=True)})
+        for name in names
     }
+    points = {name: found for name, found in points.items() if found}
+    rows.filter(service_name__in=list(points)).delete()
     CounterSlice.objects.bulk_create(
         CounterSlice(
             node=node,
             service_name=name,
             step=FINE,
             start=start,
-            packed=pack(make_slice(start, found).to_data()),
+            packed=pack(make_slice(start, (*had.get(name, ()), *found)).to_data()),
         )
         for name, found in points.items()
     )
     _add_totals(node=node, at=start, points=points)
+
+
+def _begin_totals(*, node: Node, at: datetime, points: Mapping[str, ServicePoint]) -> None:
+    names = sorted(points)
+    for first in range(0, len(names), BATCH):
+        some = {n: [TimedPoint(at=at, seconds=0, point=points[n])] for n in names[first : first + BATCH]}
+        _add_totals(node=node, at=at, points=some)
 
 
 def _add_totals(*, node: Node, at: datetime, points: Mapping[str, list[TimedPoint]]) -> None:

@@ -15,7 +15,7 @@ TOOLS = (
         for flavour in ("legacy", "nft")
         for verb in ("", "-restore", "-save")
     ),
-    *("conntrack", "ipset", "ip", "ss"),
+    *("conntrack", "ipset", "nft", "ip", "ss"),
 )
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/netfilter/nf_conntrack_udp_timeout")
 """Some of each kind that a namespace of its own has."""

@@ -263,6 +263,22 @@ def test_a_set_that_became_crowded_gets_more_room_at_the_next_apply(
     assert not any("room" in step for step in sync(kernel, STICKY).steps)
 
 
+def test_a_set_that_became_crowded_gets_more_room_without_an_apply_as_well(one: NodeKernel) -> None:
+    assert one.make_room() == 0
+    run("ipset", "create", FIRST, "hash:ip", "hashsize", "64", "timeout", "60", "maxelem", "65536")
+    sync(one, STICKY)
+    run("ipset", "create", "LB-4.32-grow:spare", "hash:ip", "timeout", "60")  # left by a crash
+    put(FIRST, *(f"192.0.2.{last}" for last in range(200)))
+
+    assert one.make_room() == 1
+
+    (grown,) = [found for found in read_sets() if found.name == FIRST]
+    assert (grown.entries, grown.references > 0) == (200, True)
+    assert "hashsize 256 " in grown.header
+    assert len(names()) == 4
+    assert one.make_room() == 0
+
+
 def test_room_is_shared_by_the_sets_of_a_ruleset_and_a_group_has_that_of_its_backends() -> None:
     few = buckets_of(ruleset(STICKY))
     assert set(few.values()) == {65_536}

@@ -8,7 +8,7 @@ from fractions import Fraction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.domain.health import HealthState, state_of
+from balancer.domain.health import AHEAD, HealthState, nearest, state_of
 from balancer.domain.health_overlay import HealthOverlay, is_checked, with_health
 from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import Backend, BackendState, Document, HealthKind, Service
@@ -24,7 +24,7 @@ from balancer.workflow.traffic import NOBODY, shares_alone
 EVENTS_SHOWN = 20
 BACKENDS_SHOWN = 50
 SILENT_AFTER = timedelta(seconds=15)
-"""Heartbeats come every second."""
+"""Heartbeats come every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class NodeCheck:
 
     @property
     def silent(self) -> bool:
-        return self.checked_at is None or self.now - self.checked_at > SILENT_AFTER
+        return self.checked_at is None or not -AHEAD <= self.now - self.checked_at <= SILENT_AFTER
 
     @property
     def words(self) -> str:
@@ -181,11 +181,10 @@ def heartbeat_of(node: Node) -> datetime | None:
 def _backend(
     service: Service, backend: Backend, check: NodeCheck, row: BackendHealth | None
 ) -> BackendOnNode:
-    seen = [at for at in (check.checked_at, row.checked_at if row else None) if at is not None]
     state = state_of(
         backend.state,
         up=row.up if row else None,
-        checked_at=max(seen) if row else None,
+        checked_at=nearest(row.checked_at, check.checked_at, now=check.now) if row else None,
         health=service.health,
         now=check.now,
     )

@@ -137,6 +137,16 @@ def test_a_source_has_so_many_connections_at_once_and_applies_do_not_forget_them
     assert wait_for(lambda: passed(lab.open(UDP, BY_SOURCE, [first])) == [True])
 
 
+def test_packets_of_one_flow_count_as_one_connection_however_fast_they_come(lab: Lab) -> None:
+    lab.forget_connections()
+    (client,) = lab.strangers(1)
+    flow = Flow(protocol=UDP, source=client, destination=ip_address(lab.own()), port=BY_SOURCE)
+    (one,) = lab.send([flow])
+    assert one is not None
+    assert lab.go_on(one.number, flow, times=2 * PER_SOURCE) is not None
+    assert passed(lab.open(UDP, BY_SOURCE, [client] * PER_SOURCE)) == [True] * (PER_SOURCE - 1) + [False]
+
+
 def test_a_backend_has_so_many_connections_at_once(lab: Lab) -> None:
     lab.forget_connections()
     seen = lab.open(UDP, BY_BACKEND, lab.strangers(10))
@@ -191,6 +201,29 @@ def test_a_client_whose_connection_the_node_no_longer_knows_is_reset_at_once_and
     assert not select.select([accepted], [], [], 0)[0], "the backend hears nothing of it"
     lab.connect(lab.own(), TALK).sendall(b"again")
     assert lab.keep(server.accept()[0]).recv(20) == b"again"
+
+
+def test_a_reset_is_one_for_each_and_no_longer_than_what_it_answers_so_that_nobody_gets_more_than_was_sent(
+    lab: Lab,
+) -> None:
+    """The sources may be forged: whoever they belong to gets the resets."""
+    asked = [
+        malformed_tcp(source, ip_address(lab.own()), STRICT)[f"flags {flags}"][0]
+        for source in lab.strangers(25)
+        for flags in ("ACK", "PSH+ACK", "RST", "RST+ACK", "SYN+ACK")
+    ]
+    inside, back = lab.send_raw(asked)
+    assert inside == []
+    assert len(back) == 50
+    assert max(map(len, back)) <= min(map(len, asked))
+
+
+def test_nothing_is_reset_that_goes_to_an_address_of_somebody_else(lab: Lab) -> None:
+    """Though a service for any address of the node has its port: the node just forwards it."""
+    (client,) = lab.strangers(1)
+    asked = malformed_tcp(client, ip_address(lab.sink(1)), STRICT)["flags ACK"]
+    inside, back = lab.send_raw(asked)
+    assert (len(inside), back) == (1, [])
 
 
 def test_whom_a_list_keeps_out_is_not_told_by_a_reset_either(lab: Lab) -> None:

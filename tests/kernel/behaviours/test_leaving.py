@@ -167,8 +167,8 @@ def connections(lab: Lab, servers: list[socket.socket], port: int) -> dict[str, 
 def test_disabling_a_backend_resets_its_connections_of_that_service_at_both_ends_and_no_others(
     bare_lab: Lab,
 ) -> None:
-    for mode in ("masquerade", "none"):
-        cut(bare_lab, protocol=Protocol.TCP, source_nat={"mode": mode})
+    for mode, proxy in (("masquerade", True), ("none", False)):
+        cut(bare_lab, protocol=Protocol.TCP, source_nat={"mode": mode}, access={"syn_proxy": proxy})
 
 
 def cut(lab: Lab, **fields: Any) -> None:
