@@ -101,12 +101,10 @@ class _Walk:
             out, ended = self.follow(target, met, depth=depth + 1) if depth < DEPTH_MAX else (met, False)
             return _Done(returned=out, ended=ended) if verdict == "goto" else _Done(left=out, ended=ended)
         if verdict == "notrack":
-            self.deeds.append(Deed(UNTRACK, rule.text, met is Met.ALWAYS, (rule.chain, rule.handle)))
+            self.deeds.append(_deed(UNTRACK, rule, met))
             return _Done(left=met)
         if verdict in _VERDICTS:
-            self.deeds.append(
-                Deed(_VERDICTS[verdict], rule.text, met is Met.ALWAYS, (rule.chain, rule.handle))
-            )
+            self.deeds.append(_deed(_VERDICTS[verdict], rule, met))
         return _Done(ended=True)
 
     def _branches(self, rule: NativeRule) -> Iterator[tuple[Met, str, str]]:
@@ -142,6 +140,10 @@ class _Walk:
             kind, leads = next(iter(statement.items()))
             if own is not Met.NEVER and kind != "continue":
                 yield min(met, own), kind, str(leads.get("target")) if isinstance(leads, dict) else ""
+
+
+def _deed(kind: str, rule: NativeRule, met: Met) -> Deed:
+    return Deed(kind, rule.text, met is Met.ALWAYS, (rule.chain, rule.handle))
 
 
 def _pairs(data: Any) -> Iterator[tuple[Any, Any]]:

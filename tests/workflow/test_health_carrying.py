@@ -17,10 +17,10 @@ from balancer.workflow.effective import effective_of_job
 from balancer.workflow.revisions import live_revision, node_rulesets, why_not_genuine
 from tests.cast import Site
 from tests.documents import backend_data, service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
 from tests.workflow.moving import FOUR, ONE, THREE, TWO, UNEVEN, carried, kernel
-from tests.workflow.test_nodes import converged, damage, reboot
-from tests.workflow.test_overrides import operate
+from tests.workflow.ticking import converged, damage, reboot
 
 THIRD = Fraction(1, 3)
 
