@@ -168,6 +168,12 @@ def read_sample(sample: CounterSample) -> dict[str, ServicePoint]:
     return {name: ServicePoint.from_data(data) for name, data in unpack(sample.packed).items()}
 
 
+def read_point(sample: CounterSample, service: str) -> ServicePoint:
+    """Of one service: reading those of ten thousand takes a second."""
+    data = unpack(sample.packed).get(service)
+    return ServicePoint.from_data(data) if data is not None else ServicePoint()
+
+
 def read_slice(row: CounterSlice) -> Slice:
     return Slice.from_data(unpack(row.packed))
 
