@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.lab.namespaces import NETNS_DIRECTORY
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120.0
-END_SECONDS = 60.0
+END_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +58,9 @@ class Place:
 def new_place() -> Iterator[Place]:
     # Short, because the path of a unix socket is; and not there yet, as in a fresh checkout.
     parent = Path(tempfile.mkdtemp(prefix="lbs-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = Place(port=port, state_dir=parent / "d", prefix=f"{parent.name.lower().replace('_', '-')}-")
+    place = Place(
+        port=free_port(), state_dir=parent / "d", prefix=f"{parent.name.lower().replace('_', '-')}-"
+    )
     try:
         yield place
     finally:
