@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.management import call_command
 
 from balancer.domain.health_overlay import HealthOverlay, with_health
-from balancer.domain.types import Address, Document
+from balancer.domain.types import Address, Document, Family
 from balancer.kernel import counted as counted_module
 from balancer.kernel import counter_files, nft_reading
 from balancer.kernel import meter as meter_module
@@ -470,3 +470,33 @@ def test_what_the_rules_of_nft_count_is_read_by_their_handles_as_the_save_tool_t
     slip_rules_in(Flavour.NFT)
     assert_alike()
     assert texts == 3
+
+
+def test_connections_packets_and_bytes_over_ipv6_are_counted_too(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    crowd, directory = Crowd(namespace, Family.IPV6), tmp_path / "counters"
+    wanted = version(crowd, 1)
+    kernel = NodeKernel(
+        flavour=Flavour.NFT, driver=DriverName.IPTABLES_RESTORE, meter=Meter(directory=directory)
+    )
+    kernel.sync(ruleset=compile_document(wanted, family=Family.IPV6), document=wanted)
+    counted = Counted(flavour=Flavour.NFT, driver=DriverName.IPTABLES_RESTORE, directory=directory)
+    carrying = Carrying(services=wanted.services)
+
+    with counted.sampling() as sampler:
+        sampler.look(carrying)
+        visited = crowd.visit(range(1, 51))
+        live = sampler.look(carrying)
+        crowd.visit(range(51, 101))
+        end_all()
+        gone = sampler.look(carrying)
+    crowd.close()
+
+    packet = 40 + 8 + 4
+    for look, most in ((live, 50), (gone, 50)):
+        assert sum(one.packets for one in look.carried.values()) == most
+        assert sum(one.bytes for one in look.carried.values()) == most * packet
+    places = {("dns", f"[{address}]:{PORT}") for address in visited.values()}
+    assert places <= set(live.carried)
+    assert sum(gone.connections.values()) == 100
