@@ -42,6 +42,10 @@ COARSENED_AT_ONCE = 200
 NOTES_KEPT = 20
 WAITED_FOR = timedelta(hours=1)
 """A clock that was set back by no more than this is waited for; the time is counted as one then."""
+WAITS = (
+    "The clock was set back. The time until it says again what it said is counted as one; nothing is plotted"
+    " meanwhile."
+)
 SET_BACK = (
     "The clock was set back by more than an hour. Counting goes on at the time that it says now; what was"
     " kept for later times stays until those come."
@@ -83,6 +87,8 @@ def record_look(
     state, _ = CounterState.objects.get_or_create(node=node)
     behind = state.counted_at - at if state.counted_at is not None else None
     if behind is not None and timedelta() <= behind <= WAITED_FOR:
+        if behind > timedelta(seconds=FINE):
+            record_failure(node=node, text=WAITS, at=at)
         return False
     if CounterSample.objects.filter(node=node, at=slot).exists():
         return False
