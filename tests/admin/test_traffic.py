@@ -25,7 +25,7 @@ def service(site: Site) -> Service:
     site.deploy(web())
     now = datetime.now(UTC)
     for name, counts in (("lb1", {ONE: 20, TWO: 10, THREE: 10}), ("lb2", {ONE: 10})):
-        look_at(name, counts, ticks=range(41), begin=now - timedelta(seconds=410))
+        look_at(name, counts, ticks=range(41), begin=now - timedelta(seconds=420))
     return Service.objects.get(name="web")
 
 
@@ -65,8 +65,12 @@ def test_nodes_that_look_at_different_intervals_are_added_at_every_step(
     look_at("lb1", {ONE: 10}, ticks=range(61), begin=begin)
     look_at("lb2", {ONE: 10}, ticks=range(0, 61, 3), begin=begin)
 
-    data = ask(login(viewer), Service.objects.get(name="web"), range="quarter")
+    client, row = login(viewer), Service.objects.get(name="web")
+    data = ask(client, row, range="quarter")
+    page = client.get(reverse("admin:balancer_service_traffic", args=[row.pk])).content.decode()
 
+    assert "lb2 is looked at about every 30 seconds" in page
+    assert "lb1 is looked at" not in page
     shown = [number for number in data["backends"][0]["new"] if number is not None]
     assert shown[1:-3] == [2.0] * len(shown[1:-3])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from statistics import median
 
 from balancer.domain.counters import (
     FINE,
@@ -21,6 +22,7 @@ from balancer.workflow.queries.counter_points import OTHERS, busiest_of, points_
 
 BACKENDS_SHOWN = 8
 """Lines that can still be told apart; the rest is one line."""
+RARE_SECONDS, LOOKS_ASKED = 1.5 * FINE, 5
 SPREAD_SECONDS = 300
 """Looks that are no further apart than this belong together."""
 
@@ -121,8 +123,19 @@ def view_counters(
         marks=find_marks(nodes, since=since, until=now),
         totals=find_totals(nodes, name=name, kind=Kind.BACKEND, samples=samples, only=backend),
         refusals=find_totals(nodes, name=name, kind=Kind.REFUSAL, samples=samples),
-        notes=tuple(find_notes(nodes, now=now)),
+        notes=(*find_notes(nodes, now=now), *_rare_looks(nodes, points)),
     )
+
+
+def _rare_looks(nodes: list[Node], points: list[list[TimedPoint]]) -> Iterable[str]:
+    """Where looks are so dear that they are further apart than the plots' steps."""
+    for node, found in zip(nodes, points, strict=True):
+        seconds = median(one.seconds for one in found[-LOOKS_ASKED:]) if found else 0
+        if RARE_SECONDS < seconds <= SPREAD_SECONDS:
+            yield (
+                f"{node.name} is looked at about every {seconds:.0f} seconds, since it has very many rules:"
+                " its lines show the mean of that time."
+            )
 
 
 def _steps(since: datetime, until: datetime, *, step: int) -> tuple[datetime, ...]:
