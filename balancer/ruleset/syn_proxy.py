@@ -4,7 +4,8 @@ raw     PREROUTING  a SYN to a proxied service is kept from connection tracking
 filter  INPUT and FORWARD  SYNPROXY answers it with a cookie, and the client's ACK, which belongs to no known
                     connection, with a SYN of its own, from the client's address to the service
 nat     OUTPUT      where that SYN is given its backend, as a client's own would be in PREROUTING
-mangle  OUTPUT      the proxy's ACK to the backend loses its timestamps: the kernel writes a wrong one into it
+mangle  OUTPUT      the proxy's ACK to the backend loses its timestamps: the kernel writes a wrong one into it;
+                    and a SYN that the proxy repeats says what the first one said
 
 docs/design/ruleset.md, "SYN proxy".
 """
@@ -21,6 +22,7 @@ from balancer.ruleset.targets import (
     Accept,
     Goto,
     Jump,
+    LimitSegments,
     Mark,
     NoTrack,
     Return,
@@ -32,6 +34,10 @@ from balancer.ruleset.targets import (
 Chains = dict[str, tuple[Rule, ...]]
 
 MSS = {Family.IPV4: 1460, Family.IPV6: 1440}
+MOST = 1220
+"""Bytes of a segment that a backend sends: they fit into the narrowest link of IPv6 (RFC 8200), and into what
+tunnels leave of IPv4. Errors that say that a path is narrower do not come through to it: the kernel does not
+change back the sequence numbers that they quote."""
 _LABEL = ":syn:"
 """Not the beginning of an interface's name."""
 _PORTS = 65536
@@ -60,15 +66,19 @@ def mangle_table(services: tuple[Service, ...]) -> Table | None:
     """
     if not any(service.access.syn_proxy for service in services):
         return None  # by what is configured: backends that fail must not commit this table
-    own = Rule(
-        protocol=Protocol.TCP,
-        tcp_flags=ACK,
-        source_elsewhere=True,
-        ct_state="DNAT",
-        connmark=Mark(marks.BALANCED, marks.BALANCED),
-        target=StripTimestamps(),
+    own = (
+        Rule(
+            protocol=Protocol.TCP,
+            tcp_flags=flags,
+            source_elsewhere=True,
+            ct_state="DNAT",
+            connmark=Mark(marks.BALANCED, marks.BALANCED),
+            target=target,
+        )
+        # nat is asked of the first SYN alone (`not_yet`).
+        for flags, target in ((ACK, StripTimestamps()), (SYN, LimitSegments(MOST)))
     )
-    return Table(TableName.MANGLE, {names.OUTPUT: (own,)}, (("OUTPUT", names.OUTPUT),))
+    return Table(TableName.MANGLE, {names.OUTPUT: tuple(own)}, (("OUTPUT", names.OUTPUT),))
 
 
 def proxy_chains(services: tuple[Service, ...]) -> Chains:
@@ -109,8 +119,16 @@ def output_jump() -> Rule:
 
 
 def not_yet(service: Service) -> tuple[Rule, ...]:
-    """First in the chain of a proxied service: the client's ACK gets no backend, but goes on to the proxy."""
-    return (Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, target=Accept()),) if is_proxied(service) else ()
+    """First in the chain of a proxied service: the client's ACK gets no backend, but goes on to the proxy.
+
+    What gets further is the proxy's own SYN.
+    """
+    if not is_proxied(service):
+        return ()
+    return (
+        Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, target=Accept()),
+        Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=LimitSegments(MOST)),
+    )
 
 
 def _to_service(service: Service) -> Target:
