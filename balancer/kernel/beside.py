@@ -50,8 +50,8 @@ def check_beside(held: Snapshot, *, flavour: Flavour, family: Family) -> Iterato
     if untracked:
         message = (
             f"Rules of others ({tool}) keep clients of services from connection tracking:"
-            f" {_quote(untracked)}. What is not tracked cannot be balanced. Leave the ports of services out of"
-            " those rules."
+            f" {_quote(untracked)}. What is not tracked cannot be balanced. Leave the ports of services out"
+            " of those rules."
         )
         yield HostCheck(id="notrack-before-ours", message=message)
 

@@ -16,6 +16,7 @@ from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import Wires, ask_udp, document, ruleset, run, service
 
 FLAVOURS = tuple(Flavour)
+NOTRACK = "-t raw -A PREROUTING -p udp --dport 5000:6000 -j CT --notrack"
 
 
 @pytest.fixture(params=FLAVOURS)
@@ -150,7 +151,7 @@ def test_an_interface_that_does_not_forward_is_named_and_the_setting_helps(
     kernel = carry_web(flavour)
     backends = wires.listen_udp(port=5300)
     before = kernel.compare(ruleset=ruleset(service(port=5300, protocol="udp"))).machine
-    run("ip", "link", "add", "other0", "type", "dummy")
+    run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
     write("net.ipv4.conf.other0.forwarding", 0)
     assert "forwarding-off" not in checks_of(kernel)
     write("net.ipv4.conf.eth0.forwarding", 0)
