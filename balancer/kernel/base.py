@@ -218,6 +218,10 @@ class Kernel(Protocol):
         kernel has no such set there is nobody to forget.
         """
 
+    def make_room(self) -> int:
+        """Puts larger sets of clients in the place of crowded ones, under the rules and with all clients; how
+        many. Writes nothing where there is none: packets never make a set larger."""
+
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:
     """Whether the calling thread stands in the namespace of PID 1. Raises OSError if that cannot be told."""

@@ -12,6 +12,7 @@ from balancer.domain.drift import BESIDE
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour, HostCheck
 from balancer.kernel.input_matches import Impossible, Packets, read_rule
+from balancer.kernel.mark_checks import find_overwritten
 from balancer.kernel.native_packets import Door, find_ends
 from balancer.kernel.others import DROPS, may_end_in
 from balancer.kernel.plan import destination_of, name_table
@@ -20,26 +21,22 @@ from balancer.ruleset.ir import OWN_PREFIX
 from balancer.ruleset.parse import SavedTable, Snapshot
 
 _DROP = ("mangle", "FORWARD"), ("security", "FORWARD"), ("mangle", "POSTROUTING")
-_ALL = 0xFFFFFFFF
 _CLOSE = ("raw", "PREROUTING"), ("mangle", "PREROUTING")
 """Where a policy of DROP without any rule that accepts lets nobody in."""
 _UNTRACK = re.compile(r"-j (?:NOTRACK|CT --notrack)(?: |$)")
 _LET_THROUGH = f"-m connmark --mark {marks.BALANCED:#x}/{marks.BALANCED | marks.REFUSE:#x} -j ACCEPT"
 """As iptables-save has it."""
-_MARK = re.compile(r"-j CONNMARK --(?:set-xmark \S+/(?P<set>\S+)|save-mark(?: .*--ctmask (?P<saved>\S+))?)")
-_UNMARKED = re.compile(r"--ctstate NEW(?: |$)|-m connmark --mark 0x0(?:/| |$)")
-"""Before we choose a backend, others may mark as they like: our bits are set behind that."""
 _NAMED = 3
 
 
 def rules_beside(held: Snapshot, *, family: Family) -> tuple[str, ...]:
     """`beside ours, mangle: -A FORWARD -j DROP`, in the order of the tables above."""
-    found = (*_drops(held), *_untracked(held), *_overwrites(held))
+    found = (*_drops(held), *_untracked(held), *((one.table, one.text) for one in find_overwritten(held)))
     return tuple(f"{BESIDE}{name_table(table, family=family)}: {rule}" for table, rule in found)
 
 
 def check_beside(held: Snapshot, *, flavour: Flavour, family: Family) -> Iterator[HostCheck]:
-    """drops-beside-ours, notrack-before-ours, mark-overwritten."""
+    """drops-beside-ours, notrack-before-ours."""
     tool = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{flavour}"
     drops, untracked = list(_drops(held)), list(_untracked(held))
     if drops:
@@ -58,15 +55,6 @@ def check_beside(held: Snapshot, *, flavour: Flavour, family: Family) -> Iterato
             " of those rules."
         )
         yield HostCheck(id="notrack-before-ours", message=message)
-    overwrites = list(_overwrites(held))
-    if overwrites:
-        message = (
-            f"Rules of others ({tool}) overwrite the connection mark by which lbadmin knows balanced"
-            f" connections: {_quote(overwrites)}. Those are then neither let through nor masqueraded. Have"
-            f" the rules spare the bits {marks.MASK:#x}: --set-xmark VALUE/{~marks.MASK & _ALL:#x}, or"
-            f" --save-mark --ctmask {~marks.MASK & _ALL:#x}."
-        )
-        yield HostCheck(id="mark-overwritten", message=message)
 
 
 def _command(tool: str, held: Snapshot, table: str, chain: str) -> str:
@@ -98,18 +86,6 @@ def _untracked(held: Snapshot) -> Iterator[tuple[str, str]]:
     for chain, rule in found:
         if any(_is_about(rule, door) for door in doors):
             yield "raw", f"-A {chain} {rule}"
-
-
-def _overwrites(held: Snapshot) -> Iterator[tuple[str, str]]:
-    """Of our connection mark, in mangle, where a balanced packet may pass with it."""
-    table = held.table("mangle")
-    for first in ("PREROUTING", "FORWARD", "POSTROUTING"):
-        for chain, rule in _reached(table, first):
-            found = _MARK.search(rule)
-            if found is None or (first == "PREROUTING" and _UNMARKED.search(rule)):
-                continue
-            if int(found["set"] or found["saved"] or hex(_ALL), 16) & marks.MASK:
-                yield "mangle", f"-A {chain} {rule}"
 
 
 def _reached(table: SavedTable, first: str) -> Iterator[tuple[str, str]]:

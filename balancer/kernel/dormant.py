@@ -9,16 +9,13 @@ from collections.abc import Iterator
 
 from balancer.domain.drift import NATIVE
 from balancer.domain.types import Family
+from balancer.kernel import netlink
 from balancer.kernel.base import HostCheck
 
-_NETLINK_NETFILTER = 12
 _GET_TABLE = 10 << 8 | 1
 """NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE."""
-_DUMP = 0x301
-"""NLM_F_REQUEST | NLM_F_DUMP."""
 _NAME, _FLAGS, _DORMANT = 1, 2, 1
 """NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFT_TABLE_F_DORMANT."""
-_HEADER, _FAMILY, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), struct.Struct("=HH")
 _FAMILIES = {Family.IPV4: (2, "ip"), Family.IPV6: (10, "ip6")}
 _TABLES = ("filter", "mangle", "nat", "raw")
 """Of iptables-nft, where our chains are."""
@@ -51,46 +48,23 @@ def check_dormant(family: Family) -> Iterator[HostCheck]:
 
 def _list_tables() -> Iterator[tuple[int, str, int]]:
     """(family, name, flags) of every table in the network namespace of the calling thread."""
-    length = _HEADER.size + _FAMILY.size
-    question = _HEADER.pack(length, _GET_TABLE, _DUMP, 1, 0) + _FAMILY.pack(0, 0, 0)
+    question = netlink.message(_GET_TABLE, flags=netlink.REQUEST | netlink.DUMP, number=1, family=0, body=b"")
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as asked:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETFILTER) as asked:
             asked.settimeout(_TIMEOUT_SECONDS)
             asked.send(question)
             while True:
                 answer = asked.recv(65536)
-                yield from _read_tables(answer)
-                if not answer or _ends(answer):
-                    return
+                for kind, _, start, end in netlink.messages(answer):
+                    if kind >> 8 != _GET_TABLE >> 8:  # the end of the list, or an error
+                        return
+                    yield _read_table(answer, start, end)
     except (OSError, struct.error):
         return
 
 
-def _messages(answer: bytes) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place + _HEADER.size <= len(answer):
-        length, kind, _, _, _ = _HEADER.unpack_from(answer, place)
-        yield kind, answer[place + _HEADER.size : place + length]
-        place += max((length + 3) & ~3, _HEADER.size)
-
-
-def _ends(answer: bytes) -> bool:
-    """The dump is over, or was refused."""
-    return any(kind >> 8 != _GET_TABLE >> 8 for kind, _ in _messages(answer))
-
-
-def _read_tables(answer: bytes) -> Iterator[tuple[int, str, int]]:
-    for kind, body in _messages(answer):
-        if kind >> 8 == _GET_TABLE >> 8:
-            found = dict(_attributes(body))
-            name = found.get(_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-            (flags,) = struct.unpack("!I", found.get(_FLAGS, b"\0\0\0\0"))
-            yield body[0], name, flags
-
-
-def _attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
-    place = _FAMILY.size
-    while place + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, place)
-        yield kind, body[place + _ATTRIBUTE.size : place + length]
-        place += (max(length, _ATTRIBUTE.size) + 3) & ~3
+def _read_table(answer: bytes, start: int, end: int) -> tuple[int, str, int]:
+    found = netlink.attributes(answer, start + netlink.FAMILY_HEAD, end)
+    name = answer[slice(*found[_NAME])] if _NAME in found else b""
+    flags = answer[slice(*found[_FLAGS])] if _FLAGS in found else b""
+    return answer[start], name.rstrip(b"\0").decode("utf-8", "replace"), int.from_bytes(flags, "big")

@@ -15,6 +15,7 @@ from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
 from balancer.kernel.beside import check_beside
 from balancer.kernel.dormant import check_dormant
 from balancer.kernel.flavour import parse_text, read_text
+from balancer.kernel.mark_checks import check_marks
 from balancer.kernel.native import NativeWatch
 from balancer.kernel.native_packets import Chains, find_ends, find_ways
 from balancer.kernel.others import DROPS, may_end_in
@@ -53,6 +54,7 @@ def check_host(
         found += check_readable(text, family=family)
         found += check_dormant(family) if flavour is Flavour.NFT else ()
         found += check_forward(held.table("filter"), flavour=flavour, family=family)
+        found += check_marks(held, flavour=flavour, family=family)
         found += check_beside(held, flavour=flavour, family=family)
         nat[family] = held.table("nat").chains
     found += native.check(nat)

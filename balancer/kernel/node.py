@@ -22,12 +22,8 @@ from balancer.kernel.base import (
     ensure_own_namespace,
     is_init_namespace,
 )
-from balancer.kernel.capabilities import (
-    FindMissing,
-    find_missing,
-    refuse_what_is_missing,
-)
-from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
+from balancer.kernel.capabilities import FindMissing, find_missing, refuse_what_is_missing
+from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients, is_crowded, make_room
 from balancer.kernel.comparing import Comparer
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.counted import CountedDriver
@@ -216,6 +212,14 @@ class NodeKernel:
         ensure_own_namespace(this_host=self._this_host)
         with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
             return forget_clients(sets_to_forget(service, endpoint=endpoint))
+
+    def make_room(self) -> int:
+        """See `Kernel.make_room`."""
+        if not is_crowded():
+            return 0
+        ensure_own_namespace(this_host=self._this_host)
+        with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
+            return make_room()
 
     def _read(self, ruleset: Ruleset) -> Snapshot | None:
         """None where that cannot be read, and need not be."""

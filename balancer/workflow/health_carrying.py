@@ -84,7 +84,7 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         return False
     permit = partial(_require_unarmed, tools.guard)
     try:
-        _write(plan, kernel=tools.kernel, permit=permit, compiled=compiled)
+        written = _write(plan, kernel=tools.kernel, permit=permit, compiled=compiled)
     except OutcomeUnknown as error:
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error))
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
@@ -100,7 +100,7 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         remember_carried(node=node, document=plan.after.healthy, now=now)
         remember_health(node=node, effective=plan.after, now=now)
         note_carried(node, until=plan.told, now=now)
-        _note_written(node, now=now)
+        _note_written(node, written, now=now)
     return True
 
 
@@ -119,16 +119,16 @@ def carry_health_of_job(*, job: Job, token: str, tools: Tools) -> None:
         return
     permit = partial(tools.guard.require_armed, token=token)
     try:
-        receipts = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
+        written = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
     except (KernelError, GuardError, Differs) as error:
         logger.error("Job %s waits for its confirm, and health could not be carried: %s", job.pk, error)
         return
-    for receipt in receipts:
-        _tell(job, receipt, plan.after)
+    for one in written:
+        _tell(job, one, plan.after)
     with transaction.atomic():
         Job.objects.filter(pk=job.pk, claim=job.claim, state__in=_AT_WORK).update(receipt=job.receipt)
         note_carried(job.node, until=plan.told, now=tools.clock())
-        _note_written(job.node, now=tools.clock())
+        _note_written(job.node, written, now=tools.clock())
 
 
 def _plan(*, node: Node, now: datetime) -> _Plan | None:
@@ -202,8 +202,10 @@ def _tell(job: Job, written: tuple[Ruleset, Receipt], after: Effective) -> None:
     job.receipt[str(ruleset.family)] = bare | {"ruleset_digest": receipt.ruleset_digest} | after.to_data()
 
 
-def _note_written(node: Node, *, now: datetime) -> None:
-    NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})
+def _note_written(node: Node, written: list[tuple[Ruleset, Receipt]], *, now: datetime) -> None:
+    """Where all of them are down and still used, say, nothing is written: then nobody need wait either."""
+    if any(receipt.changed for _, receipt in written):
+        NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})
 
 
 def _require_unarmed(guard: Guard) -> None:

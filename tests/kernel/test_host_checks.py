@@ -144,7 +144,7 @@ def test_drops_in_mangle_and_packets_kept_from_tracking_are_named_with_what_help
     wires.udp_client(port=5300).send(b"ask")
     assert not got_something(backends)
     iptables(flavour, *["-t", "mangle", "-A", "POSTROUTING", "-j", "CONNMARK", "--save-mark"])
-    assert "--save-mark --ctmask 0x8fffffff" in checks_of(kernel)["mark-overwritten"].message
+    assert "0x8fffffff" in checks_of(kernel)["mark-overwritten"].message
     iptables(flavour, "-t", "raw", "-P", "PREROUTING", "DROP")
     assert "“raw: -P PREROUTING DROP”" in checks_of(kernel)["drops-beside-ours"].message
 
@@ -181,6 +181,30 @@ def test_the_ports_towards_each_backend_are_counted(wires: Wires, flavour: Flavo
     assert use.limit > use.entries
     assert use.busiest == found
     assert read_use().busiest == (), "with so few entries nothing is listed"
+
+
+def test_rules_that_write_over_our_connection_marks_are_named(wires: Wires, flavour: Flavour) -> None:
+    kernel = carry_web(flavour)
+    iptables(flavour, "-t", "mangle", "-N", "shaping")
+    iptables(flavour, "-t", "mangle", "-A", "PREROUTING", "-i", "eth0", "-j", "shaping")
+    iptables(flavour, "-t", "mangle", "-A", "shaping", "-j", "CONNMARK", "--set-mark", "1")
+    for harmful in (["--save-mark"], ["--or-mark", "0x10000000"]):
+        iptables(flavour, "-t", "mangle", "-A", "POSTROUTING", "-j", "CONNMARK", *harmful)
+    bounded = ["-j", "CONNMARK", "--save-mark", "--mask", "0xffff"]
+    marked = ["-p", "udp", "-m", "mark", "--mark", "0xca6c", "-j", "CONNMARK", "--save-mark"]
+    for harmless in (bounded, marked, ["-j", "CONNMARK", "--restore-mark"]):
+        iptables(flavour, "-t", "mangle", "-A", "POSTROUTING", *harmless)
+    iptables(flavour, "-t", "mangle", "-A", "OUTPUT", "-j", "CONNMARK", "--save-mark")
+
+    found = [check.message for check in kernel.facts().checks if check.id == "mark-overwritten"]
+
+    start = f"A rule of others (iptables-{flavour} -t mangle: “-A"
+    assert [message.partition("”)")[0] for message in found] == [
+        f"{start} shaping -j CONNMARK --set-xmark 0x1/0xffffffff",
+        f"{start} POSTROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        f"{start} POSTROUTING -j CONNMARK --set-xmark 0x10000000/0x10000000",
+    ]
+    assert "such as 0x8fffffff" in found[0]
 
 
 def test_the_kernels_statistics_are_those_of_the_callers_namespace(wires: Wires) -> None:

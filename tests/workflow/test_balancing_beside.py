@@ -18,6 +18,7 @@ from balancer.workflow.overrides import lift_override
 from balancer.workflow.revisions import compile_rulesets, live_revision, render_rulesets
 from tests.cast import Site
 from tests.documents import service_data
+from tests.workflow.deeds import operate, run_jobs
 from tests.workflow.moving import (
     FOUR,
     ONE,
@@ -32,8 +33,7 @@ from tests.workflow.moving import (
     ticks,
     watched_worker,
 )
-from tests.workflow.test_nodes import converged
-from tests.workflow.test_overrides import operate, run_jobs
+from tests.workflow.ticking import converged
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from balancer.workflow.effective import effective_of_job
 from balancer.workflow.revisions import live_revision, why_not_genuine
 from tests.cast import Site
 from tests.documents import backend_data, service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
 from tests.workflow.moving import FOUR, ONE, THREE, TWO, UNEVEN, carried, kernel
-from tests.workflow.test_nodes import converged, damage, reboot
-from tests.workflow.test_overrides import operate
+from tests.workflow.ticking import converged, damage, reboot
 
 THIRD = Fraction(1, 3)
 
@@ -113,6 +113,20 @@ def test_backends_that_flap_cause_at_most_one_commit_a_second_and_what_comes_mea
     times = kernel(node).writes
     assert len(times) >= 8
     assert all(after - before >= 1 for before, after in pairwise(times))
+
+
+def test_a_finding_for_which_nothing_is_written_lets_the_next_one_not_wait(site: Site) -> None:
+    alone = web() | {"name": "alone", "port": 81, "backends": [backend_data("10.0.0.9", port=80)]}
+    (node,) = checked_node(site, web(), alone)
+    node.say("10.0.0.9:80", service="alone")
+    node.tick()
+    assert (kernel(node).writes, node.node.carried_health != "") == ([], True)
+
+    before = node.now
+    node.say(ONE)
+    node.tick(after=0)
+
+    assert (len(kernel(node).writes), node.now) == (1, before)
 
 
 def test_a_change_that_was_taken_back_while_it_waited_is_not_written(node: Checked) -> None:

@@ -19,7 +19,7 @@ from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data
 from tests.matrix import CLEARS_PERSISTENCE, ROLES
 from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 FIRST, SECOND = (f"LB-4.32-web:10.0.0.{last}-80" for last in (3, 4))
 STICKY = service_data(
@@ -65,6 +65,25 @@ def test_a_node_says_how_many_clients_it_remembers_every_ten_seconds_and_records
 
     assert worker.node.clients["counts"][FIRST] == 3
     assert AuditEvent.objects.count() == events
+
+
+def test_what_is_counted_is_given_room_and_a_kernel_that_is_busy_then_is_asked_again(
+    sticky: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def make_room() -> int:
+        asked.append(True)
+        raise Busy("somebody writes.")
+
+    monkeypatch.setattr(sticky.kernels["lb1"], "make_room", make_room)
+    worker = Worker(sticky)
+    worker.tick()
+    worker.tick(after=5)
+    assert asked == [True]
+    worker.tick(after=5)
+    assert asked == [True, True]
+    assert worker.node.clients == {"counts": {FIRST: 2, SECOND: 1}}
 
 
 def test_without_persistence_nobody_asks_the_kernel(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from statistics import mean
+
+from django.db.models import Q
 
 from balancer.domain.counters import (
+    COARSE,
+    COARSE_SPAN,
     FINE,
+    FINE_SPAN,
     NOTHING,
     SHARE_UNITS,
-    BackendPoint,
     ServicePoint,
     TimedPoint,
     coarsen,
+    declared_shares,
     ending_of,
     timed,
 )
@@ -24,6 +28,8 @@ from balancer.workflow.queries.counted import Mark, Total, find_marks, find_note
 
 BACKENDS_SHOWN = 8
 """Lines that can still be told apart; the rest is one line."""
+SPREAD_SECONDS = 300
+"""Looks that are no further apart than this belong together."""
 OTHERS = "other backends"
 
 
@@ -103,7 +109,11 @@ def view_counters(
     rows = [_by_step(found, step=span.step) for found in points]
     fair_rows = [_by_step(found, step=span.fair_step) for found in points]
     endpoints = [backend] if backend else _busiest(rows)
-    lines = [_lines(e, rows, times=times, fair_rows=fair_rows, fair_times=fair_times) for e in endpoints]
+    shown = [_spread(steps, step=span.step) for steps in rows]
+    lines = [
+        _lines(e, shown, count=_count(e, rows), times=times, fair_rows=fair_rows, fair_times=fair_times)
+        for e in endpoints
+    ]
     if not backend and len(endpoints) > BACKENDS_SHOWN:
         lines = [*lines[:BACKENDS_SHOWN], _add_lines(lines[BACKENDS_SHOWN:])]
     return CountersView(
@@ -112,7 +122,7 @@ def view_counters(
         times=times,
         fair_times=fair_times,
         backends=tuple(lines),
-        refused={} if backend else _refused(rows, times=times),
+        refused={} if backend else _refused(shown, times=times),
         marks=find_marks(nodes, since=since, until=now),
         totals=find_totals(nodes, name=name, kind=Kind.BACKEND, only=backend),
         refusals=find_totals(nodes, name=name, kind=Kind.REFUSAL),
@@ -124,10 +134,13 @@ def _points_of(node: Node, *, name: str, since: datetime, until: datetime) -> li
     """Of every time at which the node counted: that of the service where anything happened, else nothing."""
     found: dict[datetime, TimedPoint] = {}
     slices = CounterSlice.objects.filter(
-        node=node, service_name__in=(NODE_ITSELF, name), start__gte=since - timedelta(hours=6)
+        Q(step=FINE, start__gt=since - FINE_SPAN) | Q(step=COARSE, start__gt=since - COARSE_SPAN),
+        node=node,
+        service_name__in=(NODE_ITSELF, name),
+        start__lt=until,
     )
     # The service's own come behind those of the node, and take their place.
-    for row in slices.filter(start__lt=until).order_by("service_name", "start"):
+    for row in slices.order_by("service_name", "start"):
         found |= {one.at: one for one in timed(row.start, read_slice(row))}
     for sample in CounterSample.objects.filter(node=node, at__gt=since, at__lte=until):
         point = read_sample(sample).get(name, ServicePoint())
@@ -148,6 +161,22 @@ def _by_step(points: Iterable[TimedPoint], *, step: int) -> Steps:
     return {one.at: one for one in coarsen(points, step=step)}
 
 
+def _spread(steps: Steps, *, step: int) -> Steps:
+    """A point stands for all of the time since the look before: where that was longer than a step, its rates
+    are those of the steps in between, too. Else lines of several nodes would be added where only some have
+    a point. After a long time without looks nobody knows when it was."""
+    found = dict(steps)
+    for at, one in steps.items():
+        covered = round(one.seconds / step) if one.seconds <= SPREAD_SECONDS else 1
+        for number in range(1, covered):
+            found.setdefault(at - timedelta(seconds=number * step), one)
+    return found
+
+
+def _count(endpoint: str, rows: list[Steps]) -> int:
+    return sum(one.point.backends.get(endpoint, NOTHING)[0] for steps in rows for one in steps.values())
+
+
 def _busiest(rows: list[Steps]) -> list[str]:
     """Every backend that was seen, by new connections and then by name."""
     counts: dict[str, int] = {}
@@ -162,6 +191,7 @@ def _lines(
     endpoint: str,
     rows: list[Steps],
     *,
+    count: int,
     times: tuple[datetime, ...],
     fair_rows: list[Steps],
     fair_times: tuple[datetime, ...],
@@ -181,7 +211,7 @@ def _lines(
     fair = [_fairness(endpoint, list(_at(fair_rows, at))) for at in fair_times]
     return BackendLines(
         endpoint=endpoint,
-        count=sum(one.point.backends.get(endpoint, NOTHING)[0] for steps in rows for one in steps.values()),
+        count=count,
         new=rate(0),
         packets=rate(1),
         bytes=rate(2),
@@ -202,13 +232,12 @@ def _sum(numbers: Iterable[float]) -> float | None:
 
 def _fairness(endpoint: str, points: list[TimedPoint]) -> tuple[float | None, float | None]:
     """Observed and declared share in percent; None where there were no connections to share."""
-    backends: list[Mapping[str, BackendPoint]] = [one.point.backends for one in points]
-    whole = sum(point[0] for one in backends for point in one.values())
-    own = sum(one.get(endpoint, NOTHING)[0] for one in backends)
-    declared = [one.get(endpoint, NOTHING)[4] for one in backends if one]
+    whole = sum(point[0] for one in points for point in one.point.backends.values())
+    own = sum(one.point.backends.get(endpoint, NOTHING)[0] for one in points)
+    declared = declared_shares(one.point for one in points)
     return (
         round(100 * own / whole, 2) if whole else None,
-        round(100 * mean(declared) / SHARE_UNITS, 2) if declared else None,
+        round(100 * declared.get(endpoint, 0) / SHARE_UNITS, 2) if declared else None,
     )
 
 

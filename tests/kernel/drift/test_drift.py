@@ -18,7 +18,7 @@ from tests.documents import backend_data, service_data
 from tests.kernel.drift.tampering import FORWARDING, HARMLESS, TAMPERING, Host, destroy_sets
 from tests.kernel.machine import Namespace, foreign_part, load, run, save
 from tests.kernel.native_tables import FORWARD_DROPS
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 FOREIGN = (Path(__file__).parent.parent / "foreign.txt").read_text()
 SEEN_WITHIN = 30
