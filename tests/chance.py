@@ -4,8 +4,6 @@ from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
-from scipy.stats import binomtest, chisquare
-
 CHANCE = 1e-9
 """The kernel throws its own dice, which no seed reaches: what is this unlikely happens in no number of runs
 by accident. Counts of a wrong share are much less likely still."""
@@ -29,11 +27,15 @@ def p_of_counts(counts: Mapping[One, int], shares: Mapping[One, Fraction]) -> fl
         found[place] += counts.get(one, 0)
         expected[place] += float(share) * total
     assert len(found) > 1, f"{total} are too few to be judged"
+    from scipy.stats import chisquare  # here: every process of every run would load it, for most of a second
+
     return float(chisquare(found, expected).pvalue)
 
 
 def p_of_count(count: int, *, of: int, share: Fraction | float) -> float:
     """The chance that of so many independent draws a count is at least so far from its exact share."""
+    from scipy.stats import binomtest
+
     return float(binomtest(count, of, float(share)).pvalue)
 
 

@@ -85,6 +85,8 @@ class Difference:
     ...`. They are no difference: nobody moves our jumps unless that is asked for."""
     programs: tuple[str, ...] = ()
     """Where there is something to say: programs known to change firewalls that seem to be at work here."""
+    machine: str = ""
+    """Another one where something has changed that the checks of the machine rest on (`NodeFacts.checks`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field, replace
 from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import Difference, Flavour, Rejected
+from balancer.kernel.beside import rules_beside
+from balancer.kernel.dormant import describe_dormant, find_dormant
 from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.generation import read_generation
+from balancer.kernel.host_checks import read_settings
 from balancer.kernel.idle import is_idle, want_of
 from balancer.kernel.native import NativeWatch
 from balancer.kernel.native_checks import describe_lines
@@ -57,7 +60,14 @@ class Comparer:
         lines = describe_lines(beside)
         programs = {one.program for one in beside if one.program is not None}
         programs.update(found.programs or (find_programs() if lines else ()))
-        return replace(found, before=(*found.before, *lines), programs=tuple(sorted(programs)))
+        asleep = find_dormant(ruleset.family) if self.flavour is Flavour.NFT and found.in_sync else ()
+        before = (*found.before, *describe_dormant(asleep), *lines)
+        return replace(
+            found,
+            before=before,
+            programs=tuple(sorted(programs)),
+            machine=digest_text("\n".join((*before, *read_settings()))).hex(),
+        )
 
     def _compare(self, ruleset: Ruleset) -> Difference:
         generation = read_generation() if self.flavour is Flavour.NFT else None
@@ -71,7 +81,7 @@ class Comparer:
             wanted = want_of(ruleset, held=held)
             lines = describe_difference(snapshot=held or Snapshot(), wanted=wanted, family=ruleset.family)
             if not lines:
-                before = rules_before(held, family=ruleset.family) if held is not None and wanted else ()
+                before = _others(held, ruleset) if held is not None and wanted else ()
                 if text is not None:
                     found = _Carried(ruleset, digest_text(text), before, generation)
                     self._carried[ruleset.family] = found
@@ -107,6 +117,10 @@ class Comparer:
             if is_idle(ruleset):
                 return None
             raise
+
+
+def _others(held: Snapshot, ruleset: Ruleset) -> tuple[str, ...]:
+    return *rules_before(held, family=ruleset.family), *rules_beside(held, family=ruleset.family)
 
 
 def digest_text(text: str) -> bytes:

@@ -16,6 +16,7 @@ from balancer.kernel.flavour import tool_name
 from balancer.kernel.owning import PortIndex
 from balancer.kernel.tools import read_lines
 from balancer.ruleset import marks, names
+from balancer.ruleset.access import limits_connections
 from balancer.ruleset.ir import OWN_PREFIX
 
 _LINE = re.compile(
@@ -25,6 +26,7 @@ _LINE = re.compile(
 )
 _OVER = {"TIME_WAIT", "CLOSE"}
 """States from which a client may begin anew at the same port (nf_conntrack_proto_tcp.c)."""
+_COUNTED = re.compile(rf"\[(\d+):\d+\] -A ({OWN_PREFIX}\S*) ")
 _RULE = re.compile(rf"\[(\d+):\d+\] -A ({OWN_PREFIX}\S*) .*-j DNAT --to-destination (\S+)")
 
 
@@ -35,6 +37,8 @@ def look_at(services: Collection[Service], *, flavour: Flavour) -> dict[tuple[st
         concerned = [service for service in services if service.family is family]
         # Counters first: what begins in between must not look as if it had been refused.
         started = count_started(concerned, flavour=flavour, family=family)
+        for endpoint, dropped in _count_dropped(concerned, flavour=flavour, family=family).items():
+            started[endpoint] = started.get(endpoint, 0) - dropped
         looks |= _look(concerned, family=family, started=started)
     return {
         (service.name, backend.endpoint): looks[backend.endpoint]
@@ -58,6 +62,20 @@ def count_started(services: Collection[Service], *, flavour: Flavour, family: Fa
         if found is not None:
             counts[chains.get(found[2], found[3])] += int(found[1])
     return dict(counts)
+
+
+def _count_dropped(services: Collection[Service], *, flavour: Flavour, family: Family) -> Counter[str]:
+    """New connections that a limit of the node's own dropped behind the rule that chose a backend: these were
+    not refused by it. Each counts for all backends of its service, as it is not told for which it was."""
+    chains = {names.limits_chain(s.name): s for s in services if limits_connections(s)}
+    counts: Counter[str] = Counter()
+    if not chains:
+        return counts
+    for line in read_lines([tool_name(flavour=flavour, verb="save", family=family), "-c", "-t", "mangle"]):
+        found = _COUNTED.match(line)
+        if found is not None and found[2] in chains:
+            counts.update({backend.endpoint: int(found[1]) for backend in chains[found[2]].backends})
+    return counts
 
 
 def _look(services: Collection[Service], *, family: Family, started: dict[str, int]) -> dict[str, Look]:

@@ -157,7 +157,7 @@ def _of_connection(packets: Packets, key: str, right: Any) -> Met:
 
 def _flag(translated: bool, right: Any) -> Met:
     """`ct status dnat`, or any flag of several."""
-    flags = set(_members(right))
+    flags = set(members_of(right))
     if "dnat" in flags:
         return Met.ALWAYS if translated else _exactly_or_perhaps(flags == {"dnat"})
     return Met.PERHAPS
@@ -174,11 +174,28 @@ def _mark(mask: int, wanted: int) -> Met:
     return Met.ALWAYS if mask & ~_KNOWN_BITS == 0 else Met.PERHAPS
 
 
+def overwrites(mangle: Any) -> bool:
+    """Whether a `mangle` statement changes bits of our connection mark."""
+    mark = {"ct": {"key": "mark"}}
+    if not isinstance(mangle, dict) or mangle.get("key") != mark:
+        return False
+    match mangle.get("value"):
+        case {"|": [kept, int(added)]} if kept == mark:
+            changed = added
+        case {"&": [kept, int(spared)]} if kept == mark:
+            changed = ~spared
+        case {"|": [{"&": [kept, int(spared)]}, int(added)]} if kept == mark:
+            changed = ~spared | added
+        case _:
+            changed = marks.MASK
+    return bool(changed & marks.MASK)
+
+
 def _of_values(values: Iterable[Any] | None, right: Any, compare_one: Callable[[Any, Any], Met]) -> Met:
     """Of all values that the packets may have, with what a condition allows."""
     if values is None or right is None:
         return Met.PERHAPS
-    members = list(_members(right))
+    members = list(members_of(right))
     found = [max((compare_one(value, one) for one in members), default=Met.NEVER) for value in values]
     if not found or min(found) != max(found):
         return Met.NEVER if not found else Met.PERHAPS
@@ -192,7 +209,8 @@ def _over(values: Iterable[Any], test: Callable[[Any], bool]) -> Met:
     return _exactly(found.pop())
 
 
-def _members(right: Any) -> Iterable[Any]:
+def members_of(right: Any) -> Iterable[Any]:
+    """What a condition allows, one by one."""
     if isinstance(right, dict) and "set" in right:
         right = right["set"]
     for one in right if isinstance(right, list) else [right]:
@@ -207,7 +225,7 @@ def _of_addresses(values: tuple[int, ...] | None, right: Any) -> Met:
     """Counted and not compared one by one: there may be thousands on both sides. Members do not overlap."""
     if values is None or right is None:
         return Met.PERHAPS
-    spans = [_span(one) for one in _members(right)]
+    spans = [_span(one) for one in members_of(right)]
     inside = sum(bisect_right(values, last) - bisect_left(values, first) for first, last in spans)
     return Met.NEVER if inside == 0 else Met.ALWAYS if inside >= len(values) else Met.PERHAPS
 

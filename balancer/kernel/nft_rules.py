@@ -6,8 +6,8 @@ five times dearer at three rules for each that counts.
 
 import socket
 import struct
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,12 +76,20 @@ class NftRules:
                 return int(struct.unpack_from("!I", data, found[_GENERATION_ID][0])[0])
         raise OSError(0, "no generation")
 
-    def find(self, wanted: Collection[RuleKey]) -> tuple[Handle, ...]:
-        """Handles of those of the rules that are there, each in its place in its chain."""
+    def find(self, wanted: Iterable[RuleKey]) -> tuple[Handle, ...]:
+        """Handles of those of the rules that are there, each in its place in its chain.
+
+        Chain by chain: where the kernel tells all rules of a table, it counts them from the first one again
+        for each 32 KiB of them, which takes 5 seconds of a core with 120,000.
+        """
+        numbers: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        for table, chain, number in wanted:
+            numbers[table, chain].add(number)
         return tuple(
-            handle
-            for table in sorted({table for table, _, _ in wanted})
-            for handle in self._find_in(table, wanted)
+            Handle((table, chain, number), request)
+            for (table, chain), few in numbers.items()
+            for number, request in enumerate(self._requests(table, chain))
+            if number in few
         )
 
     def counts(self, handles: Sequence[Handle]) -> Mapping[RuleKey, Counts] | None:
@@ -99,29 +107,17 @@ class NftRules:
                 found[batch[struct.unpack_from("=I", data, 8)[0]].rule] = packets, size
         return found
 
-    def _find_in(self, table: str, wanted: Collection[RuleKey]) -> Iterator[Handle]:
-        of_table = _name(_TABLE, table)
-        numbers: Counter[str] = Counter()
-        for data, start, end in self._dump(of_table):
-            found = attributes(data, start + FAMILY_HEAD, end)
-            name = data[slice(*found[_CHAIN])]
-            chain = name[:-1].decode()
-            rule = table, chain, numbers[chain]
-            numbers[chain] += 1
-            if rule in wanted:
-                handle = data[slice(*found[_HANDLE])]
-                yield Handle(rule, of_table + attribute(_CHAIN, name) + attribute(_HANDLE, handle))
-
-    def _dump(self, of_table: bytes) -> Iterator[tuple[bytes, int, int]]:
-        self._ask(_GET_RULE, of_table, flags=DUMP)
+    def _requests(self, table: str, chain: str) -> Iterator[bytes]:
+        """What asks for each rule of the chain again, in their order."""
+        place = _name(_TABLE, table) + _name(_CHAIN, chain)
+        self._ask(_GET_RULE, place, flags=DUMP)
         while True:
             data = self._kernel.recv(_RECEIVED_BYTES)
             for kind, _, start, end in messages(data):
-                if kind == DONE:
+                if kind in {DONE, ERROR}:  # an error where there is no such chain
                     return
-                if kind == ERROR:
-                    return  # there is no such table
-                yield data, start, end
+                handle = attributes(data, start + FAMILY_HEAD, end)[_HANDLE]
+                yield place + attribute(_HANDLE, data[slice(*handle)])
 
     def _ask(self, kind: int, body: bytes, *, flags: int = 0) -> None:
         self._kernel.send(message(kind, flags=REQUEST | flags, number=0, family=self._family, body=body))

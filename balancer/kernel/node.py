@@ -166,7 +166,7 @@ class NodeKernel:
 
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
-        return observe_machine(flavour=self._select().flavour)
+        return observe_machine(flavour=self._select().flavour, native=self._native.read())
 
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""

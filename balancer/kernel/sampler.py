@@ -29,6 +29,10 @@ LOST = (
     "{count} connections ended faster than the counting process heard of them, so their last packets and"
     " bytes are missing. New connections are not concerned."
 )
+BEGUN = (
+    "The counting process was started; what connections carried since the last look before that is not known."
+    " New connections are not concerned."
+)
 UNHEARD = (
     "Some connections ended without the kernel's telling, as those do that began while"
     " net.netfilter.nf_conntrack_events was not 1; up to ten seconds of their packets and bytes are missing."
@@ -95,13 +99,14 @@ class Sampler:
             elif told:
                 table.catch_up(told)
             self._meter.keep(table)
+        goes_on = self._flows.begun or not epoch
         live, since, flow_notes = self._count_flows()
         return Look(
             epoch=table.epoch,
             connections=_totals(table, Kind.BACKEND),
             refused=_totals(table, Kind.REFUSAL),
             carried=by_place(live, since, owners=carrying.owners),
-            notes=(*self._meter.take_warnings(), *flow_notes),
+            notes=(*self._meter.take_warnings(), *flow_notes, *(() if goes_on else (BEGUN,))),
             duration_ms=round((time.monotonic() - started) * 1000),
         )
 

@@ -21,6 +21,8 @@ from balancer.workflow.documents import Data
 from balancer.workflow.errors import Refused
 
 LISTS = {"access.deny": "deny", "access.allow": "allow"}
+MAX_ENTRIES = 500_000
+"""Networks in the lists of all services that are edited together; each takes some 20 µs."""
 LIMITS = "access.limits"
 HEALTH = "health"
 _MODES = {"source_nat.mode", "persistence.mode"}
@@ -30,13 +32,14 @@ _RATE, _BURST = "new_per_second_per_source", "new_burst"
 def check_value(field: str, value: Any, *, services: Collection[Data | None]) -> Iterator[Problem]:
     """What is wrong with a value whatever the service; of the rest the services themselves tell.
 
-    Refused("nothing") where it says nothing.
+    Refused("nothing") where it says nothing, and "invalid" where it is too much for one edit.
     """
     if field in {*LISTS, LIMITS, HEALTH} and not any(value.values() if field in LISTS else value):
         raise Refused("nothing", "All of it is to be left as it is. Say what is to be different.")
     if field in LISTS:
-        held = {entry for one in services if one for entry in one["access"][LISTS[field]]}
-        yield from _check_entries(value, held=held)
+        held = [entry for one in services if one for entry in one["access"][LISTS[field]]]
+        _refuse_too_many(len(held) + len(services) * len(value["add"]))
+        yield from _check_entries(value, held=set(held))
 
 
 def with_value(service: Data | None, *, field: str, value: Any, backend: str) -> Data | None:
@@ -67,6 +70,15 @@ def with_value(service: Data | None, *, field: str, value: Any, backend: str) ->
     else:
         edited[head] = value
     return edited
+
+
+def _refuse_too_many(entries: int) -> None:
+    if entries > MAX_ENTRIES:
+        raise Refused(
+            "invalid",
+            f"The lists of these services would hold {entries:,} networks together, and at most"
+            f" {MAX_ENTRIES:,} can be edited at once. Choose fewer services.",
+        )
 
 
 def _check_entries(value: Mapping[str, list[Any]], *, held: Collection[str]) -> Iterator[Problem]:

@@ -28,12 +28,14 @@ from balancer.workflow.health_records import newest_told, note_carried, remember
 from balancer.workflow.node_weights import remember_carried
 from balancer.workflow.pace import time_to_wait
 from balancer.workflow.revisions import is_outdated, node_rulesets
+from balancer.workflow.whole_writes import Laid, write_whole
 
 logger = logging.getLogger(__name__)
 
 _AT_WORK = (JobState.RUNNING, JobState.UNCONFIRMED)
 
 Compile = Callable[[Revision, Effective], tuple[Ruleset, ...]]
+Written = tuple[tuple[Ruleset, Receipt], ...]
 
 
 class Tools(Protocol):
@@ -84,7 +86,7 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         return False
     permit = partial(_require_unarmed, tools.guard)
     try:
-        _write(plan, kernel=tools.kernel, permit=permit, compiled=compiled)
+        written = _write(plan, kernel=tools.kernel, permit=permit, compiled=compiled)
     except OutcomeUnknown as error:
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error))
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
@@ -100,7 +102,7 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         remember_carried(node=node, document=plan.after.healthy, now=now)
         remember_health(node=node, effective=plan.after, now=now)
         note_carried(node, until=plan.told, now=now)
-        _note_written(node, now=now)
+        _note_written(node, written, now=now)
     return True
 
 
@@ -119,16 +121,16 @@ def carry_health_of_job(*, job: Job, token: str, tools: Tools) -> None:
         return
     permit = partial(tools.guard.require_armed, token=token)
     try:
-        receipts = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
+        written = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
     except (KernelError, GuardError, Differs) as error:
         logger.error("Job %s waits for its confirm, and health could not be carried: %s", job.pk, error)
         return
-    for receipt in receipts:
-        _tell(job, receipt, plan.after)
+    for one in written:
+        _tell(job, one, plan.after)
     with transaction.atomic():
         Job.objects.filter(pk=job.pk, claim=job.claim, state__in=_AT_WORK).update(receipt=job.receipt)
         note_carried(job.node, until=plan.told, now=tools.clock())
-        _note_written(job.node, now=tools.clock())
+        _note_written(job.node, written, now=tools.clock())
 
 
 def _plan(*, node: Node, now: datetime) -> _Plan | None:
@@ -171,19 +173,19 @@ def _keep_distance(*, node: Node, tools: Tools) -> None:
         tools.pause(left.total_seconds())
 
 
-def _write(
-    plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile
-) -> list[tuple[Ruleset, Receipt]]:
+def _write(plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile) -> Written:
     """Raises KernelError, GuardError or Differs."""
-    rulesets = compiled(plan.revision, plan.after)
-    if not _carries(kernel, compiled(plan.revision, plan.before)) and not _carries(kernel, rulesets):
+    after = Laid(document=plan.after.document, rulesets=compiled(plan.revision, plan.after))
+    before = Laid(document=plan.before.document, rulesets=compiled(plan.revision, plan.before))
+    # Health changes no family; each by itself, as a worker may have died between two of them.
+    families = zip(before.rulesets, after.rulesets, strict=True)
+    if not all(_carries(kernel, kept) or _carries(kernel, wanted) for kept, wanted in families):
         raise Differs("its kernel differs from what it should carry, which is seen to first.")
-    document = plan.after.document
-    return [(r, kernel.sync(ruleset=r, document=document, permit=permit)) for r in rulesets]
+    return write_whole(before=before, after=after, kernel=kernel, permit=permit)
 
 
-def _carries(kernel: Kernel, rulesets: tuple[Ruleset, ...]) -> bool:
-    return all(kernel.compare(ruleset=ruleset).in_sync for ruleset in rulesets)
+def _carries(kernel: Kernel, ruleset: Ruleset) -> bool:
+    return kernel.compare(ruleset=ruleset).in_sync
 
 
 def _compile(revision: Revision, effective: Effective) -> tuple[Ruleset, ...]:
@@ -202,8 +204,10 @@ def _tell(job: Job, written: tuple[Ruleset, Receipt], after: Effective) -> None:
     job.receipt[str(ruleset.family)] = bare | {"ruleset_digest": receipt.ruleset_digest} | after.to_data()
 
 
-def _note_written(node: Node, *, now: datetime) -> None:
-    NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})
+def _note_written(node: Node, written: Written, *, now: datetime) -> None:
+    """Where all of them are down and still used, say, nothing is written: then nobody need wait either."""
+    if any(receipt.changed for _, receipt in written):
+        NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})
 
 
 def _require_unarmed(guard: Guard) -> None:

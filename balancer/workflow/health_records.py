@@ -70,7 +70,7 @@ def _events(node: Node, before: HealthOverlay, after: Effective, *, now: datetim
             kind=HealthEvent.Kind.PANIC if service.name in has else HealthEvent.Kind.CALM,
             why=describe_short(service, after.health)
             if service.name in has
-            else f"{_count(service, after.health)}; connections go to these again.",
+            else _describe_enough(service, after.health),
         )
         for service in after.approved.services
         if service.name in had ^ has
@@ -95,6 +95,12 @@ def describe_short(service: Service, overlay: HealthOverlay) -> str:
     if service.all_down is AllDown.KEEP and serving is not None:
         policy = f"all of priority {serving} take new connections"
     return f"{_count(service, overlay)}{least}: {policy}."
+
+
+def _describe_enough(service: Service, overlay: HealthOverlay) -> str:
+    if not healthy_share(service, overlay.down.get(service.name, ()))[1]:
+        return "people have taken out all of its backends, so health has nothing to say."
+    return f"{_count(service, overlay)}; connections go to these again."
 
 
 def _count(service: Service, overlay: HealthOverlay) -> str:

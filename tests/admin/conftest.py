@@ -1,10 +1,10 @@
 """Browsers without a browser: one logged-in client for each person."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from balancer.admin.change_deeds import PASSWORD_AT
@@ -17,6 +17,13 @@ Login = Callable[[User], Client]
 
 ROLES = ("viewer", "author", "approver", "operator", "administrator", "stranger")
 """Names of fixtures; the author is an Editor, the stranger has no role."""
+
+
+@pytest.fixture(scope="package", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """What makes a guess dear makes a test dear as well; tests/browser logs in against the real thing."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from balancer.admin.bulk_form import value_names
-from balancer.models import Change, Draft, Service
+from balancer.models import Change, Service
 from balancer.workflow import editing
 from balancer.workflow.bulk import FIELDS
 from balancer.workflow.clusters import create_cluster
 from balancer.workflow.drafts import delete_service
 from tests.admin.conftest import Login, messages_of
-from tests.admin.test_lists import make_rows
+from tests.admin.reading import drafts, text_of
+from tests.admin.rows import make_rows
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 
@@ -52,16 +53,6 @@ def save(client: Client, fields: dict[str, str]) -> object:
     seen = client.post(BULK, fields)
     assert seen.context["plan"] is not None, seen.content.decode()
     return client.post(BULK, fields | {"do": "save", "previewed": seen.context["plan"].token}, follow=True)
-
-
-def drafts() -> dict[str, dict]:
-    """Name -> what is proposed, of changes that are being edited."""
-    return dict(Draft.objects.filter(change__state="draft").values_list("service_name", "after"))
-
-
-def text_of(response: object) -> str:
-    """What there is to read in a page."""
-    return " ".join(re.sub(r"<[^>]+>", " ", response.content.decode()).split())  # type: ignore[attr-defined]
 
 
 class TestChoosing:

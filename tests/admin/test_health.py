@@ -19,9 +19,9 @@ from tests.admin.conftest import Login
 from tests.admin.forms import form_of, new_service
 from tests.cast import Site
 from tests.documents import service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, standing, web
 from tests.workflow.moving import ONE, TWO
-from tests.workflow.test_overrides import operate
 
 ADD = "/balancer/service/add/"
 

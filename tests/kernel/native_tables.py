@@ -1,4 +1,4 @@
-"""Tables of nft as programs and people make them: in their usual form, cut to what decides over forwarding."""
+"""Tables of nft as programs and people make them: in their usual form, cut to what decides on forwarding."""
 
 FORWARD_DROPS = """
 table inet filter {

@@ -132,6 +132,17 @@ def test_totals_from_elsewhere_are_taken_over_once() -> None:
     assert total(table) == 102
 
 
+def test_a_table_that_was_put_back_from_an_older_copy_counts_on_from_what_was_told() -> None:
+    table = CounterTable(epoch="one")
+    table.see(reading(5))
+    told = {(Kind.BACKEND, ("web", "10.0.0.3:80")): 100}
+    table.catch_up(told)
+    table.see(reading(8))
+    table.catch_up(told)
+
+    assert total(table) == 103
+
+
 @pytest.mark.parametrize(
     ("line", "carried"),
     [

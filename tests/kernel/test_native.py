@@ -1,4 +1,4 @@
-"""Native nftables rules on a real kernel: what stands in the way is found, and what the sentence says helps."""
+"""Native nftables rules on a real kernel: what is in the way is found, and what the sentence says helps."""
 
 import os
 import re

@@ -4,7 +4,6 @@ from bisect import bisect
 from fractions import Fraction
 
 import pytest
-from scipy.stats import binom
 
 from balancer.lab.errors import LabError
 from balancer.lab.judge import WRONG_BY, binomial_p_value, choose_count, needed_connections
@@ -18,6 +17,8 @@ from tests.documents import backend_data, document, service_data
 def test_a_share_wrong_by_a_quarter_is_found_99_times_of_100_and_a_right_one_never_blamed(
     share: Fraction,
 ) -> None:
+    from scipy.stats import binom  # here, as in tests/chance.py
+
     chance = 1e-6 / 10
     count = needed_connections(share=share, chance=chance)
     mean = int(count * share)

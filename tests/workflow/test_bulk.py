@@ -19,7 +19,7 @@ from balancer.domain.types import (
 )
 from balancer.models import AuditEvent, Change, Draft
 from balancer.workflow.bulk import FIELDS, Proposed, edit_services, import_document
-from balancer.workflow.bulk_values import HEALTH, LIMITS, LISTS
+from balancer.workflow.bulk_values import HEALTH, LIMITS, LISTS, check_value
 from balancer.workflow.documents import candidate_document, live_document
 from balancer.workflow.editing import find_current_change
 from balancer.workflow.submissions import submit_change
@@ -136,6 +136,23 @@ def test_a_network_to_be_taken_out_that_nobody_has_is_told_and_nothing_is_saved(
 
     assert [(problem.path, problem.code) for problem in done.problems] == [("remove[0]", "unknown")]
     assert not Change.objects.filter(state="draft").exists()
+
+
+def test_more_networks_than_can_be_edited_at_once_are_refused_before_any_is_looked_at() -> None:
+    services = [service_data("web", access={"deny": []})] * 51
+    value = {"add": ["nonsense"] * 10_000, "remove": []}
+
+    refusal = refusal_of(lambda: list(check_value("access.deny", value, services=services)))
+
+    assert (refusal.code, "510,000 networks" in refusal.message) == ("invalid", True)
+
+
+def test_ten_thousand_networks_are_imported(three: Site) -> None:
+    many = [f"10.{i // 250}.{i % 250}.0/24" for i in range(10_000)]
+    done = import_text(three, service_data("web", access={"deny": many}))
+
+    assert done.saved
+    assert len(service_of_draft("web").access.deny) == 10_000
 
 
 def test_without_a_rate_there_is_no_burst(site: Site) -> None:

@@ -21,7 +21,7 @@ from tests.cast import Site
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
 from tests.workflow.moving import ONE, TWO, kernel
 from tests.workflow.rehearsing import make_stage, states
-from tests.workflow.test_nodes import converged
+from tests.workflow.ticking import converged
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from balancer.workflow import health_records
 from balancer.workflow.health import keep_only, record_standings, targets_of
 from tests.cast import Site
 from tests.documents import service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, checked_node, standing, web
 from tests.workflow.moving import ONE, TWO
-from tests.workflow.test_overrides import operate
 
 
 @pytest.fixture

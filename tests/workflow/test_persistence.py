@@ -19,7 +19,7 @@ from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data
 from tests.matrix import CLEARS_PERSISTENCE, ROLES
 from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 FIRST, SECOND = (f"LB-4.32-web:10.0.0.{last}-80" for last in (3, 4))
 STICKY = service_data(

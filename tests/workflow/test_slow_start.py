@@ -14,6 +14,7 @@ from balancer.models import Job, Node, NodeBalance, WeightMove
 from balancer.workflow.balancing import look_soon, wake_for_next_step
 from balancer.workflow.overrides import lift_override
 from tests.cast import Site
+from tests.workflow.deeds import operate, run_jobs
 from tests.workflow.moving import (
     FOUR,
     ONE,
@@ -28,8 +29,7 @@ from tests.workflow.moving import (
     watched_worker,
     web,
 )
-from tests.workflow.test_nodes import converged
-from tests.workflow.test_overrides import operate, run_jobs
+from tests.workflow.ticking import converged
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from balancer.domain.types import Family, Protocol
 from balancer.kernel.base import Flavour
+from balancer.ruleset.access import LOGGED as LOG_LIMIT
 from balancer.ruleset.ir import TableName
 from balancer.ruleset.reasons import Reason, reasons_of
 from tests.kernel.behaviours.lab import Flow, Lab, by_backend, wait_for
@@ -32,6 +33,7 @@ from tests.kernel.behaviours.services import (
     services,
 )
 from tests.kernel.machine import run
+from tests.stopwatch import Stopwatch
 
 UDP, TCP = Protocol.UDP, Protocol.TCP
 IN_THE_MIDDLE = {"flags ACK", "flags PSH+ACK", "flags ACK+URG", "flags PSH+ACK+URG"}
@@ -109,14 +111,14 @@ def test_a_source_may_begin_a_burst_and_then_so_many_connections_a_second(lab: L
     time.sleep(1.1)
     again = sum(passed(lab.open(UDP, RATE, [greedy] * 10)))
     assert 1 <= again <= 1 + (time.monotonic() - started)
-    assert counted(lab, "rate")[Reason.RATE] >= 20
+    assert counted(lab, "rate")[Reason.RATE] >= 30 - first - again
 
 
 def test_what_a_source_has_begun_and_what_was_refused_counts_across_applies(lab: Lab) -> None:
     (greedy,) = lab.strangers(1)
-    lab.open(UDP, RATE, [greedy] * 10)
+    begun = sum(passed(lab.open(UDP, RATE, [greedy] * 10)))
     started, refused = time.monotonic(), counted(lab, "rate")
-    assert refused[Reason.RATE] >= 4
+    assert refused[Reason.RATE] >= 10 - begun
     receipt = lab.carry(*services(lab, rate={"scheduler": "random"}, any={"scheduler": "random"}))
     assert receipt is not None
     assert "nat LB-S-rate" in receipt.chains_written
@@ -191,10 +193,10 @@ def test_a_client_whose_connection_the_node_no_longer_knows_is_reset_at_once_and
     before = counted(lab, "talk")[Reason.NOT_SYN]
     lab.forget_connections()
     client.sendall(b"still there?")
-    started = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(ConnectionResetError):
         client.recv(20)
-    assert time.monotonic() - started < 1
+    assert watch.own < 1
     assert counted(lab, "talk")[Reason.NOT_SYN] == before + 1
     assert not select.select([accepted], [], [], 0)[0], "the backend hears nothing of it"
     lab.connect(lab.own(), TALK).sendall(b"again")
@@ -241,11 +243,12 @@ def test_who_turns_that_off_has_connections_picked_up_in_the_middle(lab: Lab) ->
 def test_refusals_are_logged_with_the_name_of_the_service_and_not_too_often(lab: Lab) -> None:
     before = counted(lab, "logged")[Reason.DENIED]
     denied = [lab.source(number, network=DENIED) for number in range(100)]
+    watch = Stopwatch()
     assert passed(lab.open(UDP, LOGGED, denied)) == [False] * 100
     assert counted(lab, "logged")[Reason.DENIED] - before == 100
     listed = lab.iptables("-t", "nat", "-v", "-x", "-n", "-L", "LB-A-logged:denied")
     (lines,) = re.findall(r"^ *(\d+) .*LOG .*prefix \"LB logged denied: \"$", listed, re.MULTILINE)
-    assert 10 <= int(lines) <= 20
+    assert LOG_LIMIT.burst <= int(lines) <= 2 * LOG_LIMIT.burst + LOG_LIMIT.per_second * watch.seconds
 
 
 def test_lists_that_somebody_changed_are_found_and_put_right(lab: Lab) -> None:
@@ -259,6 +262,6 @@ def test_lists_that_somebody_changed_are_found_and_put_right(lab: Lab) -> None:
         for words in deeds.values():
             run("ipset", *words)
     found = lab.compare().lines
-    assert {name for name in lists for line in found if name in line} == set(lists)
+    assert {name for name in lists for line in found if name in line} == set(deeds)
     lab.carry_document(lab.document)
     assert lab.compare().in_sync

@@ -110,8 +110,8 @@ def play(world: World, story: Callable[[], Awaitable[None]], monkeypatch: pytest
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """With a daemon that waits a tenth as long."""
-    for name in ("READ_SECONDS", "RETRY_SECONDS", "HEARTBEAT_SECONDS"):
+    """With a daemon ten times as fast."""
+    for name in ("READ_SECONDS", "RECORD_SECONDS", "RETRY_SECONDS", "HEARTBEAT_SECONDS"):
         monkeypatch.setattr(daemon, name, getattr(daemon, name) / 10)
     return World(services=services())
 
