@@ -118,6 +118,16 @@ def read_native() -> Native:
     return Native(tables=tables, not_read=tuple(not_read))
 
 
+def list_chain_names(*, family: str, table: str) -> tuple[str, ...] | None:
+    """Of one table; None where that cannot be read."""
+    try:
+        found = _ask(["list", "chains", family], until=time.monotonic() + SECONDS_MAX)
+        chains = [one["chain"] for one in found if "chain" in one]
+        return tuple(str(chain["name"]) for chain in chains if chain["table"] == table)
+    except (_Unreadable, KeyError, TypeError):
+        return None
+
+
 def _list_chains(*, until: float) -> Iterator[BaseChain]:
     for one in _ask(["list", "chains"], until=until):
         chain = one.get("chain")
