@@ -28,6 +28,7 @@ from playwright.sync_api import (
 from balancer.lab.record import RECORDS
 from balancer.lab.topology import Lab
 from tests.ports import free_port
+from tests.scenarios.demo_runs import WITH_ITS_TEST
 
 TREE = Path(__file__).resolve().parents[2]
 START_SECONDS = 240.0
@@ -141,7 +142,8 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     """The demo from its first line to its end, with namespaces, port and state of its own."""
     directory = tmp_path_factory.mktemp("demo")
     prefix, port = f"lbb{os.getpid()}-", free_port()
-    command = [sys.executable, "-u", "manage.py", "demo", "--port", str(port), "--prefix", prefix]
+    command = [*WITH_ITS_TEST, sys.executable, "-u", "manage.py", "demo"]
+    command += ["--port", str(port), "--prefix", prefix]
     command += ["--state-dir", str(directory / "state"), "--user", "root"]
     output = directory / "output"
     with output.open("w") as file:

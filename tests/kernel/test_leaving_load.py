@@ -43,7 +43,7 @@ class Kept:
         }
         with crowd.backend.entered():
             self._listener = socket.create_server(("", STAYS), backlog=100)
-        self._listener.settimeout(5)
+        self._listener.settimeout(30)
 
     def fill(self) -> None:
         """Opens what is missing."""
@@ -55,11 +55,11 @@ class Kept:
     def _open(self, port: int) -> None:
         with self._crowd.client.entered():
             client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        client.settimeout(5)
+        client.settimeout(30)
         client.bind((str(self._crowd.plan.client(next(self._sources))), 0))
         client.connect((self._crowd.plan.service, port))
         server = self._listener.accept()[0]
-        server.settimeout(5)
+        server.settimeout(30)
         self.pairs[port, server.getsockname()[0]].append((client, server))
 
     def talk(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,7 +46,9 @@ def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 60.
 
 
 def read_host() -> list[str]:
-    return [subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in HOST_STATE]
+    """Without the seconds that are left of addresses and routes which somebody lent to this machine."""
+    outputs = [subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in HOST_STATE]
+    return [re.sub(r"(_lft|expires) \w+", r"\1", output) for output in outputs]
 
 
 @contextmanager

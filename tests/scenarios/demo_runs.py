@@ -17,6 +17,8 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 END_SECONDS = 120.0
+WITH_ITS_TEST = ("setpriv", "--pdeathsig", "TERM", "--")
+"""In front of a command that is to be told to end when the tests are killed: a demo stays until it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def new_place() -> Iterator[Place]:
 def start(name: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """`manage.py NAME`, in a process group of its own as from a shell."""
     return subprocess.Popen(
-        [sys.executable, "manage.py", name, *arguments],
+        [*WITH_ITS_TEST, sys.executable, "manage.py", name, *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,

@@ -74,8 +74,7 @@ class Process:
                 "stderr": output,
                 "start_new_session": True,
             }
-            # The program ends with the tests, however they end.
-            guarded = ["setpriv", "--pdeathsig", "KILL", "--", *command]
+            guarded = [*_with_its_test("KILL"), *command]
             if inside is None:
                 self._process = subprocess.Popen(guarded, **arguments)
             else:
@@ -145,7 +144,8 @@ def running_postgresql(directory: Path) -> Iterator[str]:
     subprocess.run([*initialise, "--locale=C", data], check=True, capture_output=True, **as_user)
     options = ["-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off"]
     with (directory / "postgresql.log").open("ab") as log:
-        server = subprocess.Popen([tools / "postgres", *options], stdout=log, stderr=log, **as_user)
+        command = [*_with_its_test("QUIT"), tools / "postgres", *options]
+        server = subprocess.Popen(command, stdout=log, stderr=log, **as_user)
     try:
         create = [tools / "createdb", "-h", directory, "-U", "lbadmin", "lbadmin"]
         eventually(
@@ -164,6 +164,11 @@ def postgresql_tools() -> Path:
     found = str(versions[-1]) if versions else shutil.which("initdb")
     assert found, "The stack tests need PostgreSQL's server: run  sudo script/setup --test"
     return Path(found).parent
+
+
+def _with_its_test(signal_: str) -> tuple[str, ...]:
+    """In front of a command: the program gets this signal when the tests end, however they do."""
+    return ("setpriv", "--pdeathsig", signal_, "--")
 
 
 def _unprivileged_user() -> pwd.struct_passwd:

@@ -80,7 +80,7 @@ def test_a_killed_backend_leaves_the_kernel_in_time_and_the_daemon_may_die(
             daemon.kill()
             beat = NodeHealth.objects.get().checked_at
             eventually(lambda: states(site) == {HealthState.UNKNOWN}, what="the states to age")
-            with wires.client.entered(), socket.create_connection((wires.service_address, 80), timeout=3):
+            with wires.client.entered(), socket.create_connection((wires.service_address, 80), timeout=30):
                 pass
         assert sends_to(inside, FIRST), "nobody looks any more, and traffic goes on as it was"
         assert NodeHealth.objects.get().checked_at == beat

@@ -194,6 +194,7 @@ def test_a_clock_that_is_set_back_loses_no_connection(counting: Counting) -> Non
     for _ in range(3):
         counting.tick(packets=600, after=590)
     assert CounterSample.objects.filter(node=counting.node).count() == 1
+    assert "nothing is plotted meanwhile" in CounterState.objects.get().notes[0]["text"]
     counting.tick(packets=20, after=30)
 
     assert counting.told == 10

@@ -26,7 +26,7 @@ from tests.kernel.behaviours.packets import ETHERTYPES, open_wire
 from tests.kernel.machine import Namespace, document, run
 
 PLAIN, PROXIED, DATAGRAMS = 80, 81, 53
-_WAIT = 5.0
+_WAIT = 30.0
 _FENCE = b"the last one, "
 _EVERY_TYPE = 3
 """ETH_P_ALL: what goes out is seen by no other."""

@@ -245,7 +245,7 @@ class Lab(Machines):
     def _socket(self, kind: socket.SocketKind) -> socket.socket:
         opened = socket.socket(self.inet, kind)
         opened.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-        opened.settimeout(5)
+        opened.settimeout(30)
         return self.keep(opened)
 
     def keep(self, opened: socket.socket) -> socket.socket:

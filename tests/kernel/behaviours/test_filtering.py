@@ -262,6 +262,6 @@ def test_lists_that_somebody_changed_are_found_and_put_right(lab: Lab) -> None:
         for words in deeds.values():
             run("ipset", *words)
     found = lab.compare().lines
-    assert {name for name in lists for line in found if name in line} == set(lists)
+    assert {name for name in lists for line in found if name in line} == set(deeds)
     lab.carry_document(lab.document)
     assert lab.compare().in_sync

@@ -156,9 +156,9 @@ def connections(lab: Lab, servers: list[socket.socket], port: int) -> dict[str, 
     found: dict[str, Ends] = {}
     for source in lab.strangers(2):
         client = lab.connect(lab.own(), port, source=source)
-        ready, _, _ = select.select(servers, [], [], 5)
+        ready, _, _ = select.select(servers, [], [], 30)
         server = lab.keep(ready[0].accept()[0])
-        server.settimeout(5)
+        server.settimeout(30)
         found[server.getsockname()[0]] = client, server
         talk(client, server)
     return found

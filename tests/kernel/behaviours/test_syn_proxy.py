@@ -27,7 +27,7 @@ def served(
     for number in range(count):
         client = lab.connect(lab.own(), port, source=lab.source(number), segment=segment)
         client.sendall(b"ask")  # a client is connected as soon as the proxy has answered
-        ready, _, _ = select.select(listeners, [], [], 5)
+        ready, _, _ = select.select(listeners, [], [], 30)
         server = ready[0].accept()[0]
         assert server.recv(3) == b"ask"
         pairs.append((client, lab.keep(server)))
@@ -35,7 +35,7 @@ def served(
 
 
 def talk(client: socket.socket, server: socket.socket) -> None:
-    server.settimeout(5)
+    server.settimeout(30)
     for near, far in ((client, server), (server, client)):
         near.sendall(b"more")
         assert far.recv(4) == b"more"
