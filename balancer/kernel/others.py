@@ -23,8 +23,8 @@ _DECIDES = {
     ("nat", "POSTROUTING"): frozenset({"ACCEPT"}),
     ("mangle", "FORWARD"): frozenset(),
 }
-"""Built-in chain -> targets that matter before our jump. In POSTROUTING a balanced packet may get another source
-address than ours, but not none."""
+"""Built-in chain -> targets that matter before our jump. In POSTROUTING a balanced packet may get another
+source address than ours, but not none."""
 _ALL_OF_THEM = "-j ACCEPT"
 """Before our jump in any chain: what we refuse, limit or drop there is let through."""
 _CHAINS = {
