@@ -1,9 +1,11 @@
 """Composition root: from settings to the kernel, the clock and the process that the use cases are given."""
 
+import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
+from threading import Timer
 
 import redis
 from celery import current_app
@@ -12,6 +14,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from kombu.exceptions import OperationalError
 
 from balancer.domain.health import Standing
 from balancer.domain.passive import Look
@@ -20,12 +23,14 @@ from balancer.factories import AUTO
 from balancer.kernel.base import Flavour, Kernel, KernelError, ensure_own_namespace
 from balancer.kernel.guard import Guard
 from balancer.models import Node
+from balancer.probes.aside import run_aside
 from balancer.probes.base import ServiceProbe
 from balancer.probes.health.passive import CannotLook
 from balancer.probes.through import probe_services
+from balancer.workflow.balancing import look_soon, wake_for_next_step
 from balancer.workflow.claims import own_identity
 from balancer.workflow.confirming import Bench, ConfirmProbe
-from balancer.workflow.health import record_standings, targets_of
+from balancer.workflow.health import keep_only, record_standings, targets_of
 from balancer.workflow.jobs import confirm_job, run_job
 from balancer.workflow.node_looks import NodeMemory
 from balancer.workflow.nodes import carry_own_health, reconcile_node
@@ -39,6 +44,8 @@ WAITING_MAX = 2
 WAKE_SECONDS = 10
 """What a reminder is worth: the node looks by itself every few seconds."""
 _memory = NodeMemory()
+
+logger = logging.getLogger(__name__)
 
 
 def run_own_job(*, job_id: str) -> None:
@@ -57,6 +64,7 @@ def run_own_job(*, job_id: str) -> None:
     # After every write the kernel is compared with what it should carry.
     _memory.compare_due = None
     _carry_own_health()
+    _look_soon()
 
 
 def reconcile_own_node() -> None:
@@ -69,6 +77,7 @@ def reconcile_own_node() -> None:
         identity=own_identity(),
         rehearse=rehearse_of(node_name=name),
         confirm=check_node,
+        wake=wake_own_node_in,
     )
 
 
@@ -99,6 +108,7 @@ def confirm_own_job(*, job_id: str) -> None:
     """A person has confirmed: make it final, if the guard still waits."""
     name = own_node_name()
     confirm_job(job_id=job_id, node_name=name, bench=_own_bench())
+    _look_soon()
 
 
 def own_guard() -> Guard:
@@ -106,9 +116,11 @@ def own_guard() -> Guard:
     return _guard(settings.LBADMIN_GUARD_FACTORY, settings.LBADMIN_GUARD, str(settings.LBADMIN_GUARD_DIR))
 
 
-def check_node(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def check_node(
+    document: Document, touched: frozenset[str], meanwhile: Callable[[], None]
+) -> tuple[ConfirmProbe, ...]:
     """What is asked after a commit, beside what the worker asks of database and kernel itself."""
-    return (probe_broker(), *answers(document, touched))
+    return run_aside(lambda: (probe_broker(), *answers(document, touched)), meanwhile=meanwhile)
 
 
 def answers(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
@@ -139,6 +151,11 @@ def record_own_standings(standings: Sequence[Standing]) -> None:
     record_standings(own_node_name(), standings, clock=timezone.now)
 
 
+def keep_own_standings(services: Sequence[Service]) -> None:
+    """Of these services and no others: they are what it checks now."""
+    keep_only(own_node_name(), services)
+
+
 def look_at_connections(services: Collection[Service]) -> Mapping[tuple[str, str], Look]:
     """For passive health."""
     from balancer.kernel.looks import look_at
@@ -156,6 +173,30 @@ def wake_own_node() -> None:
         waiting = int(client.llen(queue))
     if waiting <= WAITING_MAX:
         current_app.send_task(NODE_TICK, queue=queue, retry=False, ignore_result=True, expires=WAKE_SECONDS)
+
+
+def wake_own_node_in(seconds: float) -> None:
+    """From the worker itself, which goes on with what waits until then. A wake that is lost costs a step of a
+    slow start: the next usual tick makes up for it."""
+    timer = Timer(seconds, _try_to_wake)
+    timer.daemon = True
+    timer.start()
+
+
+def _try_to_wake() -> None:
+    try:
+        wake_own_node()
+    except (redis.RedisError, OSError, OperationalError) as error:
+        logger.info("No tick of its own for a backend that rises: %s", error)
+
+
+def _look_soon() -> None:
+    """After a job: a backend may have begun to rise with it."""
+    node = Node.objects.defer("observation", "clients").filter(name=own_node_name()).first()
+    if node is not None:
+        now = timezone.now()
+        look_soon(node=node, memory=_memory.balancing, now=now)
+        wake_for_next_step(memory=_memory.balancing, wake=wake_own_node_in, now=now)
 
 
 def own_node_name() -> str:

@@ -19,8 +19,8 @@ import django
 from django.conf import settings
 
 TICK_SECONDS = 10
-REST = 20
-"""A look that was dear is followed by a wait of so many times what it cost: a twentieth of a core at most."""
+REST = 10
+"""A look that was dear is followed by a wait of so many times what it cost: a tenth of a core at most."""
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,11 @@ from balancer.domain.types import Service
 from balancer.probes.health.engine import AT_ONCE, HealthEngine
 
 READ_SECONDS = 1.0
-RECORD_SECONDS = 1.0
-"""The least time between two changes: so often a node may be told to write its kernel."""
+RECORD_SECONDS = 0.25
+"""The least time between two reminders of the worker, which keeps a second between two writes of the kernel:
+a longer pause here would be added to that one."""
+RETRY_SECONDS = 1.0
+"""What could not be written down, or told the worker."""
 HEARTBEAT_SECONDS = 2.0
 """How often it says that it is there while nothing changes."""
 SPARE_DESCRIPTORS = 256
@@ -37,6 +40,7 @@ class Deeds:
     """What the daemon does besides checking; each may fail, and runs in one thread of its own."""
 
     read: Callable[[], tuple[Service, ...]]
+    keep_only: Callable[[Sequence[Service]], None]
     record: Callable[[Sequence[Standing]], None]
     wake: Callable[[], None]
     failures: tuple[type[Exception], ...]
@@ -83,7 +87,13 @@ def make_deeds() -> Deeds:
         wiring.record_own_standings(standings)
 
     failures = (Error, redis.RedisError, OperationalError, OSError)
-    return Deeds(read=read, record=record, wake=wiring.wake_own_node, failures=failures)
+    return Deeds(
+        read=read,
+        keep_only=wiring.keep_own_standings,
+        record=record,
+        wake=wiring.wake_own_node,
+        failures=failures,
+    )
 
 
 async def check_until(stop: asyncio.Event, *, engine: HealthEngine, deeds: Deeds) -> None:
@@ -116,19 +126,23 @@ class _Daemon:
 
     async def follow_services(self) -> None:
         known: tuple[Service, ...] | None = None
+        tidy = True
         while True:
             found = await self._try("read the services of the node", self._deeds.read)
             if found is not None and found is not known and found != known:
                 self._engine.set_services(found)
                 logger.info("Checking %d backends of %d services.", self._engine.size, len(found))
-                known = found
+                known, tidy = found, False
+            if not tidy:
+                # Behind what was to be written of those that went: one thread does it all, in this order.
+                tidy = await self._try("forget who is no longer checked", self._keep_only, known) is not None
             await asyncio.sleep(READ_SECONDS)
 
     async def write_down(self) -> None:
         loop, owed = asyncio.get_running_loop(), False
         while True:
             # What fails is tried again by and by; what is found meanwhile waits with it.
-            decided = await self._wait(RECORD_SECONDS if owed else HEARTBEAT_SECONDS)
+            decided = await self._wait(RETRY_SECONDS if owed else HEARTBEAT_SECONDS)
             owed = owed or decided
             started, changes = loop.time(), self._engine.take_changes()
             recorded = await self._try("write down what the checks found", self._record, changes)
@@ -149,6 +163,10 @@ class _Daemon:
 
     def _record(self, standings: Sequence[Standing]) -> bool:
         self._deeds.record(standings)
+        return True
+
+    def _keep_only(self, services: Sequence[Service]) -> bool:
+        self._deeds.keep_only(services)
         return True
 
     def _wake(self) -> bool:

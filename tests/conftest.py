@@ -20,8 +20,9 @@ from tests.cast import (  # noqa: F401 - the cast is there for every test
     viewer,
 )
 from tests.kernel.behaviours.table import BehaviourTable
+from tests.kernel.lacks import explain
 from tests.syslog import no_syslog  # noqa: F401 - for every test
-from tests.tiers import TIER, EmptyRunFails, in_order, tier_of
+from tests.tiers import FAST, TIER, EmptyRunFails, in_order, tier_of
 
 TESTS = Path(__file__).parent
 TIER_FOLDERS = ("stack", "browser")
@@ -31,7 +32,7 @@ TIER_FOLDERS = ("stack", "browser")
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(
         "lbadmin",
-        # A busy machine is no failure, and no run looks at what the last one did not, unless it is to explore.
+        # A busy machine is no failure; and a run looks at what the last one did, unless it is to explore.
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         derandomize="LBADMIN_CAMPAIGN" not in os.environ,
@@ -49,6 +50,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(folder)
         item.user_properties.append((TIER, tier_of(item)))
     items.sort(key=lambda item: in_order(item.path.relative_to(TESTS).as_posix()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    tier = tier_of(item)
+    if tier != FAST and (why := explain(tier)):
+        pytest.fail(why, pytrace=False)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

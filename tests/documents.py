@@ -1,11 +1,15 @@
 """Documents for tests: the article's, and arbitrary ones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from hypothesis import strategies as st
 
 from balancer.domain.codec import parse_document
+from balancer.domain.health_overlay import HealthOverlay, decide_overlay, with_health
+from balancer.domain.own_weights import has_own_weights, with_own_weights
 from balancer.domain.problem import Problem, errors
 from balancer.domain.types import Document, Family, Scheduler
 
@@ -113,6 +117,8 @@ SCENES = {
 }
 INTERFACES = ("eth0", "eth1", "bond0.100", "lan0")
 _PORTS = (53, 80, 81, 443, 8080)
+MANY = 33
+"""Backends: known clients are looked up in groups, then (KNOWN_LIST_MAX)."""
 
 
 def _mostly(usual: object, *others: object) -> st.SearchStrategy[Any]:
@@ -121,7 +127,8 @@ def _mostly(usual: object, *others: object) -> st.SearchStrategy[Any]:
 
 @st.composite
 def any_backends_data(draw: st.DrawFn, scene: Scene, port: int, scheduler: str) -> list[Data]:
-    numbers = draw(st.lists(st.integers(1, 40), min_size=0, max_size=draw(_mostly(6, 12)), unique=True))
+    least, most = draw(st.sampled_from([(0, 6)] * 8 + [(0, 12)] * 3 + [(MANY, 40)]))
+    numbers = draw(st.lists(st.integers(1, 40), min_size=least, max_size=most, unique=True))
     failover = scheduler == "failover"
     return [
         backend_data(
@@ -165,22 +172,51 @@ def any_access_data(draw: st.DrawFn, scene: Scene) -> Data:
         {"deny": [scene.everybody], "log_refused": True},
         {"allow": [scene.everybody], "deny": [scene.nobody]},
         {"allow": [scene.clients], "new_per_second_per_source": 10_000, "connections_per_source": 1_000_000},
+        {"new_per_second_per_source": 9_000, "new_burst": 90_000, "connections_per_backend": 1_000_000},
     ]
     chosen = draw(st.sampled_from(lists * 2 + strict))
     return {"drop_invalid": draw(st.booleans()) or "log_refused" in chosen, **chosen}
 
 
 @st.composite
-def any_service_data(draw: st.DrawFn, name: str, scene: Scene, *, proxies: bool = True) -> Data:
-    """A service with every option that there is; it may collide with others."""
+def any_health_data(draw: st.DrawFn, earlier: list[str]) -> Data:
+    """What holds when checks leave nobody; who stands in came before, so that none goes round."""
+    policies = [
+        {"all_down": "keep"},
+        {"all_down": "keep", "healthy_min": 60},
+        {"all_down": "refuse"},
+        *({"all_down": "service", "all_down_service": name} for name in earlier),
+    ]
+    if draw(st.booleans()):
+        return {}
+    return {"health": {"kind": draw(st.sampled_from(["tcp", "icmp"]))}, **draw(st.sampled_from(policies))}
+
+
+@st.composite
+def any_service_data(
+    draw: st.DrawFn, name: str, scene: Scene, *, proxies: bool = True, earlier: Sequence[Data] = ()
+) -> Data:
+    """A service with every option that there is; it may collide with others.
+
+    Often it has the ports of an earlier one, and addresses where the other takes any, or the reverse.
+    """
     near = st.integers(8000, 8080)
     port = draw(st.one_of(st.sampled_from(_PORTS), near, near, st.integers(1, 60000)))
     last = port + draw(st.sampled_from([0, 0, 0, 1, 19, 70, 300]))
+    protocol = draw(_mostly("udp", "tcp", "sctp"))
     scheduler = draw(st.sampled_from([str(each) for each in Scheduler]))
     addresses = draw(st.lists(st.sampled_from(scene.virtual), max_size=3, unique=True))
     interface, *interfaces = draw(st.lists(_mostly(*INTERFACES), min_size=1, max_size=3, unique=True))
-    persistence = draw(_mostly({}, {"mode": "source", "prefix": draw(st.sampled_from(scene.prefixes))}))
-    protocol = draw(_mostly("udp", "tcp", "sctp"))
+    beside = draw(st.sampled_from([None, *earlier]))
+    if beside is not None:
+        interface, interfaces = beside["interface"], [one for one in interfaces if one != beside["interface"]]
+        port, last = beside["port"], beside["port_end"] or beside["port"]
+        protocol, addresses = beside["protocol"], [] if beside["address"] else addresses or [scene.virtual[0]]
+    kept = {
+        "prefix": draw(st.sampled_from(scene.prefixes)),
+        "timeout": draw(st.sampled_from([300, 60, 7200])),
+    }
+    persistence = draw(_mostly({}, {"mode": "source", **kept}))
     return service_data(
         name,
         enabled=draw(_mostly(True, False)),
@@ -200,6 +236,7 @@ def any_service_data(draw: st.DrawFn, name: str, scene: Scene, *, proxies: bool 
         access=draw(any_access_data(scene))
         | {"syn_proxy": proxies and protocol == "tcp" and draw(st.booleans())},
         backends=draw(any_backends_data(scene, port, scheduler)),
+        **draw(any_health_data([one["name"] for one in earlier])),
     )
 
 
@@ -211,13 +248,34 @@ def any_documents(
 
     Services that would collide with those before them are left out.
     """
-    taken: list[Data] = []
+    taken: dict[Family, list[Data]] = {each: [] for each in Family}
     for index in range(draw(st.integers(1, max_services))):
         of = family or draw(st.sampled_from(list(Family)))
-        data = draw(any_service_data(f"s{index}", SCENES[of], proxies=proxies))
-        if not problems_of(*taken, data):
-            taken.append(data)
-    return document(*taken)
+        data = draw(any_service_data(f"s{index}", SCENES[of], proxies=proxies, earlier=taken[of]))
+        if not problems_of(*chain(*taken.values()), data):
+            taken[of].append(data)
+    return document(*chain(*taken.values()))
+
+
+@st.composite
+def any_carried(draw: st.DrawFn, family: Family | None = None, proxies: bool = True) -> Document:
+    """What a node carries of such documents: what its checks found is laid over, and its own weights."""
+    found = draw(any_documents(family, proxies=proxies))
+    standings = {
+        (service.name, backend.endpoint): draw(_mostly(False, True, None))
+        if gone
+        else draw(_mostly(True, False))
+        for service in found.services
+        for gone in [draw(st.booleans())]
+        for backend in service.backends
+    }
+    laid = with_health(found, decide_overlay(found, HealthOverlay(), standings))
+    weights = {
+        service.name: {backend.endpoint: draw(st.integers(1, 999)) for backend in service.usable_backends}
+        for service in laid.services
+        if has_own_weights(service) and len(service.usable_backends) > 1
+    }
+    return with_own_weights(laid, weights)
 
 
 def row_of_stand_ins(count: int) -> Document:

@@ -54,7 +54,9 @@ class BulkPages:
             edit = {"actor": actor_of(request), "cluster": cluster, "names": names, **form.to_edit()}
             try:
                 plan = bulk.plan_edit(**edit)
-                if is_to_be_saved(request, plan):
+                if form.show_problems(plan.problems):
+                    plan, refusal = None, "Put right what is marked above."
+                elif is_to_be_saved(request, plan):
                     return answer_saved(request, bulk.edit_services(**edit))
             except Refused as error:
                 refusal = error.message

@@ -83,5 +83,5 @@ def _event(event: HealthEvent) -> dict[str, Any]:
 
 def _carried(event: HealthEvent) -> str:
     if event.carried_at is None:
-        return "not in the kernel yet"
-    return f"in the kernel {max(0.0, (event.carried_at - event.at).total_seconds()):.1f} s later"
+        return "the kernel has not followed yet"
+    return f"the kernel followed {max(0.0, (event.carried_at - event.at).total_seconds()):.1f} s later"

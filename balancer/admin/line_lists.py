@@ -13,10 +13,10 @@ def read_lines(text: str) -> list[tuple[int, str]]:
     return [(number, entry) for number, line in lines if (entry := line.strip(" \t\r,"))]
 
 
-def name_line(problem: Problem, text: str) -> str:
-    """The message, after the line that it is about: `Line 17: …`."""
+def name_line(problem: Problem, text: str, *, of: str = "") -> str:
+    """The message, after the line that it is about: `Line 17: …`, or `Deny list, line 17: …`."""
     found = _INDEX.search(problem.path)
     entries = read_lines(text)
-    if found is None or int(found[1]) >= len(entries):
-        return problem.message
-    return f"Line {entries[int(found[1])][0]}: {problem.message}"
+    line = f"line {entries[int(found[1])][0]}" if found and int(found[1]) < len(entries) else ""
+    where = ", ".join(part for part in (of, line) if part)
+    return f"{where[:1].upper()}{where[1:]}: {problem.message}" if where else problem.message

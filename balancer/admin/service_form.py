@@ -145,6 +145,15 @@ class ServiceEditor:
             else:
                 self.problems.append(problem.message)
 
+    def describe(self, problem: Problem) -> str:
+        """The sentence, where no field stands beside it: one about a list names the list and the line."""
+        path = problem.path.partition("[")[0]
+        if path not in _LISTS:
+            return problem.message
+        field = _FIELD_OF[path]
+        text = self.form.cleaned_data.get(field, "")
+        return name_line(problem, text, of=str(self.form[field].label))
+
     @property
     def seen(self) -> dict[str, Any] | None:
         """The service that the form was filled in from; None for a new one, or where that is not readable."""

@@ -204,7 +204,7 @@ def _save(
         editor.show_problems(problem for problem in saved.problems if problem.severity is Severity.ERROR)
         return None
     for problem in saved.problems:
-        messages.warning(request, problem.message)
+        messages.warning(request, editor.describe(problem))
     if saved.draft is None:
         messages.info(request, "That is what is live already, so there is nothing to propose.")
     else:

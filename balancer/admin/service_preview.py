@@ -37,6 +37,9 @@ def preview_service(request: HttpRequest, cluster_id: int) -> HttpResponse:
         )
         context |= {
             "preview": preview,
+            "problems": [
+                (problem, editor.describe(problem)) for problem in preview.problems if problem.code != MISSING
+            ],
             "shares": compare_shares(preview.shares),
             "rules": own_rules(preview),
             "missing": _missing_fields(preview.problems),

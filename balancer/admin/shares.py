@@ -65,19 +65,8 @@ def describe_share(share: Fraction, *, parts: int = 0, standby: bool = False) ->
 
 
 @dataclass(frozen=True, slots=True)
-class ShareMove:
-    """A backend's share before and after."""
-
-    endpoint: str
-    before: Fraction | None
-    """None where the backend is not there."""
-    after: Fraction | None
-    standby: bool = False
-    parts: int = 0
-
-    @property
-    def changed(self) -> bool:
-        return self.before != self.after
+class ShareMove(ShareRow):
+    """A backend's share before and after, in words."""
 
     @property
     def before_text(self) -> str:

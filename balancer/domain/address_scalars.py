@@ -1,6 +1,6 @@
 """Readers of single values (`scalars`) that are addresses or networks."""
 
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from balancer.domain.limits import MAX_NETWORKS
 from balancer.domain.scalars import Invalid, InvalidEntries, describe, each_once
@@ -8,6 +8,8 @@ from balancer.domain.types import Address, Network
 
 _IPV4_COMPATIBLE = IPv6Network("::/96")
 """RFC 4291, 2.5.5.1, deprecated; tools print these addresses in the spelling of IPv4."""
+_IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
+"""RFC 4291, 2.5.5.2: never on a wire."""
 _ENTRIES_TOLD = 10
 
 
@@ -110,14 +112,41 @@ def _network(value: object) -> Network:
     if not isinstance(value, str) or "%" in value:
         raise Invalid("network", f"A network such as 192.0.2.0/24 is wanted here, not {describe(value)}.")
     try:
-        return ip_network(value)
+        found = ip_network(value)
     except ValueError:
         raise Invalid("network", _why_no_network(value)) from None
+    if found.version == 6 and _is_ipv4_inside(found):
+        meant = IPv4Network((int(found.network_address) & 0xFFFFFFFF, found.prefixlen - 96))
+        message = (
+            f"{describe(value)} is IPv4 in IPv6 spelling, and no client comes from there; write {meant}."
+        )
+        raise Invalid("network", message)
+    return found
+
+
+def _is_ipv4_inside(found: IPv6Network) -> bool:
+    if found.subnet_of(_IPV4_MAPPED):
+        return True
+    # ::1 is no IPv4 address, and ::/96 more likely a beginning of everything than all of IPv4.
+    inside = found.subnet_of(_IPV4_COMPATIBLE) and found.prefixlen > 96
+    return inside and int(found.network_address) > 0xFFFF
 
 
 def _why_no_network(value: str) -> str:
+    text, mark, _ = value.partition("#") if "#" in value else value.partition(";")
+    if mark:
+        rest = _network_in(text.strip())
+        advice = f"write {rest} alone" if rest else "leave it out"
+        return f"{describe(value)} has a comment, and lists keep none; {advice}."
     try:
         meant = ip_network(value, strict=False)
     except ValueError:
         return f"A network such as 192.0.2.0/24 is wanted here, not {describe(value)}."
     return f"{describe(value)} is an address inside of a network; write {meant} for all of it."
+
+
+def _network_in(text: str) -> Network | None:
+    try:
+        return ip_network(text)
+    except ValueError:
+        return None

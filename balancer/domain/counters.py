@@ -4,7 +4,8 @@ A *point* is what happened since the look before. Fine points stand ten seconds 
 minutes. A slice is many points of one service, with every backend that has anything in it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,6 +83,16 @@ class Slice:
         return cls(offsets=offsets, seconds=tuple(data["for"]), points=points)
 
 
+def fold_others(data: Mapping[str, Any], *, names: Collection[str], others: str) -> Mapping[str, Any]:
+    """`Slice.to_data` with all backends but `names` as one: by column, since there may be a thousand."""
+    kept = {name: columns for name, columns in data["backends"].items() if name in names}
+    rest = [columns for name, columns in data["backends"].items() if name not in names]
+    if rest:
+        columns = zip(*rest, strict=True)
+        kept[others] = [[sum(cells) for cells in zip(*column, strict=True)] for column in columns]
+    return {**data, "backends": kept}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedPoint:
     at: datetime
@@ -118,16 +129,36 @@ def coarsen(points: Iterable[TimedPoint], *, step: int = COARSE) -> tuple[TimedP
 
 
 def add(points: Iterable[TimedPoint]) -> ServicePoint:
-    """Sums of what happened, the most connections that there were at once, and the share that was last."""
+    """Sums of what happened, the most connections there were at once, and the share that was declared."""
+    found = list(points)
     backends: dict[str, BackendPoint] = {}
     refused: dict[str, int] = {}
-    for one in points:
-        for name, (new, packets, size, current, share) in one.point.backends.items():
+    for one in found:
+        for name, (new, packets, size, current, _) in one.point.backends.items():
             had = backends.get(name, NOTHING)
-            backends[name] = had[0] + new, had[1] + packets, had[2] + size, max(had[3], current), share
+            backends[name] = had[0] + new, had[1] + packets, had[2] + size, max(had[3], current), 0
         for reason, count in one.point.refused.items():
             refused[reason] = refused.get(reason, 0) + count
-    return ServicePoint(backends=backends, refused=refused)
+    declared = declared_shares(one.point for one in found)
+    return ServicePoint(
+        backends={name: (*point[:4], declared.get(name, 0)) for name, point in backends.items()},
+        refused=refused,
+    )
+
+
+def declared_shares(points: Iterable[ServicePoint]) -> dict[str, int]:
+    """What each backend should have got of all the connections in these points: where shares were changed
+    meanwhile, each counts for the connections that came while it was in force. Without any, the last."""
+    sums: Counter[str] = Counter()
+    whole, last = 0, ServicePoint()
+    for point in points:
+        new = sum(one[0] for one in point.backends.values())
+        whole, last = whole + new, point if point.backends else last
+        for name, one in point.backends.items():
+            sums[name] += one[4] * new
+    if not whole:
+        return {name: one[4] for name, one in last.backends.items()}
+    return {name: round(found / whole) for name, found in sums.items()}
 
 
 def start_of(at: datetime, *, span: timedelta) -> datetime:

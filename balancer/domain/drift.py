@@ -14,6 +14,10 @@ AT_ONCE = 3
 WAIT_FIRST, WAIT_MAX = timedelta(minutes=1), timedelta(minutes=15)
 LINES_KEPT = 400
 """Of one difference. A flushed table of a big cluster is a hundred thousand lines, which nobody reads."""
+NATIVE = "nft "
+"""How a line begins that is about a rule of nft itself, in no table of iptables."""
+BESIDE = "beside ours, "
+"""The same of a rule in a table of iptables where none of our jumps matters."""
 _RELOADS = {
     "firewalld": "it takes the rules of others out when it is reloaded or restarted",
     "Docker": "it puts its own rules first when it starts, and with each new network",
@@ -46,6 +50,11 @@ def name_culprits(programs: Sequence[str]) -> str:
 
 def describe_lines(number: int) -> str:
     return f"{number} line{'' if number == 1 else 's'}"
+
+
+def are_beside(lines: Sequence[str]) -> bool:
+    """Whether they are about rules only that decide wherever our jumps stand."""
+    return bool(lines) and all(line.startswith((NATIVE, BESIDE)) for line in lines)
 
 
 def _list(names: list[str]) -> str:

@@ -11,6 +11,10 @@ from enum import StrEnum
 from balancer.domain.types import BackendState, Health
 
 AGES_AFTER_INTERVALS = 3
+RESERVE_SECONDS = 0.6
+"""What the way from a finding into the kernel may take beyond a second, if another one was just written."""
+AHEAD = timedelta(seconds=60)
+"""By so much the clocks of two machines may differ. What is later is from before a clock was set back."""
 
 
 class HealthState(StrEnum):
@@ -80,11 +84,12 @@ class Track:
         """Seconds from the start of this check to that of the next.
 
         A failing backend is asked a little sooner, so that also one that lets every check time out is found
-        within `fall` intervals of its last good answer.
+        within `fall` intervals of its last good answer, with `RESERVE_SECONDS` to spare.
         """
         if not self.is_failing or health.fall < 2:
             return health.interval
-        return max(health.timeout, health.interval - health.timeout / (health.fall - 1))
+        sooner = (health.timeout + RESERVE_SECONDS) / (health.fall - 1)
+        return max(health.timeout, health.interval - sooner)
 
 
 def describe_count(track: Track, *, health: Health) -> str:
@@ -114,10 +119,16 @@ def standing_of(
 def has_aged(checked_at: datetime, *, health: Health, now: datetime) -> bool:
     """Whether a result is too old to say anything: its checks must have stopped.
 
-    `checked_at` is the later of the standing's own and the last heartbeat of the node's health daemon: what
-    does not change is not written again with every check.
+    `checked_at` is that of the standing or of the last heartbeat of the node's health daemon, whichever is
+    nearer: what does not change is not written again with every check.
     """
-    return now - checked_at > timedelta(seconds=AGES_AFTER_INTERVALS * health.interval + health.timeout)
+    limit = timedelta(seconds=AGES_AFTER_INTERVALS * health.interval + health.timeout)
+    return not -AHEAD <= now - checked_at <= limit
+
+
+def nearest(checked_at: datetime, heartbeat: datetime | None, *, now: datetime) -> datetime:
+    """The one that says more about now; either may be from before the clock was set back."""
+    return checked_at if heartbeat is None else min(checked_at, heartbeat, key=lambda at: abs(now - at))
 
 
 def state_of(

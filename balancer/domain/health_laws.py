@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from balancer.domain.problem import Problem
-from balancer.domain.types import Health, HealthKind, HttpMethod, Protocol, Service
+from balancer.domain.problem import Problem, Severity
+from balancer.domain.types import Health, HealthKind, HttpMethod, Protocol, Service, SourceNatMode
 
 MAX_PASSIVE_INTERVAL = 8
 """Seconds; below the 10 of nf_conntrack_tcp_timeout_close."""
@@ -29,6 +29,11 @@ _USED_BY: dict[str, tuple[HealthKind, ...]] = {
 }
 
 
+def keys_used_by(kind: HealthKind) -> frozenset[str]:
+    """The settings that mean something to this kind of check."""
+    return frozenset(key for key, kinds in _USED_BY.items() if kind in kinds)
+
+
 def check_health(service: Service) -> Iterator[Problem]:
     """All that is wrong with it; paths begin at the service."""
     health = service.health
@@ -45,6 +50,13 @@ def check_health(service: Service) -> Iterator[Problem]:
             " Choose another kind, such as icmp."
         )
         yield Problem("health.kind", "protocol", message)
+    if health.kind is HealthKind.PASSIVE and service.source_nat.mode is SourceNatMode.NONE:
+        message = (
+            "Passive checks see what comes back through the node. With source NAT none, backends whose"
+            " answers take another way are all taken out: their default route must lead through the node"
+            " that sent the connection. With several balancers choose another kind, such as tcp."
+        )
+        yield Problem("health.kind", "one-way", message, Severity.WARNING)
     if health.kind is HealthKind.PASSIVE and health.interval > MAX_PASSIVE_INTERVAL:
         message = (
             f"Interval of passive checks must be {MAX_PASSIVE_INTERVAL} or less: a connection that was reset"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from balancer.domain.codec import digest_text
-from balancer.domain.types import AllDown, Backend, BackendState, Document, HealthKind, Service
+from balancer.domain.types import AllDown, Backend, BackendState, Document, HealthKind, Scheduler, Service
 
 CLEARLY = 10
 """Percentage points above `healthy_min` at which a service is no longer in panic."""
@@ -76,6 +76,14 @@ def healthy_share(service: Service, down: tuple[str, ...]) -> tuple[int, int]:
     return sum(backend.endpoint not in down for backend in enabled), len(enabled)
 
 
+def serving_priority(service: Service, down: tuple[str, ...]) -> int | None:
+    """Of `failover` the first priority with a healthy backend: where too few are healthy, `keep` serves all
+    of these. The ones before it are all dead, and would get everything. None: priorities do not matter."""
+    if service.scheduler is not Scheduler.FAILOVER:
+        return None
+    return min((b.priority for b in _enabled(service) if b.endpoint not in down), default=None)
+
+
 def _down(service: Service, before: HealthOverlay, standings: Standings) -> tuple[str, ...]:
     were = before.down.get(service.name, ())
 
@@ -96,15 +104,16 @@ def _is_in_panic(service: Service, down: tuple[str, ...], was: bool) -> bool:
 def _laid_over(service: Service, overlay: HealthOverlay) -> Service:
     down, panic = overlay.down.get(service.name, ()), service.name in overlay.panic
     healthy, of = healthy_share(service, down)
-    if of and (panic or not healthy):
-        up = service.all_down is AllDown.KEEP
-        backends = (
-            replace(b, up=up if b.state is BackendState.ENABLED else b.endpoint not in down)
-            for b in service.backends
-        )
-    else:
-        backends = (replace(b, up=b.endpoint not in down) for b in service.backends)
-    return replace(service, backends=tuple(backends))
+    is_short, serving = of > 0 and (panic or not healthy), serving_priority(service, down)
+
+    def is_up(backend: Backend) -> bool:
+        if not is_short or backend.state is not BackendState.ENABLED:
+            return backend.endpoint not in down
+        if service.all_down is not AllDown.KEEP:
+            return False
+        return backend.endpoint not in down or serving in {None, backend.priority}
+
+    return replace(service, backends=tuple(replace(b, up=is_up(b)) for b in service.backends))
 
 
 def _enabled(service: Service) -> tuple[Backend, ...]:

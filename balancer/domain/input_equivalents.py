@@ -51,15 +51,13 @@ def find_equivalent(*, service: Service, paths: Iterable[InputPath]) -> Equivale
     lists = [walk.allowed for walk in walks if walk.allowed]
     allow = _meet(lists)
     if lists and not allow:
-        unsaid.append(
-            Said("-P INPUT DROP", "the flavours of iptables let in different clients: nobody is left")
-        )
+        unsaid.append(Said(_policies(walks), "the chains let in different clients: nobody is left"))
     known = service.access
     deny = [network for network in _collapse(deny) if not _is_in(network, known.deny)]
     if allow and known.allow:
         if not all(_is_in(network, allow) for network in known.allow):
             words = f"the service has an allow list already, which lets in more than {_name(allow)}"
-            unsaid.append(Said("-P INPUT DROP", words))
+            unsaid.append(Said(_policies(walks), words))
         allow = []
     return Equivalent(
         deny=_sorted(deny), allow=_sorted(allow), said=tuple(_unique(said)), unsaid=tuple(_unique(unsaid))
@@ -70,14 +68,23 @@ def find_equivalent(*, service: Service, paths: Iterable[InputPath]) -> Equivale
 class _Walk:
     """One path of INPUT, walked from its first rule to its last."""
 
-    said: list[Said] = field(default_factory=list)
+    denying: dict[str, list[Network]] = field(default_factory=dict)
+    """Rule -> whom it denies; a rule of nft may be about many networks."""
+    closing: list[Said] = field(default_factory=list)
     unsaid: list[Said] = field(default_factory=list)
     accepted: list[Network] = field(default_factory=list)
     denied: list[Network] = field(default_factory=list)
     allowed: list[Network] = field(default_factory=list)
     """The only ones that get in; empty: everybody that is not denied."""
+    closed_by: str = ""
+    """The rule or policy that keeps everybody else out."""
     unclear: list[InputRule] = field(default_factory=list)
     """Rules that accept some clients, nobody can say which."""
+
+    @property
+    def said(self) -> list[Said]:
+        denied = [Said(text, f"denies {_name(_collapse(left))}") for text, left in self.denying.items()]
+        return [*denied, *self.closing]
 
 
 def _walk(service: Service, path: InputPath) -> _Walk:
@@ -98,12 +105,22 @@ def _walk(service: Service, path: InputPath) -> _Walk:
             _deny(walk, rule, rule.source)
         else:
             walk.accepted.append(rule.source)
-    if path.left_out:
-        words = f"{path.left_out} more rules of {path.tool} were not kept; look at them on the node"
-        walk.unsaid.append(Said("…", words))
+    if unknown := _unknown(path):
+        walk.unsaid.append(Said("…", unknown))
     elif path.policy == DROP:
-        _close(walk, f"-P INPUT {path.policy}")
+        _close(walk, path.policy_text)
     return walk
+
+
+def _unknown(path: InputPath) -> str:
+    """What nobody knows of the rules behind those that are kept."""
+    if path.left_out:
+        return f"{path.left_out} more rules of {path.tool} were not kept; look at them on the node"
+    return path.not_read.rstrip(".")
+
+
+def _policies(walks: Sequence[_Walk]) -> str:
+    return "; ".join(walk.closed_by for walk in walks if walk.allowed)
 
 
 def _why_not(service: Service, rule: InputRule) -> str:
@@ -133,7 +150,7 @@ def _deny(walk: _Walk, rule: InputRule, source: Network) -> None:
     if not left:
         return  # others before it have decided about all of them
     walk.denied += left
-    walk.said.append(Said(rule.text, f"denies {_name(left)}"))
+    walk.denying.setdefault(rule.text, []).extend(left)
 
 
 def _close(walk: _Walk, text: str) -> None:
@@ -142,8 +159,8 @@ def _close(walk: _Walk, text: str) -> None:
         words = f"“{walk.unclear[0].text}” before it lets in clients that an access list cannot name"
         walk.unsaid.append(Said(text, words))
     elif walk.accepted:
-        walk.allowed = _collapse(walk.accepted)
-        walk.said.append(Said(text, f"allows {_name(walk.allowed)} and nobody else"))
+        walk.allowed, walk.closed_by = _collapse(walk.accepted), text
+        walk.closing.append(Said(text, f"allows {_name(walk.allowed)} and nobody else"))
     else:
         words = "it closes the port to everybody: disable the service if nobody is meant to reach it"
         walk.unsaid.append(Said(text, words))

@@ -11,6 +11,8 @@ from typing import Any
 from balancer.domain.types import Address, Family, Network, Protocol, Service
 
 ACCEPT, DROP, REJECT = "ACCEPT", "DROP", "REJECT"
+NATIVE = "native"
+"""In the place of a flavour: rules of nft itself."""
 ANY_OF_BOTH_FAMILIES = "*"
 
 
@@ -167,11 +169,13 @@ class InputRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputPath:
-    """What one flavour of iptables does with one family's packets to the machine itself; they pass every
-    flavour of it."""
+    """What one flavour of iptables, or one chain of nft itself, does with one family's packets to the machine
+    itself; they pass every one of these."""
 
     flavour: str
-    """legacy or nft."""
+    """legacy or nft; `native` for a chain of nft itself."""
+    chain: str = ""
+    """Of nft: `inet filter input`."""
     family: Family = Family.IPV4
     policy: str = ACCEPT
     """What becomes of packets that no rule decides about: ACCEPT or DROP."""
@@ -179,11 +183,20 @@ class InputPath:
     """In the order in which a packet meets them."""
     left_out: int = 0
     """Rules beyond the number that is kept."""
+    not_read: str = ""
+    """A sentence where nobody knows what it does."""
 
     @property
     def tool(self) -> str:
-        """The command that shows it: `iptables-nft`, `ip6tables-legacy`."""
+        """What shows it: `iptables-nft`, `ip6tables-legacy`, `nft inet filter input`."""
+        if self.flavour == NATIVE:
+            return f"nft {self.chain}".strip()
         return f"{'iptables' if self.family is Family.IPV4 else 'ip6tables'}-{self.flavour}"
+
+    @property
+    def policy_text(self) -> str:
+        """As the rules are told: `-P INPUT DROP`, `nft inet filter input: policy drop`."""
+        return f"{self.tool}: policy {self.policy.lower()}" if self.chain else f"-P INPUT {self.policy}"
 
     def rules_against(self, service: Service) -> tuple[tuple[InputRule, ...], bool]:
         """The rules that could drop a client's packet to the service, and whether the policy could."""
@@ -205,6 +218,8 @@ class InputPath:
             "policy": self.policy,
             "rules": rules,
             "left_out": self.left_out,
+            "chain": self.chain,
+            "not_read": self.not_read,
         }
 
     @classmethod
@@ -216,6 +231,8 @@ class InputPath:
             policy=data["policy"],
             rules=rules,
             left_out=data["left_out"],
+            chain=data.get("chain", ""),
+            not_read=data.get("not_read", ""),
         )
 
 
@@ -228,7 +245,8 @@ class Observation:
     listeners: tuple[Listener, ...] = ()
     """Sorted."""
     inputs: tuple[InputPath, ...] = ()
-    """One for each flavour whose tools the machine has, of each family; of IPv4 first, and ours first."""
+    """One for each flavour whose tools the machine has, of each family; of IPv4 first, and ours first. Behind
+    them chains of nft itself."""
     duration_ms: int = 0
     """What the look cost."""
 

@@ -4,6 +4,7 @@ Nothing is sent. A backend that is out gets no connections and so cannot show th
 in on trial, after a time that grows as long as it fails again. Envoy's outlier detection does the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -27,10 +28,19 @@ class Look:
     started: int | None = None
     """Connections ever sent to it; None where nothing counts them. One that is refused is forgotten at once
     by connection tracking, so that only this counter has seen it."""
+    over: Mapping[str, int] = field(default_factory=dict)
+    """Those that have ended -> seconds until connection tracking forgets them."""
 
     @property
     def known(self) -> frozenset[str]:
         return self.unanswered | self.answered
+
+    def again_since(self, before: "Look") -> frozenset[str]:
+        """Begun anew from the port of one that had ended: a proxy that is the only client has no other ports.
+        What is still the same one has fewer seconds left than it had."""
+        return frozenset(
+            one for one, left in before.over.items() if one in self.known and self.over.get(one, left) >= left
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +55,31 @@ class Watch:
     """Times it was taken out since it last did well."""
     good_looks: int = 0
     back_at: datetime | None = None
+    """When it is let in on trial: one that was taken out, or of which nobody knows anything yet."""
 
     def after(self, look: Look, *, health: Health, now: datetime) -> tuple["Watch", Result]:
-        if self.back_at is not None and now < self.back_at:
-            left = max(1, round((self.back_at - now).total_seconds()))
-            return replace(self, before=look), Result(
-                good=False, reason=f"taken out; tried again in {left} s"
-            )
-        if self.back_at is not None:
-            return self._let_in(look, now=now)
+        if self.track.up is False:
+            return self._waiting(look, now=now)
+        if self.before is None:
+            first = Result(good=None, reason="looked at its connections for the first time")
+            return replace(self, before=look, back_at=now + timedelta(seconds=FIRST_SECONDS)), first
         result = _judge(self.before, look, forgiven=self.forgiven)
+        if result.good is None and self.track.up is None and not self._seconds_left(now):
+            # The daemon before this one may have taken it out: then nobody else would ever let it in.
+            return self._let_in(look, now=now)
         return self._counted(look, result, health=health, now=now), result
+
+    def _seconds_left(self, now: datetime) -> float:
+        """Until it is let in on trial; a clock that was set back keeps nobody out."""
+        left = 0.0 if self.back_at is None else (self.back_at - now).total_seconds()
+        return left if 0 < left <= wait_seconds(self.failures) else 0.0
+
+    def _waiting(self, look: Look, *, now: datetime) -> tuple["Watch", Result]:
+        left = self._seconds_left(now)
+        if not left:
+            return self._let_in(look, now=now)
+        reason = f"taken out; tried again in {max(1, round(left))} s"
+        return replace(self, before=look), Result(good=False, reason=reason)
 
     def _let_in(self, look: Look, *, now: datetime) -> tuple["Watch", Result]:
         waited = wait_seconds(self.failures)
@@ -72,7 +96,7 @@ class Watch:
             good_looks = self.good_looks + 1
             failures = 0 if good_looks >= health.rise else self.failures
             track = self.track.after(True, health=health, now=now)
-            return replace(found, track=track, good_looks=good_looks, failures=failures)
+            return replace(found, track=track, good_looks=good_looks, failures=failures, back_at=None)
         track = self.track.after(False, health=health, now=now)
         if track.up is not False:
             return replace(found, track=track, good_looks=0)
@@ -83,15 +107,14 @@ class Watch:
 
 def wait_seconds(failures: int) -> int:
     """How long a backend stays out that was taken out so many times in a row."""
-    return min(LONGEST_SECONDS, FIRST_SECONDS * failures)
+    return min(LONGEST_SECONDS, FIRST_SECONDS * max(1, failures))
 
 
-def _judge(before: Look | None, look: Look, *, forgiven: frozenset[str]) -> Result:
-    if before is None:
-        return Result(good=None, reason="looked at its connections for the first time")
+def _judge(before: Look, look: Look, *, forgiven: frozenset[str]) -> Result:
+    again = look.again_since(before)
     stuck = len((look.unanswered & before.unanswered) - forgiven)
-    answered = len(look.answered - before.answered)
-    refused = _refused(before, look)
+    answered = len((look.answered - before.answered) | (look.answered & again))
+    refused = _refused(before, look, remembered=len((look.known - before.known) | again))
     if not stuck and not answered and not refused:
         return Result(good=None, reason="no new connections since the last look")
     failing = stuck + refused
@@ -99,8 +122,8 @@ def _judge(before: Look | None, look: Look, *, forgiven: frozenset[str]) -> Resu
     return Result(good=not (failing >= LEAST_FAILURES and failing > answered), reason=reason)
 
 
-def _refused(before: Look, look: Look) -> int:
+def _refused(before: Look, look: Look, *, remembered: int) -> int:
     """Connections that were sent and are not remembered; a counter that began anew tells nothing."""
     if before.started is None or look.started is None or look.started < before.started:
         return 0
-    return max(0, look.started - before.started - len(look.known - before.known))
+    return max(0, look.started - before.started - remembered)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from balancer.domain.limits import MAX_POOLS
-from balancer.domain.problem import Problem
+from balancer.domain.problem import Problem, Severity
 from balancer.domain.service_laws import check_service
 from balancer.domain.stand_ins import check_stand_ins
 from balancer.domain.syn_proxies import check_syn_proxies
@@ -39,6 +39,7 @@ def validate_parsed(services: Mapping[str, Service], *, alone: bool = False) -> 
     found.extend(_check_overlaps(services))
     found.extend(_check_overlaps_from_node(services))
     found.extend(check_syn_proxies(services))
+    found.extend(_check_backends_are_no_services(services))
     found.extend(_check_pools(services))
     if not alone:
         found.extend(check_stand_ins(services))
@@ -95,6 +96,26 @@ def _check_overlaps_from_node(services: Mapping[str, Service]) -> Iterator[Probl
                 " Turn from_node off for one of them."
             )
             yield Problem(f"{path}.from_node" if path else "from_node", "overlap-from-node", message)
+
+
+def _check_backends_are_no_services(services: Mapping[str, Service]) -> Iterator[Problem]:
+    """What was sent to a backend meets no service any more. A health check of such a backend may, and finds
+    it up: what the node itself sends is balanced for services with `from_node`."""
+    places: dict[tuple[str, str], list[Service]] = defaultdict(list)
+    for service in services.values():
+        for address in service.addresses if service.enabled else ():
+            places[str(address), service.protocol].append(service)
+    for path, s in services.items():
+        for index, backend in enumerate(s.backends):
+            for other in places.get((str(backend.address), s.protocol), ()):
+                if other.name != s.name and other.takes_port(backend.port):
+                    message = (
+                        f"{backend.endpoint} is where {other.name} takes connections, but what a node sends"
+                        f" to a backend is not balanced again. Name the backends of {other.name} here, unless"
+                        " another machine has that address."
+                    )
+                    key = f"backends[{index}].address"
+                    yield Problem(f"{path}.{key}" if path else key, "service", message, Severity.WARNING)
 
 
 def _overlapping(taken: list[_Taken]) -> Iterator[tuple[PortRange, str, str, str]]:

@@ -85,6 +85,8 @@ class Difference:
     ...`. They are no difference: nobody moves our jumps unless that is asked for."""
     programs: tuple[str, ...] = ()
     """Where there is something to say: programs known to change firewalls that seem to be at work here."""
+    machine: str = ""
+    """Another one where something has changed that the checks of the machine rest on (`NodeFacts.checks`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +217,10 @@ class Kernel(Protocol):
         Each of them is balanced anew with its next connection; the connections that it has live on. Where the
         kernel has no such set there is nobody to forget.
         """
+
+    def make_room(self) -> int:
+        """Puts larger sets of clients in the place of crowded ones, under the rules and with all clients; how
+        many. Writes nothing where there is none: packets never make a set larger."""
 
 
 def is_init_namespace(*, proc: Path = Path("/proc")) -> bool:

@@ -93,6 +93,20 @@ def forget_clients(names: Collection[str]) -> int:
     return sum(counts.values())
 
 
+def is_crowded() -> bool:
+    """Whether any of the sets is. Reads only."""
+    return find_tool("ipset") is not None and bool(_crowded())
+
+
+def make_room() -> int:
+    """Puts larger sets in the place of crowded ones; how many. Raises KernelError."""
+    _restore(f"destroy {one.name}\n" for one in read_sets() if one.name.endswith(_SPARE))  # of a crash
+    crowded = _crowded()
+    for one, found in crowded:
+        _grow(one, found)
+    return len(crowded)
+
+
 def describe_made(number: int) -> tuple[str, ...]:
     return (f"Made {_count(number, 'set')} of clients.",) if number else ()
 
@@ -182,6 +196,11 @@ def _fill_groups(sets: Sets, ruleset: Ruleset, there: Mapping[str, Found]) -> No
                 sets._filled.add(place)
                 entries.append(f"add {into[member]} {entry}")
     _restore(entries)
+
+
+def _crowded() -> list[tuple[ClientSet, Found]]:
+    known = [(read_set_name(found.name), found) for found in read_sets() if _is_crowded(found)]
+    return [(one, found) for one, found in known if one is not None and not found.name.endswith(_SPARE)]
 
 
 def _is_crowded(found: Found) -> bool:

@@ -12,9 +12,14 @@ from dataclasses import dataclass, field, replace
 from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import Difference, Flavour, Rejected
+from balancer.kernel.beside import rules_beside
+from balancer.kernel.dormant import describe_dormant, find_dormant
 from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.generation import read_generation
+from balancer.kernel.host_checks import read_settings
 from balancer.kernel.idle import is_idle, want_of
+from balancer.kernel.native import NativeWatch
+from balancer.kernel.native_checks import describe_lines
 from balancer.kernel.network_sets import compare_lists
 from balancer.kernel.others import find_programs, rules_before
 from balancer.kernel.plan import describe_difference
@@ -45,10 +50,26 @@ class Comparer:
     """Of one kernel; remembers for each family what was carried last."""
 
     flavour: Flavour
+    native: NativeWatch = field(default_factory=NativeWatch)
     _carried: dict[Family, _Carried] = field(default_factory=dict)
 
     def compare(self, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
+        found = self._compare(ruleset)
+        beside = self.native.find_beside(ruleset) if found.in_sync else ()
+        lines = describe_lines(beside)
+        programs = {one.program for one in beside if one.program is not None}
+        programs.update(found.programs or (find_programs() if lines else ()))
+        asleep = find_dormant(ruleset.family) if self.flavour is Flavour.NFT and found.in_sync else ()
+        before = (*found.before, *describe_dormant(asleep), *lines)
+        return replace(
+            found,
+            before=before,
+            programs=tuple(sorted(programs)),
+            machine=digest_text("\n".join((*before, *read_settings()))).hex(),
+        )
+
+    def _compare(self, ruleset: Ruleset) -> Difference:
         generation = read_generation() if self.flavour is Flavour.NFT else None
         if (carried := self._find_unchanged(ruleset, generation)) is not None:
             return _difference(ruleset, lines=(), before=carried.before, held=None)
@@ -60,7 +81,7 @@ class Comparer:
             wanted = want_of(ruleset, held=held)
             lines = describe_difference(snapshot=held or Snapshot(), wanted=wanted, family=ruleset.family)
             if not lines:
-                before = rules_before(held, family=ruleset.family) if held is not None and wanted else ()
+                before = _others(held, ruleset) if held is not None and wanted else ()
                 if text is not None:
                     found = _Carried(ruleset, digest_text(text), before, generation)
                     self._carried[ruleset.family] = found
@@ -96,6 +117,10 @@ class Comparer:
             if is_idle(ruleset):
                 return None
             raise
+
+
+def _others(held: Snapshot, ruleset: Ruleset) -> tuple[str, ...]:
+    return *rules_before(held, family=ruleset.family), *rules_beside(held, family=ruleset.family)
 
 
 def digest_text(text: str) -> bytes:

@@ -8,7 +8,7 @@ The table is read once, line by line, and what is stale is deleted entry by entr
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from ipaddress import ip_address
@@ -41,6 +41,8 @@ mark, zone, id. Of what a flow table forwards ([OFFLOAD]) the kernel tells neith
 _ID = re.compile(r" id=(\d+)")
 _OF_FLOWS = (0, 2, 4, 5, 7, 9)
 """Which groups do not tell clients apart: state, original destination, who answers, mark."""
+_FEW = 4
+"""Addresses for which conntrack(8) is asked one by one: what it does not print, nobody has to read."""
 _address = lru_cache(maxsize=1 << 14)(ip_address)
 
 
@@ -77,7 +79,7 @@ def reconcile_connections(
 ) -> Reconciled:
     """Deletes what `find_stale` names. Never raises: the rules are in, and a failure here is a warning."""
     judge, removed, warnings = Judge(document, family=family, local_addresses=local_addresses), 0, []
-    for protocol in _protocols(document):
+    for protocol in sorted(protocol for protocol in Protocol if judge.may_find_stale(protocol)):
         try:
             removed += _remove(_stale_entries(judge, protocol=protocol, family=family), protocol=protocol)
         except KernelError as error:
@@ -115,7 +117,8 @@ def _judged_entries(judge: "Judge", *, protocol: Protocol, family: Family) -> It
         return flow in disputed or judge.is_stale(flow)
 
     asked: list[tuple[Flows, Entry]] = []
-    for flow, entry in find_entries(is_wanted, protocol=protocol, family=family):
+    answered_by = judge.cut_addresses(protocol) if protocol is not Protocol.UDP else None
+    for flow, entry in find_entries(is_wanted, protocol=protocol, family=family, answered_by=answered_by):
         if disputed and flow in disputed:
             asked.append((flow, entry))
         else:
@@ -158,6 +161,15 @@ class Judge:
         }
         return ever == {BackendState.DISABLED}
 
+    def cut_addresses(self, protocol: Protocol) -> frozenset[Address]:
+        """Who answers connections, other than UDP flows, that may be stale."""
+        services = (service for service in self._named.values() if service.protocol is protocol)
+        backends = (backend for service in services for backend in service.backends)
+        return frozenset(b.address for b in backends if b.state is BackendState.DISABLED)
+
+    def may_find_stale(self, protocol: Protocol) -> bool:
+        return protocol is Protocol.UDP or bool(self.cut_addresses(protocol))
+
     def is_disputed(self, flow: Flows) -> bool:
         """Whether it depends on the client's interface, which is not in a conntrack entry."""
         covering = nearest(self._covering(flow))
@@ -181,11 +193,6 @@ class Judge:
         return [s for s in candidates if _covers(s, flow, local_addresses=self._local)]
 
 
-def list_flows(*, protocol: Protocol, family: Family) -> frozenset[Flows]:
-    """UDP: every flow. Others: those that carry our mark."""
-    return frozenset(flows for flows, _ in count_entries(protocol=protocol, family=family))
-
-
 def count_entries(*, protocol: Protocol, family: Family) -> dict[tuple[Flows, str], int]:
     """How many entries there are of each flow in each state (as conntrack(8) spells it; empty for UDP)."""
     # Texts are counted and only the different ones are read: there may be a million lines.
@@ -201,11 +208,15 @@ def count_entries(*, protocol: Protocol, family: Family) -> dict[tuple[Flows, st
 
 
 def find_entries(
-    is_wanted: Callable[[Flows], bool], *, protocol: Protocol, family: Family
+    is_wanted: Callable[[Flows], bool],
+    *,
+    protocol: Protocol,
+    family: Family,
+    answered_by: Collection[Address] | None = None,
 ) -> Iterator[tuple[Flows, Entry]]:
-    """The single entries of some flows, while the table is read."""
+    """The single entries of some flows, while the table is read; maybe of those alone that these answer."""
     known: dict[tuple[str, ...], Flows | None] = {}
-    for groups in _take_apart(protocol=protocol, family=family):
+    for groups in _take_apart(protocol=protocol, family=family, answered_by=answered_by):
         text = tuple(groups[i] for i in _OF_FLOWS)
         if text not in known:
             found = _parse(text, protocol=protocol)
@@ -231,16 +242,6 @@ def _entry(groups: tuple[str, ...], *, protocol: Protocol) -> Entry:
     )
 
 
-def _protocols(document: Document) -> tuple[Protocol, ...]:
-    cut = {
-        service.protocol
-        for service in document.services
-        for backend in service.backends
-        if backend.state is BackendState.DISABLED
-    }
-    return tuple(sorted(cut | {Protocol.UDP}))
-
-
 def _covers(service: Service, flow: Flows, *, local_addresses: frozenset[Address]) -> bool:
     if service.addresses:
         return flow.address in service.addresses
@@ -261,15 +262,22 @@ def _brought_along(*, protocol: Protocol, family: Family) -> frozenset[int]:
     return frozenset(int(found[1]) for line in read_lines(arguments) if (found := _ID.search(line)))
 
 
-def _take_apart(*, protocol: Protocol, family: Family) -> Iterator[tuple[str, ...]]:
+def _take_apart(
+    *, protocol: Protocol, family: Family, answered_by: Collection[Address] | None = None
+) -> Iterator[tuple[str, ...]]:
     """Each line of conntrack -L as the groups of _ENTRY: the original direction first, the reply second."""
     arguments = ["conntrack", "-L", "-f", family.value, "-p", protocol.value, "-o", "id"]
     if protocol is not Protocol.UDP:
         arguments += ["--mark", f"{MARK_BALANCED:#x}/{MARK_BALANCED:#x}"]
-    for line in read_lines(arguments):
-        found = _ENTRY.match(line)
-        if found:
-            yield found.groups("")
+    few = answered_by is not None and len(answered_by) <= _FEW
+    picked = (
+        [["--reply-src", str(address)] for address in sorted(answered_by or (), key=int)] if few else [[]]
+    )
+    for filter_ in picked:
+        for line in read_lines([*arguments, *filter_]):
+            found = _ENTRY.match(line)
+            if found:
+                yield found.groups("")
 
 
 def _parse(entry: tuple[str, ...], *, protocol: Protocol) -> tuple[Flows, str] | None:

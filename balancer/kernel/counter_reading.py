@@ -5,12 +5,17 @@ from collections import Counter, defaultdict
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour, Rejected
-from balancer.kernel.counter_table import Reading, counts
+from balancer.kernel.counter_table import Reading, RuleKey, counts
 from balancer.kernel.flavour import tool_name
 from balancer.kernel.tools import run_tool
-from balancer.ruleset.ir import OWN_PREFIX
+from balancer.ruleset.ir import OWN_PREFIX, Rule
+from balancer.ruleset.marks import REFUSED
 from balancer.ruleset.parse import tidy_save_text
+from balancer.ruleset.render import render_rule
+from balancer.ruleset.targets import SetConnMark
 
+NO_BACKEND = render_rule(Rule(target=SetConnMark(REFUSED)))
+"""What refuses in nat since the service has no backend."""
 _TABLE = "*"
 _RULE = re.compile(rf"\[(\d+):(\d+)\] -A ({OWN_PREFIX}\S+) (.*)")
 
@@ -29,13 +34,17 @@ def parse_counters(text: str, *, family: Family) -> Reading:
     table = ""
     backends: defaultdict[str, list[int]] = defaultdict(list)
     numbers: Counter[tuple[str, str]] = Counter()
-    rules: dict[tuple[str, str, int], tuple[int, int, str]] = {}
+    rules: dict[RuleKey, tuple[int, int, str]] = {}
+    watched: dict[RuleKey, str] = {}
     for line in tidy_save_text(text).splitlines():
         if found := _RULE.match(line):
             packets, size, chain, rule = found.groups()
             number = numbers[table, chain]
             numbers[table, chain] += 1
-            if table == "nat" and counts((rule,)):
+            counts_here = table == "nat" and counts((rule,))
+            if counts_here or (table == "nat" and rule == NO_BACKEND):
+                watched[table, chain, number] = rule
+            if counts_here:
                 backends[chain].append(int(packets))
             elif packets != "0":
                 rules[table, chain, number] = int(packets), int(size), rule
@@ -46,4 +55,5 @@ def parse_counters(text: str, *, family: Family) -> Reading:
         backends={chain: tuple(counts) for chain, counts in backends.items()},
         lengths={chain: number for (of, chain), number in numbers.items() if of == "nat"},
         rules=rules,
+        watched=watched,
     )

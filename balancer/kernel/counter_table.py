@@ -21,6 +21,8 @@ _FIELDS = 8
 
 Place = tuple[str, str]
 """Service, and endpoint of a backend or reason of a refusal."""
+RuleKey = tuple[str, str, int]
+"""Table, chain of ours, and number of the rule in it, from 0."""
 PlaceOf = Callable[[str], Place | None]
 """What a chain with a cut name stands for."""
 
@@ -70,8 +72,11 @@ class Reading:
     """Chain -> connections that each of its DNAT rules counted; of chains in nat that have such a rule."""
     lengths: Mapping[str, int] = field(default_factory=dict)
     """Chain of ours in nat -> how many rules it has."""
-    rules: Mapping[tuple[str, str, int], tuple[int, int, str]] = field(default_factory=dict)
-    """Table, chain of ours and number of the rule, from 0 -> packets, bytes and text, where it met any."""
+    rules: Mapping[RuleKey, tuple[int, int, str]] = field(default_factory=dict)
+    """Packets, bytes and text of the others, where they met any."""
+    watched: Mapping[RuleKey, str] = field(default_factory=dict)
+    """Text of the rules in nat whose counts are wanted whatever the node carries: those that count
+    connections, and those that refuse since there is no backend."""
 
 
 @dataclass(slots=True)
@@ -132,6 +137,11 @@ class CounterTable:
             if (kind, place) not in places:
                 key, family = _key_of(kind, place)
                 self.series[key] = Series(kind, family, place, base=count)
+
+    def catch_up(self, told: Mapping[tuple[Kind, Place], int]) -> None:
+        """Nothing has counted less than was told of it: a copy of the table from before has come back."""
+        for series in self.series.values():
+            series.base += max(0, told.get((series.kind, series.place), 0) - series.total)
 
     def is_less(self, reading: Reading) -> bool:
         """Whether some rule shows less than it did. While somebody else commits to iptables-legacy, counters

@@ -43,8 +43,7 @@ class Carried:
 
 
 def read_entry(line: str) -> tuple[Flow, Carried] | None:
-    """One line of `conntrack -L` or of `conntrack -E -e DESTROY`; None of what is not balanced, or is not
-    accounted."""
+    """One line of `conntrack -L`; None of what is not balanced, or is not accounted."""
     found = _ENTRY.match(line)
     if found is None:
         return None
@@ -64,6 +63,19 @@ def add_lines(lines: Iterable[str]) -> dict[Flow, Carried]:
     return found
 
 
+def join(one: dict[Flow, Carried], other: Mapping[Flow, Carried]) -> dict[Flow, Carried]:
+    """`one`, with the other added to it."""
+    for flow, carried in other.items():
+        one.setdefault(flow, Carried()).add(carried)
+    return one
+
+
+NONE: Mapping[Flow, Carried] = {}
+NOTHING = Carried()
+Sums = tuple[int, int]
+"""Packets and bytes."""
+
+
 @dataclass(slots=True)
 class FlowCounts:
     """From one look to the next. The first look is only where counting begins."""
@@ -71,27 +83,34 @@ class FlowCounts:
     begun: bool = False
     gone: dict[Flow, Carried] = field(default_factory=dict)
     """Sums of all that has left the table."""
-    shown: dict[Flow, tuple[int, int]] = field(default_factory=dict)
-    """Packets and bytes that were told of so far, together with what was there when counting began."""
+    shown: dict[Flow, Sums] = field(default_factory=dict)
+    """What was told of so far, together with what was there when counting began."""
+    missing: dict[Flow, Sums] = field(default_factory=dict)
+    """What was told of, and was neither there any more at the last look nor heard of as it went."""
+    unheard: int = 0
+    """Packets of what went without being heard of, as the last look found out."""
 
     def see(
-        self, live: Mapping[Flow, Carried], gone: Mapping[Flow, Carried], *, lost: bool = False
-    ) -> dict[Flow, tuple[int, int]]:
-        """What was carried since the last look. `lost`: some of what went was not heard of.
+        self,
+        live: Mapping[Flow, Carried],
+        gone: Mapping[Flow, Carried],
+        *,
+        later: Mapping[Flow, Carried] = NONE,
+    ) -> dict[Flow, Sums]:
+        """What was carried since the last look.
 
-        An entry that went is out of `live` before it is in `gone`: what is missing comes at the next look.
+        `gone` was heard of before `live` was read, and `later` behind it: that comes with the next look.
         """
-        for flow, carried in gone.items():
-            self.gone.setdefault(flow, Carried()).add(carried)
-        since: dict[Flow, tuple[int, int]] = {}
+        join(self.gone, gone)
+        since: dict[Flow, Sums] = {}
+        missing, self.missing, self.unheard = self.missing, {}, 0
         for flow in {*live, *self.gone, *self.shown}:
             now, before = self._sum(flow, live), self.shown.get(flow, (0, 0))
-            if not self.begun or lost:
-                self.shown[flow] = now
-            else:
-                self.shown[flow] = max(now[0], before[0]), max(now[1], before[1])
             if self.begun:
                 since[flow] = max(0, now[0] - before[0]), max(0, now[1] - before[1])
+            self.shown[flow] = self._settle(
+                flow, now=now, before=before, later=later.get(flow, NOTHING), missed=missing.get(flow, (0, 0))
+            )
             if flow not in live and flow not in gone and self.shown[flow] == now:
                 # All of it was told of: it begins at nothing when it comes again.
                 self.gone.pop(flow, None)
@@ -99,7 +118,18 @@ class FlowCounts:
         self.begun = True
         return {flow: found for flow, found in since.items() if found != (0, 0)}
 
-    def _sum(self, flow: Flow, live: Mapping[Flow, Carried]) -> tuple[int, int]:
+    def _settle(self, flow: Flow, *, now: Sums, before: Sums, later: Carried, missed: Sums) -> Sums:
+        """What has been told of now. What two looks miss does not come any more: waiting for it would leave
+        as much again untold. One look alone may have missed it while the table changed."""
+        packets = max(0, before[0] - now[0] - later.packets)
+        size = max(0, before[1] - now[1] - later.bytes)
+        lost = min(packets, missed[0]), min(size, missed[1])
+        if (packets, size) != lost:
+            self.missing[flow] = packets - lost[0], size - lost[1]
+        self.unheard += lost[0]
+        return max(now[0], before[0] - lost[0]), max(now[1], before[1] - lost[1])
+
+    def _sum(self, flow: Flow, live: Mapping[Flow, Carried]) -> Sums:
         there, went = live.get(flow), self.gone.get(flow)
         return (
             (there.packets if there else 0) + (went.packets if went else 0),

@@ -49,8 +49,9 @@ def _count_packets(path: Path | None) -> Forwarded:
     """Failing to count is no reason to take working rules out again."""
     steps = []
     try:
-        if sysctl.ensure_accounting():
-            steps.append("Turned the counting of packets and bytes on (nf_conntrack_acct).")
+        if turned_on := sysctl.ensure_accounting():
+            names = ", ".join(key.rpartition(".")[2] for key in turned_on)
+            steps.append(f"Turned the counting of packets and bytes on ({names}).")
         if path is not None and sysctl.persist_accounting(path=path):
             steps.append(f"Wrote {path}, so that counting outlasts a reboot.")
     except OSError as error:

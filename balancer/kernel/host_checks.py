@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.domain.types import Family
+from balancer.kernel import sysctl
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
-from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.beside import check_beside
+from balancer.kernel.dormant import check_dormant
+from balancer.kernel.flavour import parse_text, read_text
+from balancer.kernel.mark_checks import check_marks
+from balancer.kernel.native import NativeWatch
+from balancer.kernel.native_packets import Chains, find_ends, find_ways
 from balancer.kernel.others import DROPS, may_end_in
+from balancer.kernel.readable import check_readable
 from balancer.kernel.tools import run_tool
 from balancer.ruleset import names
 from balancer.ruleset.parse import SavedTable
@@ -30,16 +37,29 @@ class InterfaceState:
     rp_filter: int
     """0 off, 1 strict, 2 loose; the stricter word of the interface and of all (net.ipv4.conf.*.rp_filter)."""
     route_localnet: bool
+    forwarding: bool
+    """Whether it forwards what comes in on it (net.ipv4.conf.*.forwarding)."""
     has_default_route: bool
 
 
-def check_host(*, flavour: Flavour, families: Iterable[Family], use: ConntrackUse) -> tuple[HostCheck, ...]:
+def check_host(
+    *, flavour: Flavour, families: Iterable[Family], use: ConntrackUse, native: NativeWatch
+) -> tuple[HostCheck, ...]:
     """All there is to say of the namespace of the calling thread. Raises Rejected where it cannot be read."""
     found: list[HostCheck] = []
+    nat = {}
     for family in families:
-        table = read_snapshot(flavour=flavour, family=family).table("filter")
-        found += check_forward(table, flavour=flavour, family=family)
+        text = read_text(flavour=flavour, family=family)
+        held = parse_text(text)
+        found += check_readable(text, family=family)
+        found += check_dormant(family) if flavour is Flavour.NFT else ()
+        found += check_forward(held.table("filter"), flavour=flavour, family=family)
+        found += check_marks(held, flavour=flavour, family=family)
+        found += check_beside(held, flavour=flavour, family=family)
+        nat[family] = held.table("nat").chains
+    found += native.check(nat)
     interfaces = read_interfaces()
+    found += check_forwarding(interfaces, nat.get(Family.IPV4, {}))
     return *found, *check_rp_filter(interfaces), *check_route_localnet(interfaces), *check_use(use)
 
 
@@ -79,6 +99,24 @@ def check_rp_filter(interfaces: tuple[InterfaceState, ...]) -> Iterator[HostChec
                 f" sees them. If a service on {interface.name} has such clients, set"
                 f" net.ipv4.conf.{interface.name}.rp_filter=2 (and net.ipv4.conf.all.rp_filter to 0 or 2),"
                 " or give it the route to them."
+            ),
+        )
+
+
+def check_forwarding(interfaces: tuple[InterfaceState, ...], nat: Chains) -> Iterator[HostCheck]:
+    """forwarding-off: the switch of one interface, where that of the machine is on."""
+    off = {interface.name for interface in interfaces if not interface.forwarding}
+    if not off or not sysctl.is_forwarding(family=Family.IPV4):
+        return
+    ends = find_ends(nat)
+    used = {name for name, _ in find_ways({one.address for one in ends.backends}).values()}
+    for name in sorted(off & (used | (ends.interfaces or set()))):
+        yield HostCheck(
+            id="forwarding-off",
+            message=(
+                f"{name} forwards nothing of what comes in on it (net.ipv4.conf.{name}.forwarding 0), and"
+                f" balanced packets come in there. Set net.ipv4.conf.{name}.forwarding=1; where"
+                " systemd-networkd looks after the interface, IPv4Forwarding=yes (IPForward=yes) in its file."
             ),
         )
 
@@ -134,11 +172,19 @@ def read_interfaces() -> tuple[InterfaceState, ...]:
             name=name,
             rp_filter=max(_setting(name, "rp_filter"), _setting("all", "rp_filter")),
             route_localnet=bool(_setting(name, "route_localnet") or _setting("all", "route_localnet")),
+            forwarding=bool(_setting(name, "forwarding")),
             has_default_route=name in ways,
         )
         for name in names_here
         if name not in {"all", "default", "lo"}
     )
+
+
+def read_settings() -> Iterator[str]:
+    """What `read_interfaces` reads without asking for routes, in any words; of every interface."""
+    for path in sorted(_PROC.iterdir()):
+        values = (_setting(path.name, key) for key in ("rp_filter", "route_localnet", "forwarding"))
+        yield " ".join((path.name, *map(str, values)))
 
 
 def _setting(interface: str, key: str) -> int:

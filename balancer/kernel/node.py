@@ -22,12 +22,8 @@ from balancer.kernel.base import (
     ensure_own_namespace,
     is_init_namespace,
 )
-from balancer.kernel.capabilities import (
-    FindMissing,
-    find_missing,
-    refuse_what_is_missing,
-)
-from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients
+from balancer.kernel.capabilities import FindMissing, find_missing, refuse_what_is_missing
+from balancer.kernel.client_sets import client_sets_for, count_clients, forget_clients, is_crowded, make_room
 from balancer.kernel.comparing import Comparer
 from balancer.kernel.conntrack import Reconciled, reconcile_connections
 from balancer.kernel.counted import CountedDriver
@@ -43,6 +39,7 @@ from balancer.kernel.idle import holds_ours, is_idle, want_of
 from balancer.kernel.loads import count_loads, count_open
 from balancer.kernel.lock import default_lock_directory, hold_writer_lock
 from balancer.kernel.meter import Meter
+from balancer.kernel.native import NativeWatch
 from balancer.kernel.network import local_addresses
 from balancer.kernel.network_sets import network_sets_for
 from balancer.kernel.node_facts import read_facts
@@ -98,6 +95,7 @@ class NodeKernel:
         self._meter = meter
         self._selected: Selection | None = None
         self._comparer: Comparer | None = None
+        self._native = NativeWatch()
 
     def sync(
         self,
@@ -154,7 +152,7 @@ class NodeKernel:
     def compare(self, *, ruleset: Ruleset) -> Difference:
         """See `Kernel.compare`."""
         if self._comparer is None:
-            self._comparer = Comparer(flavour=self._select().flavour)
+            self._comparer = Comparer(flavour=self._select().flavour, native=self._native)
         return self._comparer.compare(ruleset)
 
     def facts(self) -> NodeFacts:
@@ -163,11 +161,12 @@ class NodeKernel:
             selection=self._select(),
             sysctl_path=self._sysctl_path(),
             families=self._used_families(),
+            native=self._native,
         )
 
     def observe(self) -> Observation:
         """See `Kernel.observe`."""
-        return observe_machine(flavour=self._select().flavour)
+        return observe_machine(flavour=self._select().flavour, native=self._native.read())
 
     def count_loads(self, *, services: Sequence[Service]) -> Loads:
         """See `Kernel.count_loads`."""
@@ -213,6 +212,14 @@ class NodeKernel:
         ensure_own_namespace(this_host=self._this_host)
         with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
             return forget_clients(sets_to_forget(service, endpoint=endpoint))
+
+    def make_room(self) -> int:
+        """See `Kernel.make_room`."""
+        if not is_crowded():
+            return 0
+        ensure_own_namespace(this_host=self._this_host)
+        with hold_writer_lock(directory=self._lock_directory, wait_seconds=self._wait):
+            return make_room()
 
     def _read(self, ruleset: Ruleset) -> Snapshot | None:
         """None where that cannot be read, and need not be."""

@@ -12,6 +12,7 @@ from balancer.kernel.capabilities import describe_missing, recall_missing
 from balancer.kernel.conntrack_use import read_use
 from balancer.kernel.flavour import look_at_other_flavour
 from balancer.kernel.host_checks import check_host
+from balancer.kernel.native import NativeWatch
 from balancer.kernel.network import list_interfaces
 from balancer.kernel.selection import Selection
 from balancer.kernel.tools import find_tool
@@ -22,6 +23,7 @@ def read_facts(
     selection: Selection,
     sysctl_path: Path | None,
     families: tuple[Family, ...],
+    native: NativeWatch,
 ) -> NodeFacts:
     """Of the namespace of the calling thread. `families` are those of which it holds rules of ours.
 
@@ -46,7 +48,7 @@ def read_facts(
         cannot=describe_missing(recall_missing(selection.flavour, Family.IPV4), flavour=selection.flavour),
         checks=(
             *_check_tools(families, flavour=selection.flavour),
-            *check_host(flavour=selection.flavour, families=families, use=use),
+            *check_host(flavour=selection.flavour, families=families, use=use, native=native),
         ),
         conntrack=use,
     )

@@ -9,6 +9,8 @@ from balancer.kernel.base import Flavour
 from balancer.kernel.conntrack import Flows, count_entries
 from balancer.kernel.flavour import read_if_any, read_snapshot, tool_name
 from balancer.kernel.input_rules import find_input_path
+from balancer.kernel.native_input import find_native_paths
+from balancer.kernel.native_listing import Native
 from balancer.kernel.network import list_listeners, local_addresses
 from balancer.kernel.tools import find_tool
 from balancer.ruleset.parse import Snapshot
@@ -18,13 +20,19 @@ UNBALANCED_KEPT = 1000
 """Addresses and ports: whoever sends datagrams to every port must not make the row grow."""
 
 
-def observe_machine(*, flavour: Flavour) -> Observation:
-    """Raises KernelError where a part cannot be read: half a look would be taken for the whole."""
+def observe_machine(*, flavour: Flavour, native: Native) -> Observation:
+    """`native` is what was read of rules of nft itself.
+
+    Raises KernelError where a part cannot be read: half a look would be taken for the whole.
+    """
     started = time.monotonic()
     return Observation(
         connections=tuple(found for family in Family for found in count_connections(family=family)),
         listeners=list_listeners(),
-        inputs=tuple(path for family in Family for path in _input_paths(flavour=flavour, family=family)),
+        inputs=(
+            *(path for family in Family for path in _input_paths(flavour=flavour, family=family)),
+            *find_native_paths(native),
+        ),
         duration_ms=round((time.monotonic() - started) * 1000),
     )
 

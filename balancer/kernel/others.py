@@ -1,5 +1,6 @@
 """Others who change the firewall: rules of theirs that come before our jumps, and which programs they are."""
 
+import re
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from balancer.ruleset.parse import SavedTable, Snapshot
 DROPS = frozenset({"DROP", "REJECT"})
 TAKES = frozenset({"ACCEPT", "DNAT", "REDIRECT", "NETMAP", "DROP"})
 """Ends nat for a packet before we have chosen a backend for it."""
+_INVALID_ONLY = re.compile(r"(?<!! )--ctstate INVALID(?: |$)")
+"""Balanced packets never are: kube-proxy, for one, drops what is before it accepts anything."""
 _DECIDES = {
     ("filter", "INPUT"): DROPS,
     ("filter", "FORWARD"): DROPS,
     ("filter", "OUTPUT"): DROPS,
-    ("mangle", "FORWARD"): DROPS,
     ("nat", "PREROUTING"): TAKES,
     ("nat", "OUTPUT"): TAKES,
 }
@@ -60,6 +62,8 @@ def rules_before(snapshot: Snapshot, *, family: Family) -> tuple[str, ...]:
 
 def may_end_in(rule: str, table: SavedTable, targets: Set[str], seen: frozenset[str] = frozenset()) -> bool:
     """Whether a packet that meets the rule may end in one of the targets, there or in the chains behind."""
+    if _INVALID_ONLY.search(rule):
+        return False
     target = _target(rule)
     if target in targets:
         return True

@@ -10,33 +10,37 @@ from pathlib import Path
 
 from balancer.domain.types import Family, Service
 from balancer.kernel.base import Flavour, KernelError
-from balancer.kernel.counter_reading import read_counters
-from balancer.kernel.counter_table import CounterTable, Kind, Place, Reading, places_in
-from balancer.kernel.flow_counts import Carried, Flow, FlowCounts, Owners, add_lines, by_place
+from balancer.kernel.counter_reading import NO_BACKEND, read_counters
+from balancer.kernel.counter_table import CounterTable, Kind, Place, Reading, RuleKey, places_in
+from balancer.kernel.flow_counts import Carried, Flow, FlowCounts, Owners, Sums, add_lines, by_place, join
 from balancer.kernel.flow_events import FlowEvents
 from balancer.kernel.lock import hold_writer_lock, writing_of
 from balancer.kernel.meter import Meter
+from balancer.kernel.nft_reading import NftReading
 from balancer.kernel.tools import read_lines
 from balancer.ruleset.compile import MARK_BALANCED
-from balancer.ruleset.ir import Rule, TableName
-from balancer.ruleset.marks import REFUSED
+from balancer.ruleset.ir import TableName
 from balancer.ruleset.names import service_chain
 from balancer.ruleset.reasons import Reason
-from balancer.ruleset.render import render_rule
-from balancer.ruleset.targets import SetConnMark
 
 LOCK_SECONDS = 5.0
 TRIES = 3
 LOST = (
-    "The kernel ended more connections at once than could be heard of, so some packets and bytes of the last"
-    " seconds are missing. New connections are not concerned."
+    "{count} connections ended faster than the counting process heard of them, so their last packets and"
+    " bytes are missing. New connections are not concerned."
+)
+BEGUN = (
+    "The counting process was started; what connections carried since the last look before that is not known."
+    " New connections are not concerned."
+)
+UNHEARD = (
+    "Some connections ended without the kernel's telling, as those do that began while"
+    " net.netfilter.nf_conntrack_events was not 1; up to ten seconds of their packets and bytes are missing."
 )
 
-_NO_BACKEND = render_rule(Rule(target=SetConnMark(REFUSED)))
-
 Told = Mapping[tuple[Kind, Place], int]
-Refusing = Mapping[tuple[str, str, int], tuple[str, str]]
-"""Table, chain and number of a rule that refuses -> its service, and the reason."""
+Refusing = Mapping[RuleKey, tuple[str, str]]
+"""A rule that refuses -> its service, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,10 @@ class Sampler:
     def __init__(self, *, meter: Meter, flavour: Flavour, lock_directory: Path, events: FlowEvents) -> None:
         self._meter, self._flavour = meter, flavour
         self._lock_directory, self._events = lock_directory, events
+        self._nft = {family: NftReading(family=family) for family in Family}
         self._flows = FlowCounts()
+        self._later: dict[Flow, Carried] = {}
+        """What was heard of behind the last reading of live entries."""
 
     def look(self, carrying: Carrying, *, epoch: str = "", told: Told | None = None) -> Look:
         """Raises Busy while somebody writes for long, KernelError where something cannot be read.
@@ -85,26 +92,37 @@ class Sampler:
         another epoch, it was lost, and goes on from there.
         """
         started = time.monotonic()
-        with self._read_rules() as readings:
+        with self._read_rules(carrying) as readings:
             table = self._take_in(readings, carrying)
             if epoch and told and table.epoch != epoch:
                 table.adopt(told)
+            elif told:
+                table.catch_up(told)
             self._meter.keep(table)
-        # Events first: an entry that goes in between is then in neither, and comes at the next look.
-        gone, lost = self._events.take()
-        live = self._list_flows()
-        since = self._flows.see(live, gone, lost=lost)
+        goes_on = self._flows.begun or not epoch
+        live, since, flow_notes = self._count_flows()
         return Look(
             epoch=table.epoch,
             connections=_totals(table, Kind.BACKEND),
             refused=_totals(table, Kind.REFUSAL),
             carried=by_place(live, since, owners=carrying.owners),
-            notes=(*self._meter.take_warnings(), *((LOST,) if lost else ())),
+            notes=(*self._meter.take_warnings(), *flow_notes, *(() if goes_on else (BEGUN,))),
             duration_ms=round((time.monotonic() - started) * 1000),
         )
 
+    def _count_flows(self) -> tuple[dict[Flow, Carried], dict[Flow, Sums], tuple[str, ...]]:
+        """Live entries, what was carried since the last look, and what there is to say about it."""
+        heard, lost = self._events.take()
+        gone = join(self._later, heard)
+        live = self._list_flows()
+        self._later, lost_later = self._events.take()
+        since = self._flows.see(live, gone, later=self._later)
+        lost += lost_later
+        notes = (LOST.format(count=lost),) if lost else (UNHEARD,) if self._flows.unheard else ()
+        return live, since, notes
+
     @contextmanager
-    def _read_rules(self) -> Iterator[list[Reading]]:
+    def _read_rules(self, carrying: Carrying) -> Iterator[list[Reading]]:
         """What the kernel's rules hold, and the writer lock.
 
         Very many rules take seconds to read, and nobody who writes shall wait for that: it is done without
@@ -113,22 +131,27 @@ class Sampler:
         for _ in range(TRIES):
             with self._locked() as lock:
                 before = writing_of(lock)
-            readings = self._read_families()
+            readings = self._read_families(carrying)
             with self._locked() as lock:
                 if writing_of(lock) == before:
                     yield readings
                     return
         with self._locked():
-            yield self._read_families()
+            yield self._read_families(carrying)
 
     def _locked(self) -> AbstractContextManager[int]:
         return hold_writer_lock(directory=self._lock_directory, wait_seconds=LOCK_SECONDS, writes=False)
 
-    def _read_families(self) -> list[Reading]:
-        found = [read_counters(flavour=self._flavour, family=Family.IPV4)]
+    def _read_families(self, carrying: Carrying) -> list[Reading]:
+        found = [self._read(Family.IPV4, carrying)]
         with suppress(KernelError):  # a machine without ip6tables
-            found.append(read_counters(flavour=self._flavour, family=Family.IPV6))
+            found.append(self._read(Family.IPV6, carrying))
         return found
+
+    def _read(self, family: Family, carrying: Carrying) -> Reading:
+        if self._flavour is Flavour.NFT:
+            return self._nft[family].read(carrying.refusing.get(family, {}))
+        return read_counters(flavour=self._flavour, family=family)
 
     def _take_in(self, readings: list[Reading], carrying: Carrying) -> CounterTable:
         place_of = places_in(carrying.services)
@@ -151,7 +174,7 @@ def _refused(reading: Reading, carrying: Carrying) -> dict[Place, int]:
     refusing = carrying.refusing.get(reading.family, {})
     for rule, (packets, _, text) in reading.rules.items():
         table, chain, _ = rule
-        if text == _NO_BACKEND and table == TableName.NAT and chain in carrying.by_chain:
+        if text == NO_BACKEND and table == TableName.NAT and chain in carrying.by_chain:
             found[carrying.by_chain[chain], Reason.NO_BACKEND.value] += packets
         elif rule in refusing and refusing[rule][1] != Reason.NO_BACKEND:
             found[refusing[rule]] += packets

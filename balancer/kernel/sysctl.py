@@ -9,7 +9,8 @@ from balancer.domain.types import Family
 from balancer.kernel.base import Rejected
 
 HOST_SYSCTL_FILE = Path("/etc/sysctl.d/60-lbadmin.conf")
-ACCOUNTING = "net.netfilter.nf_conntrack_acct"
+COUNTING = ("net.netfilter.nf_conntrack_acct", "net.netfilter.nf_conntrack_events")
+"""With the second at 2, as it is by default, the end of what began while nobody listened is not told of."""
 _KEYS = {Family.IPV4: "net.ipv4.ip_forward", Family.IPV6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -59,19 +60,20 @@ def persist_forwarding(*, path: Path, family: Family) -> bool:
     return _persist(_KEYS[family], path=path)
 
 
-def ensure_accounting() -> bool:
-    """Lets the kernel count packets and bytes of every connection that begins from now on; returns whether
-    it had to. Raises OSError."""
-    switch = _path_of(ACCOUNTING)
-    if switch.read_text().strip() != "0":
-        return False
-    switch.write_text("1\n")
-    return True
+def ensure_accounting() -> tuple[str, ...]:
+    """Lets the kernel count packets and bytes of every connection that begins from now on, and tell of its
+    end; returns what had to be set. Raises OSError."""
+    turned_on = []
+    for key in COUNTING:
+        if _path_of(key).read_text().strip() != "1":
+            _path_of(key).write_text("1\n")
+            turned_on.append(key)
+    return tuple(turned_on)
 
 
 def persist_accounting(*, path: Path) -> bool:
     """As `persist_forwarding`."""
-    return _persist(ACCOUNTING, path=path)
+    return any([_persist(key, path=path) for key in COUNTING])
 
 
 def _switch(family: Family) -> Path:
@@ -98,11 +100,11 @@ def _persisted(path: Path) -> set[str]:
         lines = path.read_text().splitlines()
     except OSError:
         return set()
-    return {key for key in (*_KEYS.values(), ACCOUNTING) if _line(key) in lines}
+    return {key for key in (*_KEYS.values(), *COUNTING) if _line(key) in lines}
 
 
 def _content(keys: Collection[str]) -> str:
-    lines = [_line(key) for key in (*_KEYS.values(), ACCOUNTING) if key in keys]
+    lines = [_line(key) for key in (*_KEYS.values(), *COUNTING) if key in keys]
     return "\n".join(["# Written by lbadmin: a load balancer forwards packets.", *lines, ""])
 
 

@@ -10,6 +10,7 @@ from django.db import models
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, DeploymentState, JobState
 from balancer.models.changes import Change
 from balancer.models.choices import choices_of
+from balancer.models.claiming import Claimable
 from balancer.models.clusters import Cluster, Node
 from balancer.models.emergencies import Emergency
 from balancer.models.revisions import Revision
@@ -51,7 +52,7 @@ class Deployment(models.Model):
         return f"deployment {self.pk} of {self.revision}"
 
 
-class Job(models.Model):
+class Job(Claimable):
     """One node's part of a deployment, its way back to what it should carry, or a rollback drill."""
 
     class Reason(models.TextChoices):
@@ -72,14 +73,6 @@ class Job(models.Model):
     cause = models.CharField(max_length=200, blank=True)
     """Why a convergence or a drill was started, in words."""
     state = models.CharField(max_length=16, choices=choices_of(JobState), default=JobState.QUEUED)
-    claim = models.UUIDField(null=True, blank=True)
-    """The claimer's token: only its holder may record the outcome."""
-    claimed_by = models.CharField(max_length=120, blank=True)
-    """boot id, process id and start time of the claimer, see `workflow.claims`."""
-    attempts = models.PositiveIntegerField(default=0)
-    queued_at = models.DateTimeField()
-    claimed_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
     steps = models.JSONField(default=list, blank=True)
     """[{"at": ISO time, "text": sentence}], in order."""
     receipt = models.JSONField(null=True, blank=True)

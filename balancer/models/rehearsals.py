@@ -8,10 +8,11 @@ from django.db import models
 from balancer.domain.lifecycle import REHEARSAL_ACTIVE, RehearsalState
 from balancer.models.changes import Change
 from balancer.models.choices import choices_of
+from balancer.models.claiming import Claimable
 from balancer.models.clusters import Node
 
 
-class Rehearsal(models.Model):
+class Rehearsal(Claimable):
     """One try of what a change proposes, by the worker of one node, in that node's own way."""
 
     uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -31,14 +32,6 @@ class Rehearsal(models.Model):
     cause = models.CharField(max_length=200, blank=True)
     """Why it was asked for, in words."""
     state = models.CharField(max_length=16, choices=choices_of(RehearsalState), default=RehearsalState.QUEUED)
-    claim = models.UUIDField(null=True, blank=True)
-    """The claimer's token: only its holder may record the outcome."""
-    claimed_by = models.CharField(max_length=120, blank=True)
-    """See `workflow.claims`."""
-    attempts = models.PositiveIntegerField(default=0)
-    queued_at = models.DateTimeField()
-    claimed_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
     result = models.JSONField(null=True, blank=True)
     """As `lab.rehearsal.Rehearsal.to_data()` gives it; null until then, and where it could not be made."""
     error = models.TextField(blank=True)

@@ -172,6 +172,11 @@ def _faster(service: Service) -> Faster:
     return Faster(name, rate, burst, SOURCE_BITS[service.family])
 
 
+def limits_connections(service: Service) -> bool:
+    """Whether some are dropped that a backend was chosen for."""
+    return bool(_limits(service))
+
+
 def _limits(service: Service) -> list[Rule]:
     access, rules = service.access, []
     if access.connections_per_source is not None:

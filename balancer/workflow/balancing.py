@@ -35,23 +35,28 @@ from balancer.workflow.changes import lock_cluster
 from balancer.workflow.confirming import Bench
 from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
+from balancer.workflow.pace import WRITE_EVERY, time_to_wait
 from balancer.workflow.revisions import is_outdated
+from balancer.workflow.whole_writes import Laid, write_whole
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=10)
 """Between two counts of connections for least-connections, and so between two commits for it."""
-WRITE_EVERY = timedelta(seconds=1)
-"""Between two commits, for slow start as well."""
 TREND_WITHIN = timedelta(seconds=30)
 """A count from before that tells no trend."""
 REST = 20
-"""An act that took long is followed by a rest of so many times its length: a twentieth of a core at most."""
+"""An act that took long is followed by a rest of so many times its length: a twentieth of a core at most.
+While a backend rises, it ends when the next step is due, but is as long as the act: that is over soon."""
+WAKE_WITHIN = timedelta(seconds=5)
+"""What is due later, a usual tick finds in time."""
 REST_AFTER_FAILURE = timedelta(seconds=60)
 MOVES_KEPT = 1000
 """Of each node."""
 
 Compile = Callable[[Revision, Effective], tuple[Ruleset, ...]]
+Wake = Callable[[float], None]
+"""Lets the node tick once more in so many seconds."""
 
 
 @dataclass(slots=True)
@@ -59,6 +64,10 @@ class BalancingMemory:
     """Of a worker process, from one tick to the next."""
 
     rest_until: datetime | None = None
+    next_step: datetime | None = None
+    """When a backend that rises can have its next step; None where nobody does."""
+    woken_at: datetime | None = None
+    """For when a tick was asked for last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +94,7 @@ def balance_node(*, node: Node, bench: Bench, memory: BalancingMemory, compiled:
         return
     node = Node.objects.select_related("cluster", "carried_revision").defer("observation").get(pk=node.pk)
     try:
-        plan = _plan(node=node, kernel=bench.kernel, now=now)
+        plan = _plan(node=node, kernel=bench.kernel, memory=memory, now=now)
         if plan is not None and plan.moves:
             _write(node=node, plan=plan, bench=bench, compiled=compiled, now=now)
         elif plan is not None:
@@ -95,10 +104,31 @@ def balance_node(*, node: Node, bench: Bench, memory: BalancingMemory, compiled:
         memory.rest_until = bench.clock() + REST_AFTER_FAILURE
         return
     ended = bench.clock()
-    memory.rest_until = ended + (ended - now) * REST
+    memory.rest_until = ended + _rest(took=ended - now, step_at=memory.next_step, now=ended)
 
 
-def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
+def look_soon(*, node: Node, memory: BalancingMemory, now: datetime) -> None:
+    """After a job: if a backend rises, the next usual tick may be as far away as its slow start is long."""
+    row = NodeBalance.objects.filter(node=node).first()
+    if row is not None and any(found["ramps"] for found in row.services.values()):
+        memory.next_step = now
+
+
+def wake_for_next_step(*, memory: BalancingMemory, wake: Wake, now: datetime) -> None:
+    """Ask for a tick where a step is due before the next usual one; once for each step."""
+    if memory.next_step is None:
+        return
+    at = max(memory.next_step, memory.rest_until or memory.next_step)
+    if at <= now + WAKE_WITHIN and at != memory.woken_at:
+        memory.woken_at = at
+        wake(max(0.0, (at - now).total_seconds()))
+
+
+def _rest(*, took: timedelta, step_at: datetime | None, now: datetime) -> timedelta:
+    return took * REST if step_at is None else min(took * REST, max(took, step_at - now))
+
+
+def _plan(*, node: Node, kernel: Kernel, memory: BalancingMemory, now: datetime) -> _Plan | None:
     """None where nothing is due, or nothing may be written now."""
     revision = node.carried_revision
     if not node.enabled or revision is None or node.in_sync is not True or _is_at_work(node):
@@ -108,22 +138,32 @@ def _plan(*, node: Node, kernel: Kernel, now: datetime) -> _Plan | None:
     before = effective_of(cluster=node.cluster, revision=revision, node=node)
     services = [service for service in before.healthy.services if has_own_weights(service)]
     row = NodeBalance.objects.filter(node=node).first() if services else None
-    if row is None or not carries(node, before) or not _is_past(row.written_at, WRITE_EVERY, now):
+    memory.next_step = None
+    if row is None or not carries(node, before):
         return None
     known = memory_of_row(row)
-    memory, why = advance_ramps(known, services, now=now)
+    wait = time_to_wait(node, now=now)
+    if wait:
+        memory.next_step = _not_before(next_step(known, services), now + wait)
+        return None
+    found, why = advance_ramps(known, services, now=now)
+    memory.next_step = _not_before(next_step(found, services), now + WRITE_EVERY if why else now)
     counted = [service for service in services if moves(service)]
     looked = bool(counted) and _is_past(row.looked_at, LOOK_EVERY, now)
     if looked:
         loads = kernel.count_loads(services=_with_neighbours(counted, before.healthy))
         trend = row.looked_at is not None and now - row.looked_at <= TREND_WITHIN
         for service in counted:
-            memory, more = move_towards_balance(memory, service, loads.get(service.name, {}), trend=trend)
+            found, more = move_towards_balance(found, service, loads.get(service.name, {}), trend=trend)
             why |= more
-    if not looked and memory == known:
+    if not looked and found == known:
         return None
-    after = replace(before, weights=own_weights(before.healthy, memory))
-    return _Plan(revision=revision, before=before, after=after, memory=memory, looked=looked, why=why)
+    after = replace(before, weights=own_weights(before.healthy, found))
+    return _Plan(revision=revision, before=before, after=after, memory=found, looked=looked, why=why)
+
+
+def _not_before(step: datetime | None, at: datetime) -> datetime | None:
+    return None if step is None else max(step, at)
 
 
 def _with_neighbours(counted: list[Service], document: Document) -> list[Service]:
@@ -143,17 +183,16 @@ def _is_past(at: datetime | None, wait: timedelta, now: datetime) -> bool:
 
 def _write(*, node: Node, plan: _Plan, bench: Bench, compiled: Compile, now: datetime) -> None:
     """Raises KernelError or GuardError. Where nobody can tell what was written, a convergence comes next."""
-    if not all(
-        bench.kernel.compare(ruleset=ruleset).in_sync for ruleset in compiled(plan.revision, plan.before)
-    ):
+    before = Laid(document=plan.before.document, rulesets=compiled(plan.revision, plan.before))
+    if not all(bench.kernel.compare(ruleset=ruleset).in_sync for ruleset in before.rulesets):
         return  # drift is for people to decide about; a commit here would mend it in passing
     kept = _claim(node=node, plan=plan, now=now)
     if kept is None:
         return
     permit = partial(_require_unarmed, bench.guard)
     try:
-        for ruleset in compiled(plan.revision, plan.after):
-            bench.kernel.sync(ruleset=ruleset, document=plan.after.document, permit=permit)
+        after = Laid(document=plan.after.document, rulesets=compiled(plan.revision, plan.after))
+        write_whole(before=before, after=after, kernel=bench.kernel, permit=permit)
     except OutcomeUnknown as error:
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error))
         raise
@@ -162,6 +201,7 @@ def _write(*, node: Node, plan: _Plan, bench: Bench, compiled: Compile, now: dat
         raise
     with transaction.atomic():
         Node.objects.filter(pk=node.pk).update(carried_weights=plan.after.weights_digest)
+        NodeBalance.objects.filter(node=node).update(written_at=bench.clock())
         _log(node=node, plan=plan, now=now)
 
 

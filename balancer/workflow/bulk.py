@@ -4,15 +4,14 @@
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from balancer.domain.codec import document_to_data, load_document, parse_service, service_to_data
-from balancer.domain.merge import endpoint_of
 from balancer.domain.problem import Problem, errors
 from balancer.models import Change, Cluster
 from balancer.workflow.audit import Action, deed
+from balancer.workflow.bulk_values import check_value, with_value
 from balancer.workflow.documents import Data, drafts_of, live_services
 from balancer.workflow.drafts import problems_together, propose
 from balancer.workflow.editing import find_current_change
@@ -32,14 +31,20 @@ FIELDS: Mapping[str, str] = {
     "persistence.prefix": "Clients that stay together",
     "source_nat.mode": "Source address: masquerade or none",
     "source_nat.address": "Source address: an address or pool",
+    "access.deny": "Deny list: add and take out",
+    "access.allow": "Allow list: add and take out",
+    "access.limits": "Limits of new and of open connections",
     "access.drop_invalid": "Drop invalid packets",
+    "access.syn_proxy": "SYN proxy",
+    "access.log_refused": "Log what is refused",
+    "health": "Health checks",
     "description": "Description",
     "backends.state": "State of one backend",
     "backends.weight": "Weight of one backend",
     "backends.priority": "Priority of one backend",
 }
-"""Fields that can be set on several services at once, with their names."""
-_MODES = {"source_nat.mode", "persistence.mode"}
+"""Fields that can be set on several services at once, with their names. Some are edited and not replaced:
+`bulk_values` says what their values look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def edit_services(
 
     `field` is one of FIELDS; for `backends.…`, `backend` is the endpoint (`10.0.0.3:80`), and services
     without it stay as they are. Refused: "nothing", "conflict" (a service is gone), "invalid" (no such
-    field).
+    field). Problems of the value itself name its part: `add[2]`.
     """
     plan = plan_edit(actor=actor, cluster=cluster, names=names, field=field, value=value, backend=backend)
     return _propose(actor=actor, cluster=cluster, plan=plan)
@@ -116,9 +121,12 @@ def plan_edit(
     gone = [name for name in names if shown.get(name) is None]
     if gone:
         raise Refused("conflict", f"There is no service named {gone[0]} any more. Reload the page.")
+    chosen = {name: shown[name] for name in sorted(set(names))}
+    if wrong := tuple(check_value(field, value, services=chosen.values())):
+        return Planned(change=desk.change, before={}, wanted={}, unchanged=0, problems=wrong)
     edited = {}
-    for name in sorted(set(names)):
-        after = _with_value(shown[name], field=field, value=value, backend=backend)
+    for name, service in chosen.items():
+        after = with_value(service, field=field, value=value, backend=backend)
         if after is not None:
             edited[name] = _canonical(after)
     if not edited:
@@ -177,30 +185,6 @@ def _propose(*, actor: Actor, cluster: Cluster, plan: Planned) -> Proposed:
         return Proposed(change=plan.change, names=tuple(plan.wanted), problems=plan.problems)
     change, problems = propose(actor=actor, cluster=cluster, change=plan.change, wanted=plan.wanted)
     return Proposed(change=change, names=tuple(plan.wanted), problems=problems)
-
-
-def _with_value(service: Data | None, *, field: str, value: Any, backend: str) -> Data | None:
-    """The service with the value in it; None where it has no such backend."""
-    edited = deepcopy(service)
-    assert edited is not None
-    head, _, rest = field.partition(".")
-    if head == "backends":
-        found = [one for one in edited["backends"] if endpoint_of(one) == backend]
-        for one in found:
-            one[rest] = value
-        return edited if found else None
-    if field == "source_nat.address":
-        first, _, last = str(value).partition("-")
-        pool = {"address_end": last.strip()} if last else {}
-        edited[head] = {"mode": "snat", "address": first.strip(), **pool}
-    elif field in _MODES:
-        # What only the other mode takes goes with it; left there, it would be refused.
-        edited[head] = edited[head] if edited[head]["mode"] == value else {rest: value}
-    elif rest:
-        edited[head] = {**edited[head], rest: value}
-    else:
-        edited[head] = value
-    return edited
 
 
 def _canonical(data: Data) -> Data:

@@ -55,11 +55,14 @@ class ConfirmProbe:
     text: str
 
 
-Checks = Callable[[Document, frozenset[str]], tuple[ConfirmProbe, ...]]
-"""What else is asked after a commit, of the document that is live then and the services that were touched."""
+Checks = Callable[[Document, frozenset[str], Callable[[], None]], tuple[ConfirmProbe, ...]]
+"""What else is asked after a commit, of the document that is live then and the services that were touched. It
+calls the last one now and then, in the caller's thread: health must not wait for answers that never come."""
 
 
-def no_checks(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def no_checks(
+    document: Document, touched: frozenset[str], meanwhile: Callable[[], None]
+) -> tuple[ConfirmProbe, ...]:
     return ()
 
 
@@ -133,7 +136,7 @@ def settle(*, job: Job, token: str, outcome: Outcome, bench: Bench) -> JobState 
     waited = 0.0
     while True:
         carry_health_of_job(job=job, token=token, tools=bench)
-        probes = make_probes(job=job, bench=bench)
+        probes = make_probes(job=job, token=token, bench=bench)
         if policy is not Confirm.MANUAL and have_passed(probes):
             state = confirm(job=job, token=token, outcome=outcome, by=CHECKS, bench=bench)
             if state is not None:
@@ -163,7 +166,7 @@ def look_after_unconfirmed(*, job: Job, bench: Bench) -> JobState | None:
         return confirm(job=job, token=pending.token, outcome=Outcome(), by=by, bench=bench)
     if job.node.cluster.operation.confirm is Confirm.MANUAL:
         return JobState.UNCONFIRMED
-    if have_passed(make_probes(job=job, bench=bench)):
+    if have_passed(make_probes(job=job, token=pending.token, bench=bench)):
         return confirm(job=job, token=pending.token, outcome=Outcome(), by=CHECKS, bench=bench)
     return JobState.UNCONFIRMED
 
@@ -179,11 +182,12 @@ def confirm(*, job: Job, token: str, outcome: Outcome, by: str, bench: Bench) ->
     return record(job=job, outcome=ended, clock=bench.clock)
 
 
-def make_probes(*, job: Job, bench: Bench) -> tuple[ConfirmProbe, ...]:
+def make_probes(*, job: Job, token: str, bench: Bench) -> tuple[ConfirmProbe, ...]:
     """All checks, kept with the job: that they could be kept is the first of them."""
     touched = frozenset(job.deployment.change.drafts.values_list("service_name", flat=True))
     document = effective_of_job(job).healthy
-    probes = (_read_back(job=job, kernel=bench.kernel), *bench.confirm(document, touched))
+    carry = partial(carry_health_of_job, job=job, token=token, tools=bench)
+    probes = (_read_back(job=job, kernel=bench.kernel), *bench.confirm(document, touched, carry))
     reached = ConfirmProbe("database", True, "The database took the record of this.")
     kept = [asdict(probe) for probe in (reached, *probes)]
     try:

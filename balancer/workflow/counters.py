@@ -7,7 +7,7 @@ and slices of a day ago become coarse ones. No part of it is done twice, whateve
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -40,6 +40,16 @@ BATCH = 500
 COARSENED_AT_ONCE = 200
 """Services that one look makes coarse slices of: all of it at once would take seconds."""
 NOTES_KEPT = 20
+WAITED_FOR = timedelta(hours=1)
+"""A clock that was set back by no more than this is waited for; the time is counted as one then."""
+WAITS = (
+    "The clock was set back. The time until it says again what it said is counted as one; nothing is plotted"
+    " meanwhile."
+)
+SET_BACK = (
+    "The clock was set back by more than an hour. Counting goes on at the time that it says now; what was"
+    " kept for later times stays until those come."
+)
 
 Totals = dict[tuple[Kind, Place], int]
 Series = tuple[str, str, str]
@@ -49,20 +59,16 @@ Series = tuple[str, str, str]
 def totals_told(node: Node) -> Totals:
     """All that the rows say was counted, by kind, service and name."""
     told: Totals = {}
-    rows = CounterTotal.objects.filter(node=node)
-    for service, kind, name, count in rows.values_list("service_name", "kind", "name", "count"):
+    totals = CounterTotal.objects.filter(node=node)
+    for service, kind, name, count in totals.values_list("service_name", "kind", "name", "count"):
         told[Kind(kind), (service, name)] = count
     samples = list(CounterSample.objects.filter(node=node))
     starts = {start_of(sample.at, span=FINE_SPAN) for sample in samples}
-    sliced = set(
-        CounterSlice.objects.filter(node=node, step=FINE, start__in=starts).values_list(
-            "service_name", "start"
-        )
-    )
+    rows = CounterSlice.objects.filter(node=node, step=FINE, start__in=starts)
+    sliced = {(row.service_name, one.at) for row in rows for one in timed(row.start, read_slice(row))}
     for sample in samples:
-        start = start_of(sample.at, span=FINE_SPAN)
         for service, point in read_sample(sample).items():
-            if (service, start) in sliced:
+            if (service, sample.at) in sliced:
                 continue  # whoever made slices of it ended in between: the totals have it already
             for kind, name, count in _counts(point):
                 told[kind, (service, name)] = told.get((kind, (service, name)), 0) + count
@@ -72,22 +78,42 @@ def totals_told(node: Node) -> Totals:
 def record_look(
     *, node: Node, look: Look, points: Mapping[str, ServicePoint], seconds: float, at: datetime
 ) -> bool:
-    """Keep what happened in the last `seconds`, and do what is due of the rest; False where that time has a
-    sample already, since somebody set the clock back."""
-    slot = slot_of(at)
-    if seconds <= 0 or CounterSample.objects.filter(node=node, at=slot).exists():
-        return False
+    """Keep what happened in the last `seconds`, and do what is due of the rest; False where that time was
+    counted already, since somebody set the clock back.
+
+    What the first look of a node finds was counted at times that nobody knows: it is in the totals alone.
+    """
     state, _ = CounterState.objects.get_or_create(node=node)
+    slot = slot_of(at)
+    if not _is_new_time(state, slot=slot, at=at):
+        return False
+    is_first = state.counted_at is None
+    is_back = state.counted_at is not None and at < state.counted_at
+    notes = (*look.notes, *((SET_BACK,) if is_back else ()))
     state.epoch, state.counted_at, state.duration_ms = look.epoch, at, look.duration_ms
-    state.notes = [*({"at": at.isoformat(), "text": text} for text in look.notes), *state.notes][:NOTES_KEPT]
-    packed = pack({name: point.to_data() for name, point in points.items()})
+    state.notes = [*({"at": at.isoformat(), "text": text} for text in notes), *state.notes][:NOTES_KEPT]
     with transaction.atomic():
-        CounterSample.objects.create(node=node, at=slot, seconds=round(seconds, 3), packed=packed)
+        if is_first:
+            _begin_totals(node=node, at=at, points=points)
+        else:
+            packed = pack({name: point.to_data() for name, point in points.items()})
+            whole = round(seconds, 3) if seconds > 0 else FINE
+            CounterSample.objects.create(node=node, at=slot, seconds=whole, packed=packed)
         state.save()
     slice_samples(node=node, before=start_of(slot, span=FINE_SPAN))
     coarsen_slices(node=node, now=at)
     forget_old(node=node, now=at)
     return True
+
+
+def _is_new_time(state: CounterState, *, slot: datetime, at: datetime) -> bool:
+    """Whether nothing was counted at that time yet; a clock that was set back far is believed."""
+    behind = state.counted_at - at if state.counted_at is not None else timedelta(-1)
+    if timedelta() <= behind <= WAITED_FOR:
+        if behind > timedelta(seconds=FINE):
+            record_failure(node=state.node, text=WAITS, at=at)
+        return False
+    return not CounterSample.objects.filter(node=state.node, at=slot).exists()
 
 
 def record_failure(*, node: Node, text: str, at: datetime) -> None:
@@ -151,6 +177,12 @@ def read_sample(sample: CounterSample) -> dict[str, ServicePoint]:
     return {name: ServicePoint.from_data(data) for name, data in unpack(sample.packed).items()}
 
 
+def read_point(sample: CounterSample, service: str) -> ServicePoint:
+    """Of one service: reading those of ten thousand takes a second."""
+    data = unpack(sample.packed).get(service)
+    return ServicePoint.from_data(data) if data is not None else ServicePoint()
+
+
 def read_slice(row: CounterSlice) -> Slice:
     return Slice.from_data(unpack(row.packed))
 
@@ -186,25 +218,39 @@ def _slice_some(
     read: list[tuple[CounterSample, dict[str, ServicePoint]]],
     names: list[str],
 ) -> None:
-    done = CounterSlice.objects.filter(node=node, step=FINE, start=start, service_name__in=names)
+    """What a slice has already was done by a process that ended in the middle. Other times of a slice that is
+    there come of a clock that was wrong for a while, and join it."""
+    rows = CounterSlice.objects.filter(node=node, step=FINE, start=start, service_name__in=names)
+    had = {row.service_name: timed(row.start, read_slice(row)) for row in rows}
+    done = {(name, one.at) for name, found in had.items() for one in found}
     points = {
         name: [
             TimedPoint(at=sample.at, seconds=sample.seconds, point=found.get(name, ServicePoint()))
             for sample, found in read
+            if (name, sample.at) not in done
         ]
-        for name in sorted({*names} - {*done.values_list("service_name", flat=True)})
+        for name in names
     }
+    points = {name: found for name, found in points.items() if found}
+    rows.filter(service_name__in=list(points)).delete()
     CounterSlice.objects.bulk_create(
         CounterSlice(
             node=node,
             service_name=name,
             step=FINE,
             start=start,
-            packed=pack(make_slice(start, found).to_data()),
+            packed=pack(make_slice(start, (*had.get(name, ()), *found)).to_data()),
         )
         for name, found in points.items()
     )
     _add_totals(node=node, at=start, points=points)
+
+
+def _begin_totals(*, node: Node, at: datetime, points: Mapping[str, ServicePoint]) -> None:
+    names = sorted(points)
+    for first in range(0, len(names), BATCH):
+        some = {n: [TimedPoint(at=at, seconds=0, point=points[n])] for n in names[first : first + BATCH]}
+        _add_totals(node=node, at=at, points=some)
 
 
 def _add_totals(*, node: Node, at: datetime, points: Mapping[str, list[TimedPoint]]) -> None:

@@ -2,13 +2,11 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db import Error
-
-from balancer.domain.counters import FINE, SHARE_UNITS, BackendPoint, ServicePoint
+from balancer.domain.counters import SHARE_UNITS, BackendPoint, ServicePoint
 from balancer.domain.types import Document, Service
 from balancer.kernel.base import Busy, KernelError
 from balancer.kernel.counter_table import Kind
@@ -19,33 +17,27 @@ from balancer.ruleset.reasons import reasons_of
 from balancer.ruleset.schedulers import promised_shares
 from balancer.workflow.clock import Clock
 from balancer.workflow.counters import Totals, record_failure, record_look, totals_told
+from balancer.workflow.counting_memory import CountingMemory, Shares, Taken
 from balancer.workflow.effective import effective_of
 from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import live_revision, node_rulesets
 
 TakeLook = Callable[..., Look]
 """`Sampler.look`."""
-Shares = dict[str, tuple[Service, Mapping[str, int]]]
-"""Service -> its declared shares, as long as it stays as it is."""
-
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class CountingMemory:
-    """Of a process that counts, from one look to the next."""
-
-    told: Totals | None = None
-    """What the rows say altogether; None until they were read."""
-    shares: Shares = field(default_factory=dict)
-    carrying: tuple[tuple[int, str], Carrying] | None = None
-    """With the revision's key and the digest of the overrides: reading and compiling it may take seconds."""
-
-
-def count_node(*, node_name: str, look: TakeLook, memory: CountingMemory, clock: Clock) -> float:
+def count_node(
+    *,
+    node_name: str,
+    look: TakeLook,
+    memory: CountingMemory,
+    clock: Clock,
+    steady: Callable[[], float] = time.monotonic,
+) -> float:
     """Take one look and keep it; the seconds of a core that the look took.
 
-    What cannot be read is kept as a note.
+    What cannot be read is kept as a note. `clock` says when it was, `steady`, which nobody sets, how long.
     """
     nodes = Node.objects.select_related("cluster", "carried_revision").defer("observation", "clients")
     node = nodes.filter(name=node_name).first()
@@ -53,12 +45,13 @@ def count_node(*, node_name: str, look: TakeLook, memory: CountingMemory, clock:
         logger.warning("There is no node %s in the console; add it there.", node_name)
         return 0.0
     state = CounterState.objects.filter(node=node).first()
+    memory.settle(state.counted_at if state is not None else None)
     if memory.told is None:
         memory.told = totals_told(node)
     started, at = _used(), clock()
     try:
         carrying = _carrying(node, memory=memory)
-        started, at = _used(), clock()
+        started, at, now = _used(), clock(), steady()
         found = look(carrying, epoch=state.epoch if state is not None else "", told=memory.told)
     except Busy:
         return 0.0  # an apply takes its time; the next look covers this one's
@@ -66,11 +59,7 @@ def count_node(*, node_name: str, look: TakeLook, memory: CountingMemory, clock:
         record_failure(node=node, text=str(error), at=at)
         return _used() - started
     took = _used() - started
-    try:
-        _keep(node=node, state=state, look=found, services=carrying.services, memory=memory, at=at)
-    except Error:
-        memory.told = None  # how much of it was written only the rows can say
-        raise
+    _keep(node=node, state=state, look=found, services=carrying.services, memory=memory, at=at, steady=now)
     return took
 
 
@@ -87,15 +76,17 @@ def _keep(
     services: Iterable[Service],
     memory: CountingMemory,
     at: datetime,
+    steady: float,
 ) -> None:
     assert memory.told is not None
+    look = memory.whole(look)
     now: Totals = {(Kind.BACKEND, place): count for place, count in look.connections.items()}
     now |= {(Kind.REFUSAL, place): count for place, count in look.refused.items()}
     points = find_points(look, now=now, told=memory.told, services=services, shares=memory.shares)
     counted_at = state.counted_at if state is not None else None
-    seconds = FINE if counted_at is None else (at - counted_at).total_seconds()
-    if record_look(node=node, look=look, points=points, seconds=seconds, at=at):
-        memory.told |= {key: max(count, memory.told.get(key, 0)) for key, count in now.items()}
+    seconds = memory.seconds_since(counted_at, at=at, steady=steady)
+    memory.last = Taken(at=at, steady=steady, totals=now, carried=look.carried)
+    record_look(node=node, look=look, points=points, seconds=seconds, at=at)
 
 
 def _carrying(node: Node, *, memory: CountingMemory) -> Carrying:

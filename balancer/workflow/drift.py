@@ -12,7 +12,14 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.domain.drift import LINES_KEPT, WINDOW, describe_lines, name_culprits, next_moment
+from balancer.domain.drift import (
+    LINES_KEPT,
+    WINDOW,
+    are_beside,
+    describe_lines,
+    name_culprits,
+    next_moment,
+)
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE
 from balancer.domain.operation import OnDrift
 from balancer.kernel.base import Difference
@@ -42,7 +49,8 @@ Kind, How = DriftEvent.Kind, DriftEvent.How
 def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEvent:
     """Have a node put right what it reports, as soon as nothing else is done with it. Needs OPERATE.
 
-    Refused: "state" (it is over), "away" (the node is switched off), "outdated".
+    Refused: "state" (it is over), "beside" (no place of our jumps helps), "away" (the node is switched off),
+    "outdated".
     """
     require(actor=actor, permission=OPERATE)
     if actor is None:
@@ -51,6 +59,12 @@ def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEve
     event = open_events(node).filter(pk=event_id).first()
     if event is None:
         raise Refused("state", f"{node} does not report that any more. Reload the page.")
+    if are_beside(event.lines):
+        raise Refused(
+            "beside",
+            "These rules see the same packets wherever our jumps stand, so there is nothing to put first."
+            " The node's page says what lets balanced connections through.",
+        )
     require_up_to_date(cluster)
     if not node.enabled:
         raise Refused("away", f"{node} is switched off; let it take part again, then it puts ours back.")
@@ -68,7 +82,8 @@ def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEve
 def note_look(*, node: Node, revision: Revision, found: Sequence[Difference], now: datetime) -> bool:
     """Keep what a look at the kernel has found, for both families together; whether it is in sync."""
     lines = tuple(line for one in found for line in one.lines)
-    before = tuple(line for one in found for line in one.before)
+    # A chain of nft may be about both families.
+    before = tuple(dict.fromkeys(line for one in found for line in one.before))
     culprits = name_culprits(sorted({name for one in found for name in one.programs}))
     in_sync = all(one.in_sync for one in found)
     Node.objects.filter(pk=node.pk).update(

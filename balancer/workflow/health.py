@@ -4,6 +4,7 @@ Operational: no approval, no job, no audit event; the worker carries it into the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from balancer.models import BackendHealth, Cluster, HealthEvent, Job, Node, Node
 from balancer.workflow.clock import Clock
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.health_records import record_events
+from balancer.workflow.node_health import forget_others
 from balancer.workflow.revisions import document_of
 
 HEARTBEAT_EVERY = timedelta(seconds=1)
@@ -44,7 +46,7 @@ def targets_of(node_name: str) -> tuple[Service, ...]:
 
 
 def record_standings(node_name: str, standings: Sequence[Standing], *, clock: Clock) -> None:
-    """Write down what changed, and that the daemon is there. Called at most once a second.
+    """Write down what changed, and that the daemon is there. Called a few times a second at most.
 
     One query reads what is known, and a few statements write all that is new or changed.
     A standing that says what is known already is not written.
@@ -59,6 +61,12 @@ def record_standings(node_name: str, standings: Sequence[Standing], *, clock: Cl
         row, _ = NodeHealth.objects.get_or_create(node=node)
         if row.checked_at is None or not row.checked_at <= now < row.checked_at + HEARTBEAT_EVERY:
             NodeHealth.objects.filter(pk=row.pk).update(checked_at=now)
+
+
+def keep_only(node_name: str, services: Sequence[Service]) -> None:
+    """Forget what was found of backends that are none of these services'. Called when these change."""
+    for node in Node.objects.only("pk", "name").filter(name=node_name):
+        forget_others(node=node, services=services)
 
 
 def _checked_services(cluster: Cluster, digest: str) -> tuple[Service, ...]:
@@ -77,7 +85,8 @@ def _write(node: Node, standings: dict[tuple[str, str], Standing]) -> None:
     names = {service for service, _ in standings}
     rows = BackendHealth.objects.filter(node=node, service_name__in=names)
     known = {(row.service_name, row.endpoint): row for row in rows}
-    news = [one for key, one in standings.items() if _is_news(known.get(key), one)]
+    told = [_beside(known.get(key), one) for key, one in standings.items()]
+    news = [one for one in told if _is_news(known.get((one.service, one.endpoint)), one)]
     events = [_event(node, one) for one in news if _has_turned(known.get((one.service, one.endpoint)), one)]
     BackendHealth.objects.bulk_create(
         (_row(node, standing) for standing in news),
@@ -89,6 +98,13 @@ def _write(node: Node, standings: dict[tuple[str, str], Standing]) -> None:
     record_events(node, events)
 
 
+def _beside(row: BackendHealth | None, standing: Standing) -> Standing:
+    """A daemon that cannot check does not know what the one before it found, but says why it cannot."""
+    if row is None or row.up is None or standing.up is not None or not standing.warning:
+        return standing
+    return replace(standing, up=row.up, since=row.since)
+
+
 def _is_news(row: BackendHealth | None, standing: Standing) -> bool:
     if row is None:
         return True
@@ -96,7 +112,7 @@ def _is_news(row: BackendHealth | None, standing: Standing) -> bool:
         return False  # a daemon that has just begun does not know yet what the one before it found
     if (row.up, row.warning) != (standing.up, standing.warning):
         return True
-    return row.reason != standing.reason and standing.checked_at - row.checked_at >= WORDS_EVERY
+    return row.reason != standing.reason and abs(standing.checked_at - row.checked_at) >= WORDS_EVERY
 
 
 def _has_turned(row: BackendHealth | None, standing: Standing) -> bool:

@@ -20,21 +20,22 @@ from balancer.domain.lifecycle import JobState
 from balancer.kernel.base import Busy, Kernel, KernelError, OutcomeUnknown, Permit, Receipt
 from balancer.kernel.guard import Guard
 from balancer.kernel.guard_files import GuardError
-from balancer.models import Job, Node, NodeBalance, NodeHealth, Revision
+from balancer.models import Job, Node, NodeHealth, Revision
 from balancer.ruleset.ir import Ruleset
 from balancer.workflow.clock import Clock
 from balancer.workflow.effective import Effective, carries, effective_of, effective_of_job, renew_health
-from balancer.workflow.health_records import note_carried, remember_health
+from balancer.workflow.health_records import newest_told, note_carried, remember_health
 from balancer.workflow.node_weights import remember_carried
+from balancer.workflow.pace import time_to_wait
 from balancer.workflow.revisions import is_outdated, node_rulesets
+from balancer.workflow.whole_writes import Laid, write_whole
 
 logger = logging.getLogger(__name__)
 
-WRITE_EVERY = timedelta(seconds=1)
-"""Between two commits for health, or for weights that the node moves."""
 _AT_WORK = (JobState.RUNNING, JobState.UNCONFIRMED)
 
 Compile = Callable[[Revision, Effective], tuple[Ruleset, ...]]
+Written = tuple[tuple[Ruleset, Receipt], ...]
 
 
 class Tools(Protocol):
@@ -57,6 +58,12 @@ class _Plan:
     revision: Revision
     before: Effective
     after: Effective
+    told: int
+    """`newest_told`, from before it was decided."""
+
+    @property
+    def changes(self) -> bool:
+        return self.before.health_digest != self.after.health_digest
 
 
 class Differs(Exception):
@@ -68,15 +75,18 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
 
     Raises Differs where somebody else has changed the kernel: that has to be put right first.
     """
-    if _plan(node=node, now=tools.clock()) is None:
-        return False
-    _keep_distance(node=node, tools=tools)
-    plan = _plan(node=node, now=tools.clock())  # with what came meanwhile
+    plan = _plan(node=node, now=tools.clock())
+    if plan is not None and plan.changes:
+        _keep_distance(node=node, tools=tools)
+        plan = _plan(node=node, now=tools.clock())  # with what came meanwhile
     if plan is None:
+        return False
+    if not plan.changes:
+        note_carried(node, until=plan.told, now=tools.clock())  # what went and came back in between, too
         return False
     permit = partial(_require_unarmed, tools.guard)
     try:
-        _write(plan, kernel=tools.kernel, permit=permit, compiled=compiled)
+        written = _write(plan, kernel=tools.kernel, permit=permit, compiled=compiled)
     except OutcomeUnknown as error:
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error))
         logger.error("%s could not carry what its health checks found: %s", node.name, error)
@@ -91,7 +101,8 @@ def carry_health(*, node: Node, tools: Tools, compiled: Compile) -> bool:
         )
         remember_carried(node=node, document=plan.after.healthy, now=now)
         remember_health(node=node, effective=plan.after, now=now)
-        _note_written(node, now=now)
+        note_carried(node, until=plan.told, now=now)
+        _note_written(node, written, now=now)
     return True
 
 
@@ -101,28 +112,29 @@ def carry_health_of_job(*, job: Job, token: str, tools: Tools) -> None:
     The guard goes on waiting; where it goes back, it puts back what was approved, and the next tick lays
     health over that.
     """
-    before = effective_of_job(job)
-    if renew_health(before, node=job.node, now=tools.clock()).health_digest == before.health_digest:
+    plan = _plan_of_job(job, now=tools.clock())
+    if plan.changes:
+        _keep_distance(node=job.node, tools=tools)
+        plan = _plan_of_job(job, now=tools.clock())
+    if not plan.changes:
+        note_carried(job.node, until=plan.told, now=tools.clock())
         return
-    _keep_distance(node=job.node, tools=tools)
-    after = renew_health(before, node=job.node, now=tools.clock())
-    plan = _Plan(revision=job.revision, before=before, after=after)
     permit = partial(tools.guard.require_armed, token=token)
     try:
-        receipts = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
+        written = _write(plan, kernel=tools.kernel, permit=permit, compiled=_compile)
     except (KernelError, GuardError, Differs) as error:
         logger.error("Job %s waits for its confirm, and health could not be carried: %s", job.pk, error)
         return
-    for receipt in receipts:
-        _tell(job, receipt, after)
+    for one in written:
+        _tell(job, one, plan.after)
     with transaction.atomic():
         Job.objects.filter(pk=job.pk, claim=job.claim, state__in=_AT_WORK).update(receipt=job.receipt)
-        note_carried(job.node, now=tools.clock())
-        _note_written(job.node, now=tools.clock())
+        note_carried(job.node, until=plan.told, now=tools.clock())
+        _note_written(job.node, written, now=tools.clock())
 
 
 def _plan(*, node: Node, now: datetime) -> _Plan | None:
-    """None where there is nothing to carry, or nothing may be written now."""
+    """None where nothing may be written now."""
     node = (
         Node.objects.select_related("cluster", "carried_revision")
         .defer("observation", "clients")
@@ -133,12 +145,17 @@ def _plan(*, node: Node, now: datetime) -> _Plan | None:
         return None
     if is_outdated(revision):
         return None
+    told = newest_told(node)
     kept = effective_of(cluster=node.cluster, revision=revision, node=node)
     after = renew_health(kept, node=node, now=now)
     before = _as_carried(node, kept)
-    if before is None or before.health_digest == after.health_digest:
-        return None
-    return _Plan(revision=revision, before=before, after=after)
+    return None if before is None else _Plan(revision=revision, before=before, after=after, told=told)
+
+
+def _plan_of_job(job: Job, *, now: datetime) -> _Plan:
+    told, before = newest_told(job.node), effective_of_job(job)
+    after = renew_health(before, node=job.node, now=now)
+    return _Plan(revision=job.revision, before=before, after=after, told=told)
 
 
 def _as_carried(node: Node, kept: Effective) -> Effective | None:
@@ -151,30 +168,24 @@ def _as_carried(node: Node, kept: Effective) -> Effective | None:
 
 
 def _keep_distance(*, node: Node, tools: Tools) -> None:
-    """Wait until a second has passed since the last write; a clock that was set back holds nothing up."""
-    times = [
-        *NodeHealth.objects.filter(node=node).values_list("written_at", flat=True),
-        *NodeBalance.objects.filter(node=node).values_list("written_at", flat=True),
-    ]
-    now = tools.clock()
-    left = max((at + WRITE_EVERY - now for at in times if at is not None and at <= now), default=timedelta())
+    left = time_to_wait(node, now=tools.clock())
     if left > timedelta():
         tools.pause(left.total_seconds())
 
 
-def _write(
-    plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile
-) -> list[tuple[Ruleset, Receipt]]:
+def _write(plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile) -> Written:
     """Raises KernelError, GuardError or Differs."""
-    rulesets = compiled(plan.revision, plan.after)
-    if not _carries(kernel, compiled(plan.revision, plan.before)) and not _carries(kernel, rulesets):
+    after = Laid(document=plan.after.document, rulesets=compiled(plan.revision, plan.after))
+    before = Laid(document=plan.before.document, rulesets=compiled(plan.revision, plan.before))
+    # Health changes no family; each by itself, as a worker may have died between two of them.
+    families = zip(before.rulesets, after.rulesets, strict=True)
+    if not all(_carries(kernel, kept) or _carries(kernel, wanted) for kept, wanted in families):
         raise Differs("its kernel differs from what it should carry, which is seen to first.")
-    document = plan.after.document
-    return [(r, kernel.sync(ruleset=r, document=document, permit=permit)) for r in rulesets]
+    return write_whole(before=before, after=after, kernel=kernel, permit=permit)
 
 
-def _carries(kernel: Kernel, rulesets: tuple[Ruleset, ...]) -> bool:
-    return all(kernel.compare(ruleset=ruleset).in_sync for ruleset in rulesets)
+def _carries(kernel: Kernel, ruleset: Ruleset) -> bool:
+    return kernel.compare(ruleset=ruleset).in_sync
 
 
 def _compile(revision: Revision, effective: Effective) -> tuple[Ruleset, ...]:
@@ -193,8 +204,10 @@ def _tell(job: Job, written: tuple[Ruleset, Receipt], after: Effective) -> None:
     job.receipt[str(ruleset.family)] = bare | {"ruleset_digest": receipt.ruleset_digest} | after.to_data()
 
 
-def _note_written(node: Node, *, now: datetime) -> None:
-    NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})
+def _note_written(node: Node, written: Written, *, now: datetime) -> None:
+    """Where all of them are down and still used, say, nothing is written: then nobody need wait either."""
+    if any(receipt.changed for _, receipt in written):
+        NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})
 
 
 def _require_unarmed(guard: Guard) -> None:

@@ -14,7 +14,7 @@ from balancer.workflow.clock import Clock
 from balancer.workflow.drift import end_with_job
 from balancer.workflow.effective import effective_of_job
 from balancer.workflow.endings import finalize_deployment
-from balancer.workflow.health_records import remember_health
+from balancer.workflow.health_records import note_in_line, remember_health
 from balancer.workflow.messages import record_refused_job
 from balancer.workflow.node_health import forget_others
 from balancer.workflow.node_weights import remember_carried
@@ -112,7 +112,8 @@ def _note_effective(*, job: Job, outcome: Outcome, now: datetime) -> None:
         outcome.weights, outcome.health = effective.weights_digest, effective.health_digest
         remember_carried(node=job.node, document=effective.healthy, now=now)
         remember_health(node=job.node, effective=effective, now=now)
-        forget_others(node=job.node, document=effective.approved)
+        note_in_line(node=job.node, effective=effective, now=now)
+        forget_others(node=job.node, services=effective.approved.services)
 
 
 def note(job: Job, *texts: str, clock: Clock) -> None:

@@ -1,12 +1,13 @@
 """Rows of what health checks found and of what a node carries because of it, read as values."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.db.models import Q
 
-from balancer.domain.health import has_aged
+from balancer.domain.health import has_aged, nearest
 from balancer.domain.health_overlay import HealthOverlay, Standings, decide_overlay, is_checked
-from balancer.domain.types import Document
+from balancer.domain.types import Document, Service
 from balancer.models import BackendHealth, Node, NodeHealth
 
 _BATCH = 500
@@ -35,7 +36,7 @@ def standings_of(node: Node, document: Document, before: HealthOverlay, *, now: 
     rows = BackendHealth.objects.filter(wanted, node=node)
     found: dict[tuple[str, str], bool | None] = {}
     for name, endpoint, up, checked_at in rows.values_list("service_name", "endpoint", "up", "checked_at"):
-        seen = checked_at if heartbeat is None else max(checked_at, heartbeat)
+        seen = nearest(checked_at, heartbeat, now=now)
         if name in checks and not has_aged(seen, health=checks[name], now=now):
             found[name, endpoint] = up
     return found
@@ -45,14 +46,9 @@ def store_overlay(*, node: Node, overlay: HealthOverlay) -> None:
     NodeHealth.objects.update_or_create(node=node, defaults={"laid_over": overlay.to_data()})
 
 
-def forget_others(*, node: Node, document: Document) -> None:
+def forget_others(*, node: Node, services: Iterable[Service]) -> None:
     """Drop what was found of backends that the node no longer has or checks."""
-    checked = {
-        (service.name, backend.endpoint)
-        for service in document.services
-        if is_checked(service)
-        for backend in service.backends
-    }
+    checked = {(s.name, backend.endpoint) for s in services if is_checked(s) for backend in s.backends}
     rows = BackendHealth.objects.filter(node=node).values_list("pk", "service_name", "endpoint")
     gone = [pk for pk, name, endpoint in rows if (name, endpoint) not in checked]
     for start in range(0, len(gone), _BATCH):

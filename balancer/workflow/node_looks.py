@@ -31,6 +31,8 @@ class NodeMemory:
     settled: bool = False
     """Since this process began, the kernel was seen to carry what it should."""
     facts_due: datetime | None = None
+    machine: str = ""
+    """`Difference.machine` of the last look."""
     compare_due: datetime | None = None
     health_waits: bool = False
     """What the health checks found could not be carried, as the kernel differs from what it should carry."""
@@ -124,6 +126,10 @@ def _look(
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error), checked_at=now)
         return None
     memory.compare_due = now + rest_after(clock() - now)
+    machine = " ".join(one.machine for one in found)
+    if memory.machine not in {"", machine}:
+        memory.facts_due = None  # what its checks say is not up to date
+    memory.machine = machine
     in_sync = note_look(node=node, revision=revision, found=found, now=now)
     memory.settled = memory.settled or in_sync
     return in_sync

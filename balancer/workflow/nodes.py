@@ -18,7 +18,7 @@ from balancer.kernel.guard_files import GuardError
 from balancer.models import Deployment, Job, Node
 from balancer.workflow import audit
 from balancer.workflow.audit import Action
-from balancer.workflow.balancing import balance_node
+from balancer.workflow.balancing import Wake, balance_node, look_soon, wake_for_next_step
 from balancer.workflow.changes import lock_cluster
 from balancer.workflow.clock import Clock
 from balancer.workflow.confirming import Bench, Checks, confirmed_state, look_after_unconfirmed, no_checks
@@ -58,6 +58,7 @@ def reconcile_node(
     confirm: Checks = no_checks,
     clock: Clock = timezone.now,
     pause: Callable[[float], None] = time.sleep,
+    wake: Wake = lambda seconds: None,
 ) -> None:
     """Record what the node's guard did, refresh what is known of the node, carry what its health checks
     found, forget the clients that it was asked to forget, then do the first of these:
@@ -67,7 +68,8 @@ def reconcile_node(
     back to the live revision (where the node carries another one, or where the kernel differs, unless the
     policy of the cluster asks people first). With no job at hand, make
     a rollback drill that is due, or a rehearsal that waits, move weights that the node moves itself, and look
-    at what the node does.
+    at what the node does. `wake` is asked for another tick where a backend that rises cannot wait for the
+    next usual one.
 
     Every worker also looks after what is due in its cluster and has no process of its own: a roll-out that
     waits for a node that is down, and windows.
@@ -91,6 +93,7 @@ def reconcile_node(
         return
     drop_untimely_drill(node=node, clock=clock)
     if _look_after_queued(node=node, bench=bench, memory=memory, identity=identity):
+        wake_for_next_step(memory=memory.balancing, wake=wake, now=clock())
         return
     if node.enabled and not _is_deploying(node):
         _converge_or_rest(node=node, bench=bench, memory=memory, rehearse=rehearse, identity=identity)
@@ -102,6 +105,7 @@ def reconcile_node(
         memory=memory.balancing,
         compiled=lambda revision, effective: compiled_for(revision, effective, memory=memory),
     )
+    wake_for_next_step(memory=memory.balancing, wake=wake, now=clock())
     refresh_observation(node=node, kernel=kernel, memory=memory.observing, clock=clock)
 
 
@@ -243,6 +247,7 @@ def _run(*, job: Job, bench: Bench, memory: NodeMemory, identity: str) -> None:
     memory.compare_due = None  # after every write
     # What its guard put back is laid over again, and what was found meanwhile has waited.
     carry_own_health(node=job.node, bench=bench, memory=memory)
+    look_soon(node=job.node, memory=memory.balancing, now=bench.clock())
 
 
 def _converge(*, node: Node, cause: str, bench: Bench, memory: NodeMemory, identity: str) -> None:

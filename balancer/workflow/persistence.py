@@ -95,7 +95,10 @@ def carry_out_clearings(*, node: Node, kernel: Kernel, memory: ClientsMemory, cl
 
 
 def refresh_clients(*, node: Node, kernel: Kernel, memory: ClientsMemory, clock: Clock) -> None:
-    """Count if it is due and a live service has persistence, and keep what was seen, or why nothing was."""
+    """Count if it is due and a live service has persistence, and keep what was seen, or why nothing was.
+
+    Sets that became crowded get more room: else whoever found none would not be remembered.
+    """
     now = clock()
     if memory.due is not None and now < memory.due:
         return
@@ -107,6 +110,10 @@ def refresh_clients(*, node: Node, kernel: Kernel, memory: ClientsMemory, clock:
     except KernelError as error:
         found = {"error": str(error)}
     Node.objects.filter(pk=node.pk).update(clients=found, clients_at=now)
+    try:
+        kernel.make_room()
+    except KernelError as error:
+        logger.warning("%s has crowded sets of clients, which got no more room: %s", node.name, error)
 
 
 def keeps_clients(cluster: Cluster) -> bool:

@@ -89,7 +89,7 @@ def test_access_is_folded_up_until_something_about_it_is_set_or_wrong() -> None:
         ({"deny": "\n".join([*MANY[:16], "10.0.0.0/99"])}, "deny", "Line 17: A network such as 192.0.2.0/24"),
         ({"deny": "\n\n10.0.0.7/24\n"}, "deny", "Line 3: '10.0.0.7/24' is an address inside of a network"),
         ({"allow": "10.0.0.0/8\n\n2001:db8::/32"}, "allow", "Line 3: 2001:db8::/32 is an IPv6 network"),
-        ({"allow": "# our office"}, "allow", "Line 1: A network"),
+        ({"allow": "# our office"}, "allow", "Line 1: '# our office' has a comment"),
         ({"deny": "10.0.0.0/8, 10.1.0.0/16"}, "deny", "Line 1: A network"),
         ({"new_per_second_per_source": "many"}, "new_per_second_per_source", "whole number from 1 to 10000"),
         ({"new_burst": "10"}, "new_burst", "A burst belongs to a number of new connections per second"),
@@ -111,6 +111,24 @@ def test_what_is_wrong_is_said_at_the_field_with_the_number_of_the_line(
     (message,) = editor.form.errors[field]
     assert words in message
     assert set(editor.form.errors) == {field}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"deny": "\n\n10.0.0.7/24\n"}, "Deny list, line 3: '10.0.0.7/24' is an address inside of a network"),
+        ({"allow": "10.0.0.0/8\n\n2001:db8::/32"}, "Allow list, line 3: 2001:db8::/32 is an IPv6 network"),
+        ({"deny": "10.0.0.0/8\n" * 20_001}, "Deny list: Deny may hold 20000 networks"),
+        ({"port": "0"}, "Port must be"),
+    ],
+)
+def test_away_from_the_field_a_mistake_is_told_with_the_list_and_the_line(
+    fields: dict[str, str], words: str
+) -> None:
+    editor = filled_in(**fields)
+    assert editor.is_well_formed()
+    _, (problem, *_) = parse_service(editor.to_data())
+    assert editor.describe(problem).startswith(words)
 
 
 def test_a_list_that_is_too_long_is_refused_as_a_whole() -> None:

@@ -6,13 +6,15 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from balancer.models import Change, Draft, Service
+from balancer.admin.bulk_form import value_names
+from balancer.models import Change, Service
 from balancer.workflow import editing
 from balancer.workflow.bulk import FIELDS
 from balancer.workflow.clusters import create_cluster
 from balancer.workflow.drafts import delete_service
 from tests.admin.conftest import Login, messages_of
-from tests.admin.test_lists import make_rows
+from tests.admin.reading import drafts, text_of
+from tests.admin.rows import make_rows
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 
@@ -51,16 +53,6 @@ def save(client: Client, fields: dict[str, str]) -> object:
     seen = client.post(BULK, fields)
     assert seen.context["plan"] is not None, seen.content.decode()
     return client.post(BULK, fields | {"do": "save", "previewed": seen.context["plan"].token}, follow=True)
-
-
-def drafts() -> dict[str, dict]:
-    """Name -> what is proposed, of changes that are being edited."""
-    return dict(Draft.objects.filter(change__state="draft").values_list("service_name", "after"))
-
-
-def text_of(response: object) -> str:
-    """What there is to read in a page."""
-    return " ".join(re.sub(r"<[^>]+>", " ", response.content.decode()).split())  # type: ignore[attr-defined]
 
 
 class TestChoosing:
@@ -199,7 +191,42 @@ class TestSaving:
         page = editor.get(BULK, {"filter": ""}).content.decode()
 
         for field in FIELDS:
-            assert f'name="value_{field.replace(".", "_")}"' in page
+            for name in value_names(field):
+                assert f'name="{name}"' in page
+
+    def test_lists_limits_and_checks_are_edited_in_parts_and_the_rest_is_left_as_it_is(
+        self, three: Site, editor: Client, subtests: pytest.Subtests
+    ) -> None:
+        three.deploy(
+            service_data("web", access={"deny": ["192.0.2.0/24", "198.51.100.7"]}, health={"kind": "http"})
+        )
+        edits = {
+            "access.deny": {"deny_add": "203.0.113.0/24\r\n", "deny_remove": "198.51.100.7"},
+            "access.allow": {"allow_add": "0.0.0.0/0"},
+            "access.limits": {
+                "limits_new_per_second_per_source": "9",
+                "limits_connections_per_source": "none",
+            },
+            "access.log_refused": {"log_refused": "yes"},
+            "health": {"kind": "tcp", "interval": "9", "fall": "4"},
+        }
+        for field, values in edits.items():
+            with subtests.test(field):
+                prefix = f"value_{field.partition('.')[0]}_"
+                sent = {f"{prefix}{name}": value for name, value in values.items()}
+                save(editor, fields_of(three, "web", field=field, **sent))
+
+        web = drafts()["web"]
+        assert web["access"] == {
+            "deny": ["192.0.2.0/24", "203.0.113.0/24"],
+            "allow": ["0.0.0.0/0"],
+            "new_per_second_per_source": 9,
+            "connections_per_source": None,
+            "drop_invalid": True,
+            "log_refused": True,
+        }
+        wanted = {"kind": "tcp", "interval": 9, "fall": 4, "rise": 2, "timeout": 2}
+        assert web["health"].items() >= wanted.items()
 
     def test_services_without_the_backend_stay_as_they_are(self, three: Site, editor: Client) -> None:
         save(
@@ -279,6 +306,64 @@ class TestBadInput:
                 assert response.context["form"]["value_backends_weight"].value() == weight
                 assert "Save as drafts" not in text
                 assert drafts() == {}
+
+    @pytest.mark.parametrize(
+        ("sent", "said"),
+        [
+            (
+                {"add": "203.0.113.0/24\r\n\r\n203.0.113.7/24"},
+                "Line 3: &#x27;203.0.113.7/24&#x27; is an address",
+            ),
+            (
+                {"add": "203.0.113.0/24", "remove": "192.0.2.0/24"},
+                "Line 1: None of these services has 192.0.2.0/24",
+            ),
+            (
+                {"add": "192.0.2.0/24", "remove": "192.0.2.0/24"},
+                "Line 1: 192.0.2.0/24 is to be added as well",
+            ),
+            ({"add": "2001:db8::/32"}, "2001:db8::/32 is an IPv6 network, but the service is IPv4"),
+            ({}, "All of it is to be left as it is."),
+        ],
+    )
+    def test_a_mistake_in_a_list_is_told_at_its_line_and_changes_nothing(
+        self, sent: dict[str, str], said: str, three: Site, editor: Client
+    ) -> None:
+        values = {f"value_access_deny_{part}": text for part, text in sent.items()}
+
+        for do in ("preview", "save"):
+            response = editor.post(BULK, fields_of(three, field="access.deny", do=do, **values))
+
+            assert said in response.content.decode()
+            assert "Save as drafts" not in text_of(response)
+            assert drafts() == {}
+
+    @pytest.mark.parametrize(
+        ("field", "sent", "said"),
+        [
+            ("access.limits", {"connections_per_source": "0"}, "whole number from 1 to 1000000"),
+            (
+                "access.limits",
+                {"new_burst": "9"},
+                "A burst belongs to a number of new connections per second",
+            ),
+            ("access.limits", {}, "All of it is to be left as it is."),
+            ("health", {"interval": "9"}, "Without health checks nothing uses interval"),
+            ("health", {"kind": "tcp", "interval": "1"}, "Timeout must not be longer than the interval"),
+            ("health", {"kind": "tcp", "rise": "often"}, "Rise must be a whole number from 1 to 100"),
+            ("health", {"kind": "smtp"}, "Select a valid choice"),
+            ("health", {"kind": "passive"}, "Passive checks look at TCP connections"),
+        ],
+    )
+    def test_limits_and_checks_are_judged_as_in_the_form_of_a_service(
+        self, field: str, sent: dict[str, str], said: str, three: Site, editor: Client
+    ) -> None:
+        values = {f"value_{field.replace('.', '_')}_{part}": text for part, text in sent.items()}
+
+        response = editor.post(BULK, fields_of(three, field=field, do="save", **values))
+
+        assert said in response.content.decode()
+        assert drafts() == {}
 
     def test_a_backend_that_nobody_has_is_said(
         self, three: Site, editor: Client, subtests: pytest.Subtests

@@ -6,10 +6,10 @@ from django.test import Client
 
 from balancer.models import Clearing, Node, Service
 from tests.admin.conftest import ROLES, Login, messages_of
-from tests.admin.test_operating import page
+from tests.admin.reading import page
 from tests.cast import Site
-from tests.workflow.test_nodes import Worker
 from tests.workflow.test_persistence import FIRST, STICKY
+from tests.workflow.ticking import Worker
 
 ASK = "Clear persistence…"
 

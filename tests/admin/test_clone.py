@@ -9,7 +9,7 @@ from balancer.workflow.drafts import delete_service, save_draft
 from balancer.workflow.editing import choose_change, invite_person, open_change
 from tests.admin.conftest import Login
 from tests.admin.forms import form_of
-from tests.admin.test_bulk import text_of
+from tests.admin.reading import text_of
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 

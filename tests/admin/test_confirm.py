@@ -14,10 +14,10 @@ from balancer.workflow.jobs import confirm_job
 from tests.admin.conftest import Login, messages_of
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 
-def cut_off(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+def cut_off(document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
     return (ConfirmProbe("broker", False, "The broker does not answer: <timeout>."),)
 
 

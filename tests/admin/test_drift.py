@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from balancer.models import Cluster, DriftEvent, Node
 from balancer.workflow.drift import put_ours_back
+from balancer.workflow.errors import Refused
 from balancer.workflow.revisions import live_revision
 from tests.admin.conftest import Login, messages_of
 from tests.cast import Site
@@ -169,3 +170,18 @@ def test_what_is_over_stays_in_the_history_of_the_node(
     assert "The kernel carries what it should." in page
     assert "9 lines differed" in page
     assert "Put back because operator asked for it." in page
+
+
+def test_rules_beside_ours_are_shown_and_nobody_is_offered_to_put_ours_first(
+    node: Node, login: Login, operator: User
+) -> None:
+    DriftEvent.objects.all().delete()
+    Node.objects.filter(pk=node.pk).update(in_sync=True)
+    event = report(node, "order", lines=["nft inet filter forward: policy drop"], left_out=0)
+    page = page_of(login, operator, address_of(node))
+    assert "Rules of others decide too" in page
+    assert "nft inet filter forward: policy drop" in page
+    assert address_of(node, "put-back") not in page
+    with pytest.raises(Refused) as refusal:
+        put_ours_back(actor=operator, node=node, event_id=event.pk)
+    assert refusal.value.code == "beside"

@@ -11,7 +11,7 @@ from balancer.models import Cluster, Job, Node
 from tests.admin.conftest import ROLES, Login, messages_of
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 BUTTON = "Start a drill</button>"
 

@@ -19,9 +19,9 @@ from tests.admin.conftest import Login
 from tests.admin.forms import form_of, new_service
 from tests.cast import Site
 from tests.documents import service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, standing, web
 from tests.workflow.moving import ONE, TWO
-from tests.workflow.test_overrides import operate
 
 ADD = "/balancer/service/add/"
 
@@ -65,7 +65,7 @@ def test_a_service_tells_who_is_down_where_and_why(
         assert page.count(">help</span>Unknown</span>") == 4
         assert re.search(r"lb1 checked \d+ s ago", page)
         assert "No health daemon of lb2 was ever heard of" in page
-        assert "(in the kernel 0.0 s later)" in page
+        assert "(the kernel followed 0.0 s later)" in page
 
 
 def test_an_operator_sees_it_beside_the_buttons_and_a_disabled_backend_is_in_maintenance(

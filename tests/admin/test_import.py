@@ -13,7 +13,7 @@ from balancer.models import Draft
 from balancer.workflow import editing
 from balancer.workflow.clusters import create_cluster
 from tests.admin.conftest import Login, messages_of
-from tests.admin.test_bulk import drafts, text_of
+from tests.admin.reading import drafts, text_of
 from tests.cast import Site
 from tests.documents import backend_data, document, document_data, service_data
 

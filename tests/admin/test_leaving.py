@@ -6,10 +6,10 @@ from django.utils import timezone
 
 from balancer.models import Node, Service
 from tests.admin.conftest import Login
-from tests.admin.test_operating import page
+from tests.admin.reading import page
 from tests.cast import Site
 from tests.workflow.test_leaving import FIRST, web
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 
 def pieces(client: Client, site: Site) -> list[str]:

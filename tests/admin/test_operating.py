@@ -9,6 +9,7 @@ from balancer.models import Cluster, LateReview, Node, Override, Service
 from balancer.workflow.revisions import live_revision
 from balancer.workflow.submissions import submit_change
 from tests.admin.conftest import Login, messages_of
+from tests.admin.reading import page
 from tests.cast import PASSWORD, Site, make_person
 from tests.documents import backend_data, service_data
 
@@ -24,13 +25,6 @@ def heavy(site: Site) -> Service:
 def press(login: Login, user: User, row: Service, button: str, **fields: str) -> object:
     data = {"endpoint": "10.0.0.3:80", "do": button, "reason": "disk is full", **fields}
     return login(user).post(f"/balancer/service/{row.pk}/operate/", data, follow=True)
-
-
-def page(login: Login, user: User, address: str) -> str:
-    """What a person reads there, tags and runs of spaces taken out."""
-    response = login(user).get(address)
-    assert response.status_code == 200
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", response.content.decode()))
 
 
 def test_an_operator_drains_a_backend_with_a_reason_and_lifts_it_with_one_click(

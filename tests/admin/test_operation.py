@@ -8,7 +8,7 @@ from balancer.domain.operation import Away, Confirm, OnDrift, OperationPolicy, R
 from balancer.models import AuditEvent, Cluster
 from balancer.workflow.clusters import create_cluster, create_node
 from tests.admin.conftest import ROLES, Login, messages_of
-from tests.admin.test_bulk import text_of
+from tests.admin.reading import text_of
 from tests.cast import Site
 from tests.documents import service_data
 

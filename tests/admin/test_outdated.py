@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 
 from balancer.models import Change, Node, Revision
 from tests.admin.conftest import Login
-from tests.admin.test_bulk import text_of
+from tests.admin.reading import text_of
 from tests.cast import Site
 from tests.documents import service_data
 from tests.upgrade import earlier_lbadmin

@@ -7,7 +7,7 @@ from django.test import Client
 from balancer.models import AuditEvent, Change
 from balancer.workflow.clusters import create_cluster
 from tests.admin.conftest import ROLES, Login, messages_of
-from tests.admin.test_bulk import text_of
+from tests.admin.reading import text_of
 from tests.cast import Site
 from tests.documents import service_data
 

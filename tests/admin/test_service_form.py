@@ -332,6 +332,24 @@ def test_a_form_that_is_no_form_is_answered_and_not_saved(site: Site, login: Log
     assert not Draft.objects.exists()
 
 
+def test_lists_of_ten_thousand_networks_go_through_the_form_and_come_back(site: Site, login: Login) -> None:
+    many = "\n".join(f"10.{i // 250}.{i % 250}.0/24" for i in range(10_000))
+    client = login(site.author)
+    client.post(ADD, new_service(deny=many, allow=many.replace("10.", "11.", 1)))
+    draft = Draft.objects.get()
+    page = client.get(reverse("admin:balancer_service_draft", args=[draft.pk]))
+    fields = form_of(page)
+
+    assert len(draft.after["access"]["deny"]) == 10_000
+    assert fields["deny"] == many
+    client.post(
+        reverse("admin:balancer_service_draft", args=[draft.pk]), fields | {"deny": f"{many}\n192.0.2.1"}
+    )
+    draft.refresh_from_db()
+    assert draft.after["access"]["deny"][-1] == "192.0.2.1/32"
+    assert len(draft.after["access"]["deny"]) == 10_001
+
+
 class TestPreview:
     def post(self, site: Site, login: Login, fields: dict[str, str]) -> str:
         address = reverse("admin:balancer_service_preview", args=[site.cluster.pk])
@@ -349,6 +367,11 @@ class TestPreview:
         text = self.post(site, login, new_service(port="http"))
 
         assert "Port must be a whole number from 1 to 65535" in text
+
+    def test_of_a_list_it_names_the_line_and_the_entry(self, site: Site, login: Login) -> None:
+        text = self.post(site, login, new_service(deny="198.51.100.0/24\r\n\r\n203.0.113.7/24"))
+
+        assert "Deny list, line 3: &#x27;203.0.113.7/24&#x27; is an address inside of a network" in text
 
     def test_a_form_that_is_not_filled_in_yet_is_no_mistake(self, site: Site, login: Login) -> None:
         text = self.post(

@@ -1,6 +1,7 @@
 """Traffic of a service: plots and tables of what its nodes counted."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,19 +25,54 @@ def service(site: Site) -> Service:
     site.deploy(web())
     now = datetime.now(UTC)
     for name, counts in (("lb1", {ONE: 20, TWO: 10, THREE: 10}), ("lb2", {ONE: 10})):
-        memory = CountingMemory()
-        for tick in range(40):
-            look = Look(
-                epoch="first",
-                connections={("web", one): count * (tick + 1) for one, count in counts.items()},
-                refused={("web", "no-backend"): 5 * tick},
-                carried={("web", ONE): Carried(100, 6000, 7)},
-            )
-            at = now - timedelta(seconds=10 * (40 - tick))
-            count_node(
-                node_name=name, look=lambda *_, look=look, **__: look, memory=memory, clock=lambda at=at: at
-            )
+        look_at(name, counts, ticks=range(41), begin=now - timedelta(seconds=420))
     return Service.objects.get(name="web")
+
+
+def look_at(
+    node: str,
+    counts: dict[str, int],
+    *,
+    ticks: Iterable[int],
+    begin: datetime,
+    memory: CountingMemory | None = None,
+) -> None:
+    """Looks so many tens of seconds behind the beginning, with so many connections in each ten seconds."""
+    memory = memory or CountingMemory()
+    for tick in ticks:
+        look = Look(
+            epoch="first",
+            connections={("web", one): count * tick for one, count in counts.items()},
+            refused={("web", "no-backend"): 5 * tick},
+            carried={("web", ONE): Carried(100, 6000, 7)} if tick else {},
+        )
+        at = begin + timedelta(seconds=10 * (tick + 1))
+        count_node(
+            node_name=node,
+            look=lambda *_, look=look, **__: look,
+            memory=memory,
+            clock=lambda at=at: at,
+            steady=lambda tick=tick: 10.0 * tick,
+        )
+
+
+def test_nodes_that_look_at_different_intervals_are_added_at_every_step(
+    site: Site, viewer: User, login: Login
+) -> None:
+    """lb2 has so many rules that it looks each thirty seconds only."""
+    site.deploy(web())
+    begin = datetime.now(UTC) - timedelta(seconds=620)
+    look_at("lb1", {ONE: 10}, ticks=range(61), begin=begin)
+    look_at("lb2", {ONE: 10}, ticks=range(0, 61, 3), begin=begin)
+
+    client, row = login(viewer), Service.objects.get(name="web")
+    data = ask(client, row, range="quarter")
+    page = client.get(reverse("admin:balancer_service_traffic", args=[row.pk])).content.decode()
+
+    assert "lb2 is looked at about every 30 seconds" in page
+    assert "lb1 is looked at" not in page
+    shown = [number for number in data["backends"][0]["new"] if number is not None]
+    assert shown[1:-3] == [2.0] * len(shown[1:-3])
 
 
 def ask(client: Client, service: Service, **query: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from django.test import Client
 
 from balancer.models import Change, Cluster, Revision
 from tests.admin.conftest import Login, messages_of
-from tests.admin.test_bulk import text_of
+from tests.admin.reading import text_of
 from tests.cast import Site
 from tests.documents import service_data
 

@@ -9,7 +9,7 @@ from balancer.models import Service, WeightMove
 from tests.admin.conftest import Login
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 
 def moved(site: Site) -> Worker:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,24 +15,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, StorageState, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    StorageState,
+    expect,
+    sync_playwright,
+)
 
 from balancer.lab.record import RECORDS
 from balancer.lab.topology import Lab
+from tests.ports import free_port
+from tests.scenarios.demo_runs import WITH_ITS_TEST
 
 TREE = Path(__file__).resolve().parents[2]
-START_SECONDS = 120.0
-STOP_SECONDS = 60.0
+START_SECONDS = 240.0
+STOP_SECONDS = 120.0
+PATIENCE = 60_000
+"""Milliseconds in which a page shows what it has to show; the machine may be busy."""
 CLIENT = "198.51.100.200"
 """One of the lab's clients that the background traffic does not use."""
 _HOLD = """
 import socket, sys
 source, target, port, count = sys.argv[1:]
-held = [socket.create_connection((target, int(port)), 5, (source, 0)) for _ in range(int(count))]
+held = [socket.create_connection((target, int(port)), 20, (source, 0)) for _ in range(int(count))]
 print("open", flush=True)
 sys.stdin.read()
 """
 _runs = itertools.count()
+_CONNECTIONS_MAX = 50
+"""Of a run: so a port is used again only after more than a thousand runs."""
 _GIVEN_UP = frozenset({"htmx:afterRequest", "htmx:sendAbort"})
 """What htmx calls errors when a page gives up a request: somebody left it, or typed on and asked anew.
 
@@ -54,6 +67,7 @@ QUIET = (
 # Of a file, and so is the demo: a worker goes on with tests of another tier, beside which neither may be.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         shell = shutil.which("chromium-headless-shell")
         # Its sandbox refuses to work for root, and kernel namespaces need root.
@@ -73,12 +87,16 @@ class Console:
     logins: dict[str, StorageState] = field(default_factory=dict)
     """Name -> the cookies of somebody who has logged in by hand."""
 
-    def connect(self, *, balancer: str, port: int, count: int) -> dict[str, int]:
-        """Real connections from the client's namespace, one after the other: backend -> answers."""
+    def connect(self, *, balancer: str, port: int, count: int, at_once: int = 1) -> dict[str, int]:
+        """Real connections from the client's namespace: backend -> answers.
+
+        Where the demo's own traffic takes turns of the service too, several `at_once` get turn after turn;
+        one by one they might get every second turn, and so never meet every backend.
+        """
         order = {"kind": "tcp", "address": balancer, "port": port, "count": count}
         # Source ports that nobody else uses, see docs/design/lab.md.
-        first = next(_runs) * 1000
-        order |= {"first": first, "sources": [CLIENT], "timeout": 2.0, "concurrency": 1}
+        first = next(_runs) * _CONNECTIONS_MAX
+        order |= {"first": first, "sources": [CLIENT], "timeout": 20.0, "concurrency": at_once}
         inside = ["ip", "netns", "exec", f"{self.prefix}client"]
         done = subprocess.run(
             [*inside, sys.executable, "-m", "balancer.lab.client"],
@@ -123,8 +141,9 @@ class Console:
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     """The demo from its first line to its end, with namespaces, port and state of its own."""
     directory = tmp_path_factory.mktemp("demo")
-    prefix, port = f"lbb{os.getpid()}-", _free_port()
-    command = [sys.executable, "-u", "manage.py", "demo", "--port", str(port), "--prefix", prefix]
+    prefix, port = f"lbb{os.getpid()}-", free_port()
+    command = [*WITH_ITS_TEST, sys.executable, "-u", "manage.py", "demo"]
+    command += ["--port", str(port), "--prefix", prefix]
     command += ["--state-dir", str(directory / "state"), "--user", "root"]
     output = directory / "output"
     with output.open("w") as file:
@@ -168,6 +187,7 @@ def seats(browser: Browser, console: Console) -> Iterator[Person]:
             color_scheme="dark" if theme == "dark" else "light",
             reduced_motion="reduce",
         )
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(f"{name}: {error}"))
@@ -215,9 +235,3 @@ def _wait_for_welcome(demo: subprocess.Popen[bytes], output: Path) -> str:
             return text
         time.sleep(0.1)
     pytest.fail(f"The demo did not start:\n{output.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -144,6 +144,9 @@ def look_at_times(operator: Page, administrator: Page, approved: str) -> list[st
     expect(operator.get_by_text("The end has to come after the start.").first).to_be_visible()
     wrong = look_around(operator, "schedule-wrong")
     schedule(operator, approved, begin=TOMORROW)
+    expect(operator.get_by_text("Scheduled by operator to begin between")).to_be_visible()
+    operator.goto("/")
+    expect(operator.get_by_text("is scheduled to begin between")).to_be_visible()
     declare_freeze(administrator, reason="The yearly sale: nobody touches anything.", hours=48)
     try:
         pages = {"scheduled": approved, "dashboard-frozen": "/"}

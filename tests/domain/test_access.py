@@ -92,9 +92,30 @@ def test_an_address_with_bits_to_the_right_of_the_mask_gets_a_proposal() -> None
     assert "write 192.0.2.0/24 for all of it" in found.message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("203.0.113.0/24 # the office", "has a comment, and lists keep none; write 203.0.113.0/24 alone."),
+        ("203.0.113.0/24;SBL123", "write 203.0.113.0/24 alone."),
+        ("# the office", "has a comment, and lists keep none; leave it out."),
+        ("203.0.113.7/24 # the office", "has a comment, and lists keep none; leave it out."),
+        ("::ffff:203.0.113.0/120", "no client comes from there; write 203.0.113.0/24."),
+        ("::ffff:cb00:7109", "no client comes from there; write 203.0.113.9/32."),
+        ("::ffff:0:0/96", "no client comes from there; write 0.0.0.0/0."),
+        ("::203.0.113.9", "no client comes from there; write 203.0.113.9/32."),
+    ],
+)
+def test_what_people_paste_into_a_list_is_refused_with_what_to_write_instead(text: str, said: str) -> None:
+    (found,) = problems_of(access(deny=["198.51.100.0/24", text]))
+    assert (found.path, found.code) == ("services[0].access.deny[1]", "network")
+    assert found.message.endswith(said)
+
+
 def test_an_ipv6_service_takes_ipv6_networks_only() -> None:
     six = {"address": "2001:db8::1", "backends": [backend_data("2001:db8::3")]}
-    assert problems_of(service_data(**six, access={"deny": ["2001:db8:9::/48", "::/0"]})) == ()
+    assert (
+        problems_of(service_data(**six, access={"deny": ["2001:db8:9::/48", "::/0", "::1", "::/96"]})) == ()
+    )
     (found,) = problems_of(service_data(**six, access={"allow": ["2001:db8::/32", "10.0.0.0/8"]}))
     assert (found.path, found.code) == ("services[0].access.allow[1]", "family")
 

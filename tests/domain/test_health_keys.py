@@ -11,7 +11,8 @@ from balancer.domain.codec import document_to_data, dump_document, load_document
 from balancer.domain.health_scalars import read_status_ranges
 from balancer.domain.payload import is_payload, payload_bytes
 from balancer.domain.types import HealthKind, HttpMethod
-from tests.documents import document, problems_of, service_data
+from balancer.domain.validation import validate_document
+from tests.documents import backend_data, document, problems_of, service_data
 
 HTTP = {"kind": "http"}
 UDP = {"kind": "udp"}
@@ -119,6 +120,29 @@ def test_laws_between_keys_name_the_one_to_change() -> None:
     assert found({"kind": "udp"}, protocol="tcp") == []
     assert found({"kind": "passive", "interval": 8}) == []
     assert found({"kind": "passive", "interval": 9}) == [("health.interval", "range")]
+
+
+def test_passive_checks_warn_where_answers_may_take_another_way() -> None:
+    sent = {"health": {"kind": "passive"}, "source_nat": {"mode": "none"}}
+
+    (found,) = validate_document(document(service_data(**sent)))
+
+    assert (found.path, found.code, found.severity) == ("services[0].health.kind", "one-way", "warning")
+
+
+def test_a_backend_that_is_another_service_is_warned_of_as_its_checks_could_find_it_up() -> None:
+    inner = service_data("inner", address="192.0.2.9", port=80, port_end=89, from_node=True)
+    outer = service_data("outer", port=81, backends=[backend_data("192.0.2.9", port=85)])
+
+    (found,) = validate_document(document(inner, outer))
+
+    assert (found.path, found.code, found.severity) == (
+        "services[1].backends[0].address",
+        "service",
+        "warning",
+    )
+    other = outer | {"backends": [backend_data("192.0.2.9", port=90)]}
+    assert validate_document(document(inner, other)) == ()
 
 
 def test_every_kind_and_method_is_known_to_the_document() -> None:

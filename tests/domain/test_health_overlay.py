@@ -12,7 +12,7 @@ from balancer.domain.codec import dump_document
 from balancer.domain.health_overlay import HealthOverlay, Standings, decide_overlay, with_health
 from balancer.domain.limits import HASH_SLOTS
 from balancer.domain.problem import errors
-from balancer.domain.types import AllDown, Document, Health, HealthKind, Scheduler, Service
+from balancer.domain.types import AllDown, Backend, Document, Health, HealthKind, Scheduler, Service
 from balancer.domain.validation import validate_document
 from balancer.ruleset.schedulers import promised_shares
 from tests.documents import any_documents, backend_data, document, service_data
@@ -155,6 +155,29 @@ def test_panic_is_met_by_the_policy_for_all_down(policy: str, left: int) -> None
     (web,) = with_health(found, overlay(found, standings(3))).services
 
     assert len(web.usable_backends) == left
+
+
+def test_in_panic_a_dead_first_priority_gets_nothing_while_a_later_one_is_healthy() -> None:
+    backends = [backend_data(f"10.0.0.{last}", priority=0 if last <= 2 else 1) for last in range(1, 6)]
+    found = document(
+        service_data("web", scheduler="failover", backends=backends, health=TCP, healthy_min=80),
+    )
+
+    def takes(*healthy: int) -> list[str]:
+        said = {("web", f"10.0.0.{last}:80"): last in healthy for last in range(1, 6)}
+        laid = overlay(found, said)
+        assert laid.panic == ("web",)
+        return sorted(str(b.address) for b in promised_of(with_health(found, laid).services[0]))
+
+    assert takes(3) == ["10.0.0.3", "10.0.0.4", "10.0.0.5"], "all of the priority that has a healthy one"
+    assert takes(1, 3) == ["10.0.0.1", "10.0.0.2"]
+    assert takes() == ["10.0.0.1", "10.0.0.2"]
+
+
+def promised_of(service: Service) -> list[Backend]:
+    """Who gets new connections."""
+    shares = promised_shares(service)
+    return [backend for backend in service.backends if shares.get(backend.endpoint)]
 
 
 def test_a_service_that_has_one_healthy_backend_left_uses_that_one_alone() -> None:

@@ -1,6 +1,7 @@
 """What clients' own connections say about a backend."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -123,3 +124,43 @@ def test_a_backend_that_did_well_again_begins_with_the_shortest_time() -> None:
     )
 
     assert watch.failures == 0
+
+
+def test_one_of_which_nothing_is_known_is_let_in_on_trial_as_a_daemon_before_may_have_taken_it_out() -> None:
+    quiet = [look(started=100)] * 7
+
+    watch, results = played(*quiet[:6])
+    assert (watch.track.up, {r.good for r in results}) == (None, {None})
+
+    watch, results = played(*quiet)
+
+    assert watch.track.up is True
+    assert results[-1].reason == "let in on trial after 30 s without new connections"
+
+
+def test_a_clock_that_was_set_back_keeps_no_backend_out() -> None:
+    watch, _ = played(*SILENT[:4])
+
+    watch, (found,) = played(SILENT[4], watch=watch, at=NOON - timedelta(hours=1))
+
+    assert (watch.track.up, found.good) == (True, True)
+
+
+def test_a_client_that_begins_anew_from_the_ports_of_connections_that_ended_is_not_taken_for_refused() -> (
+    None
+):
+    """Its connections are known by the ports: only what is left of their time tells that they are new."""
+    known = look(answered=range(50))
+    ports = sorted(known.answered)
+
+    def moment(started: int, left: int, again: int) -> Look:
+        """The first so many ports were used again since the look before."""
+        over = {port: 117 if number < again else left for number, port in enumerate(ports)}
+        return replace(known, started=started, over=over)
+
+    anew, results = played(*(moment(100 + 50 * n, 117, 50) for n in range(6)))
+    assert anew.track.up is True
+    assert results[-1].reason == "since the last look 50 answered, 0 without answer, 0 refused"
+
+    _, results = played(moment(100, 117, 50), moment(105, 112, 0), moment(108, 107, 3))
+    assert [r.reason.rpartition(", ")[2] for r in results[1:]] == ["5 refused", "0 refused"]

@@ -1,7 +1,6 @@
 """Kernel tests: each in a network namespace of its own, with an xtables lock of its own."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import indent
@@ -13,20 +12,6 @@ from balancer.kernel.node import NodeKernel
 from tests.kernel.faults import Spoil
 from tests.kernel.machine import Namespace, Wires, run
 
-TOOLS = (
-    "iptables-legacy-restore",
-    "iptables-legacy-save",
-    "iptables-nft-restore",
-    "iptables-nft-save",
-    "ip6tables-legacy-restore",
-    "ip6tables-legacy-save",
-    "ip6tables-nft-restore",
-    "ip6tables-nft-save",
-    "conntrack",
-    "ipset",
-    "ip",
-    "ss",
-)
 KINDS = (
     (Flavour.LEGACY, DriverName.PYTHON_IPTABLES),
     (Flavour.LEGACY, DriverName.IPTABLES_RESTORE),
@@ -40,22 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernel")
 
 
-@pytest.fixture(scope="session")
-def machine() -> None:
-    """A machine on which kernel tests can run; a loud failure on any other."""
-    lacks = ["root rights"] if os.geteuid() != 0 else []
-    lacks += [
-        tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
-    ]
-    if lacks:
-        pytest.fail(
-            f"Kernel tests need {', '.join(lacks)}, which this run lacks. Run sudo script/test,"
-            " or leave them out with -m 'not kernel'."
-        )
-
-
 @pytest.fixture
-def namespace(machine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace]:
+def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace]:
     """The test stands in a new namespace. Nothing of it is left, even if the run is killed."""
     monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
     monkeypatch.setenv("LBADMIN_LOCK_DIR", str(tmp_path / "lock"))

@@ -47,7 +47,7 @@ class Wires6(Wires):
         """So many TCP connections that are accepted, one after the other, and stay open."""
         for _ in range(count):
             with self.client.entered():
-                self.keep(socket.create_connection((address, port), timeout=5))
+                self.keep(socket.create_connection((address, port), timeout=30))
 
     def udp_client6(self, *, port: int) -> socket.socket:
         with self.client.entered():
@@ -57,7 +57,7 @@ class Wires6(Wires):
 
     def _bound6(self, address: tuple[str, int], kind: int) -> socket.socket:
         opened = self.keep(socket.socket(socket.AF_INET6, kind))
-        opened.settimeout(5)
+        opened.settimeout(30)
         opened.bind(address)
         if kind == socket.SOCK_STREAM:
             opened.listen(1000)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 REQUEST, ANSWER = b"ask\n", b"answer\n"
-TIMEOUT = 5.0
+TIMEOUT = 20.0
 _NO_PORT_YET = 24
 """IP_BIND_ADDRESS_NO_PORT of ip(7)."""
 _LISTEN = 1024

@@ -95,7 +95,7 @@ class Wires:
 
     def _bound(self, address: tuple[str, int]) -> socket.socket:
         opened = self.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        opened.settimeout(5)
+        opened.settimeout(30)
         opened.bind(address)
         return opened
 
@@ -119,8 +119,8 @@ def ask_udp(client: socket.socket, backends: dict[str, socket.socket]) -> str:
 
 
 def _first_readable(descriptors: list[int]) -> int:
-    ready, _, _ = select.select(descriptors, [], [], 5)
-    assert ready, "no backend got the datagram within 5 seconds"
+    ready, _, _ = select.select(descriptors, [], [], 30)
+    assert ready, "no backend got the datagram within 30 seconds"
     return int(ready[0])
 
 

@@ -23,7 +23,7 @@ _IPV6_FREEBIND, _RCVBUFFORCE = 78, 33
 _BUFFER = 64 << 20
 _BATCH = 2000
 """Datagrams on the way at once: as many as the backends' socket surely holds."""
-_TRIES = 3
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from balancer.kernel.base import DriverName, Flavour, Receipt
 from balancer.kernel.conntrack import Flows, find_stale
 from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import BACKENDS, Wires, ask_udp, document, ruleset, run, service
+from tests.stopwatch import Stopwatch
 
 FIRST, SECOND = BACKENDS[:2]
 ROUNDS = 200 if "LBADMIN_CAMPAIGN" in os.environ else 4
@@ -142,7 +142,7 @@ def test_a_program_of_the_node_that_keeps_its_socket_moves_too(kernel: NodeKerne
     backends = wires.listen_udp(port=53)
     sync(kernel, dns("enabled", from_node=True))
     client = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    client.settimeout(5)
+    client.settimeout(30)
     client.connect((wires.service_address, 53))
     assert ask_udp(client, backends) == FIRST
     assert sync(kernel, dns("disabled", "enabled", from_node=True)).connections_removed == 1
@@ -178,9 +178,9 @@ def test_flows_at_a_thousand_ports_leave_a_backend_within_two_seconds(
         client.sendto(b"ask", (wires.service_address, port))
     before = _backends_of_flows()
     assert min(before[FIRST], before[SECOND]) > 400
-    started = time.monotonic()
+    watch = Stopwatch()
     assert sync(kernel, many_ports(SECOND)).connections_removed == before[FIRST]
-    assert time.monotonic() - started < 2
+    assert watch.own < 2
     assert _backends_of_flows() == {SECOND: before[SECOND]}
 
 
@@ -284,7 +284,7 @@ def test_of_two_services_on_different_interfaces_the_clients_of_one_move_alone(
     with wires.backend.entered():
         run("ip", "address", "add", "10.0.0.66/24", "dev", "eth0")
         inner = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    inner.settimeout(5)
+    inner.settimeout(30)
     inner.bind(("10.0.0.66", 0))
     inner.connect(("10.0.0.1", 53))
     outer = wires.udp_client(port=53)
@@ -306,7 +306,7 @@ def test_where_the_way_of_the_answers_does_not_tell_the_interface_nothing_is_rem
     with wires.client.entered():
         run("ip", "route", "add", "10.0.0.1", "via", wires.service_address)
         client = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    client.settimeout(5)
+    client.settimeout(30)
     client.connect(("10.0.0.1", 53))
     assert ask_udp(client, backends) == FIRST
 
@@ -342,10 +342,10 @@ def _connect_tcp(kernel: NodeKernel, wires: Wires) -> tuple[socket.socket, socke
         wires.keep(socket.create_server((SECOND, 80)))
     sync(kernel, service(backends=[{"address": FIRST}, {"address": SECOND}]))
     with wires.client.entered():
-        client = wires.keep(socket.create_connection((wires.service_address, 80), timeout=5))
-    listener.settimeout(5)
+        client = wires.keep(socket.create_connection((wires.service_address, 80), timeout=30))
+    listener.settimeout(30)
     server = wires.keep(listener.accept()[0])
-    server.settimeout(5)
+    server.settimeout(30)
     return client, server
 
 

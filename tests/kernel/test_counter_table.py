@@ -132,6 +132,17 @@ def test_totals_from_elsewhere_are_taken_over_once() -> None:
     assert total(table) == 102
 
 
+def test_a_table_that_was_put_back_from_an_older_copy_counts_on_from_what_was_told() -> None:
+    table = CounterTable(epoch="one")
+    table.see(reading(5))
+    told = {(Kind.BACKEND, ("web", "10.0.0.3:80")): 100}
+    table.catch_up(told)
+    table.see(reading(8))
+    table.catch_up(told)
+
+    assert total(table) == 103
+
+
 @pytest.mark.parametrize(
     ("line", "carried"),
     [
@@ -142,13 +153,13 @@ def test_totals_from_elsewhere_are_taken_over_once() -> None:
             Carried(5, 300, 1),
         ),
         (
-            " [DESTROY] tcp      6 src=198.51.100.2 dst=198.51.100.1 sport=5 dport=80 packets=1 bytes=60"
+            "tcp      6 9 SYN_SENT src=198.51.100.2 dst=198.51.100.1 sport=5 dport=80 packets=1 bytes=60"
             " [UNREPLIED] src=10.0.0.3 dst=10.0.0.1 sport=80 dport=5 packets=0 bytes=0 mark=805306368",
-            Carried(1, 60, 1),
+            Carried(1, 60, 0),
         ),
     ],
 )
-def test_entries_are_read_as_they_are_and_as_they_go(line: str, carried: Carried) -> None:
+def test_entries_are_read_as_they_are(line: str, carried: Carried) -> None:
     assert read_entry(line) == (ONE, carried)
     assert read_entry(line.replace("mark=", "mark=1 x=")) is None, "not ours"
     assert read_entry(line.replace(" bytes=", " b=")) is None, "not accounted"
@@ -158,18 +169,19 @@ def test_what_goes_is_told_of_once_however_late_it_is_heard() -> None:
     counts = FlowCounts()
     told = 0
 
-    def look(live: int | None, gone: int | None) -> None:
+    def look(live: int | None, gone: int | None, *, later: int = 0) -> None:
         nonlocal told
         found = counts.see(
             {ONE: Carried(live, 10 * live)} if live is not None else {},
             {ONE: Carried(gone, 10 * gone)} if gone is not None else {},
+            later={ONE: Carried(later, 10 * later)},
         )
         told += found.get(ONE, (0, 0))[0]
 
     look(100, None)
     look(130, None)
     assert told == 30, "what was there at the beginning does not count"
-    look(20, None)  # one with 110 packets has gone and was not heard of yet
+    look(20, None, later=115)  # one with 110 packets at that time has gone, and is heard of in a moment
     look(25, 115)
     assert told == 40
     look(None, 30)
@@ -177,3 +189,16 @@ def test_what_goes_is_told_of_once_however_late_it_is_heard() -> None:
     look(None, None)
     look(7, None)
     assert told == 52
+
+
+def test_what_went_without_being_heard_of_does_not_hide_what_comes_after_it() -> None:
+    counts = FlowCounts()
+
+    def look(live: int) -> int:
+        return counts.see({ONE: Carried(live, 10 * live)} if live else {}, {}).get(ONE, (0, 0))[0]
+
+    assert [look(1000), look(1100), look(0)] == [0, 100, 0]
+    assert look(1100) == 0, "one look may miss an entry that is there all the time"
+    assert [look(0), look(30), look(50)] == [0, 0, 20]
+    assert counts.unheard == 0
+    assert look(60) == 10

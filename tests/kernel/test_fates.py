@@ -222,7 +222,7 @@ def make_connections(kernel: NodeKernel, wires: Wires, services: tuple[dict, ...
     sync(kernel, *services)
     with wires.client.entered():
         for _ in range(4):
-            wires.keep(socket.create_connection((HERE, 80), timeout=5))
+            wires.keep(socket.create_connection((HERE, 80), timeout=30))
     for _ in range(5):
         ask_udp(wires.udp_client(port=53), answering)
     wires.udp_client(port=123).send(b"what time is it?")

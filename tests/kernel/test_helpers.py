@@ -24,12 +24,12 @@ def test_a_transfer_of_tftp_goes_on_while_something_else_is_applied(wires: Wires
     asked = wires.listen_udp(port=69)[FIRST]
     with wires.client.entered():
         client = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    client.settimeout(5)
+    client.settimeout(30)
     client.sendto(ASK, (wires.service_address, 69))
     _, asker = asked.recvfrom(100)
     with wires.backend.entered():
         transfer = wires.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    transfer.settimeout(5)
+    transfer.settimeout(30)
     transfer.bind((FIRST, 0))
     transfer.sendto(b"\0\3\0\1a block", asker)
     _, sender = client.recvfrom(100)

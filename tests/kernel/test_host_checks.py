@@ -1,5 +1,6 @@
 """What may keep balanced connections away is either no hindrance, or named with an id and a way out."""
 
+import re
 import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import Wires, ask_udp, document, ruleset, run, service
 
 FLAVOURS = tuple(Flavour)
+NOTRACK = "-t raw -A PREROUTING -p udp --dport 5000:6000 -j CT --notrack"
 
 
 @pytest.fixture(params=FLAVOURS)
@@ -105,6 +107,66 @@ def test_route_localnet_is_named_for_what_it_lets_in(wires: Wires, flavour: Flav
     assert "net.ipv4.conf.eth0.route_localnet=0" in checks_of(kernel)["route-localnet"].message
 
 
+def test_drops_in_mangle_and_packets_kept_from_tracking_are_named_with_what_helps(
+    wires: Wires, flavour: Flavour
+) -> None:
+    web = service(port=5300, protocol="udp", access={"connections_per_source": 50})
+    kernel = NodeKernel(flavour=flavour)
+    kernel.sync(ruleset=ruleset(web), document=document(web))
+    backends = wires.listen_udp(port=5300)
+    for harmless in (
+        "-t mangle -A FORWARD -m conntrack --ctstate INVALID -j DROP",
+        "-t raw -A PREROUTING -p udp --dport 53 -j NOTRACK",
+        "-t mangle -A PREROUTING -s 203.0.113.9 -j DROP",
+        "-t mangle -A PREROUTING -m conntrack --ctstate NEW -j CONNMARK --set-mark 1",
+        "-t mangle -A FORWARD -j CONNMARK --set-xmark 0x1/0xff",
+    ):
+        iptables(flavour, *harmless.split())
+    assert ask_udp(wires.udp_client(port=5300), backends) in backends
+    assert kernel.compare(ruleset=ruleset(web)).before == ()
+    assert not {"drops-beside-ours", "notrack-before-ours", "mark-overwritten"} & set(checks_of(kernel))
+
+    iptables(flavour, *["-t", "mangle", "-A", "FORWARD", "-j", "DROP"])
+    assert kernel.compare(ruleset=ruleset(web)).before == ("beside ours, mangle: -A FORWARD -j DROP",)
+    wires.udp_client(port=5300).send(b"ask")
+    assert not got_something(backends)
+    (command,) = re.findall(r"'(iptables-[^']+)'", checks_of(kernel)["drops-beside-ours"].message)
+    run(*command.split())
+    assert ask_udp(wires.udp_client(port=5300), backends) in backends
+    assert "drops-beside-ours" not in checks_of(kernel)
+    assert kernel.compare(ruleset=ruleset(web)).before == ()
+
+    iptables(
+        flavour,
+        *["-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "5000:6000", "-j", "CT", "--notrack"],
+    )
+    assert "--dport 5000:6000" in checks_of(kernel)["notrack-before-ours"].message
+    wires.udp_client(port=5300).send(b"ask")
+    assert not got_something(backends)
+    iptables(flavour, *["-t", "mangle", "-A", "POSTROUTING", "-j", "CONNMARK", "--save-mark"])
+    assert "0x8fffffff" in checks_of(kernel)["mark-overwritten"].message
+    iptables(flavour, "-t", "raw", "-P", "PREROUTING", "DROP")
+    assert "“raw: -P PREROUTING DROP”" in checks_of(kernel)["drops-beside-ours"].message
+
+
+def test_an_interface_that_does_not_forward_is_named_and_the_setting_helps(
+    wires: Wires, flavour: Flavour
+) -> None:
+    kernel = carry_web(flavour)
+    backends = wires.listen_udp(port=5300)
+    before = kernel.compare(ruleset=ruleset(service(port=5300, protocol="udp"))).machine
+    run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
+    write("net.ipv4.conf.other0.forwarding", 0)
+    assert "forwarding-off" not in checks_of(kernel)
+    write("net.ipv4.conf.eth0.forwarding", 0)
+    assert kernel.compare(ruleset=ruleset(service(port=5300, protocol="udp"))).machine != before
+    wires.udp_client(port=5300).send(b"ask")
+    assert not got_something(backends)
+    assert "net.ipv4.conf.eth0.forwarding=1" in checks_of(kernel)["forwarding-off"].message
+    write("net.ipv4.conf.eth0.forwarding", 1)
+    assert ask_udp(wires.udp_client(port=5300), backends) in backends
+
+
 def test_the_ports_towards_each_backend_are_counted(wires: Wires, flavour: Flavour) -> None:
     carry_web(flavour)
     backends = wires.listen_udp(port=5300)
@@ -119,6 +181,30 @@ def test_the_ports_towards_each_backend_are_counted(wires: Wires, flavour: Flavo
     assert use.limit > use.entries
     assert use.busiest == found
     assert read_use().busiest == (), "with so few entries nothing is listed"
+
+
+def test_rules_that_write_over_our_connection_marks_are_named(wires: Wires, flavour: Flavour) -> None:
+    kernel = carry_web(flavour)
+    iptables(flavour, "-t", "mangle", "-N", "shaping")
+    iptables(flavour, "-t", "mangle", "-A", "PREROUTING", "-i", "eth0", "-j", "shaping")
+    iptables(flavour, "-t", "mangle", "-A", "shaping", "-j", "CONNMARK", "--set-mark", "1")
+    for harmful in (["--save-mark"], ["--or-mark", "0x10000000"]):
+        iptables(flavour, "-t", "mangle", "-A", "POSTROUTING", "-j", "CONNMARK", *harmful)
+    bounded = ["-j", "CONNMARK", "--save-mark", "--mask", "0xffff"]
+    marked = ["-p", "udp", "-m", "mark", "--mark", "0xca6c", "-j", "CONNMARK", "--save-mark"]
+    for harmless in (bounded, marked, ["-j", "CONNMARK", "--restore-mark"]):
+        iptables(flavour, "-t", "mangle", "-A", "POSTROUTING", *harmless)
+    iptables(flavour, "-t", "mangle", "-A", "OUTPUT", "-j", "CONNMARK", "--save-mark")
+
+    found = [check.message for check in kernel.facts().checks if check.id == "mark-overwritten"]
+
+    start = f"A rule of others (iptables-{flavour} -t mangle: “-A"
+    assert [message.partition("”)")[0] for message in found] == [
+        f"{start} shaping -j CONNMARK --set-xmark 0x1/0xffffffff",
+        f"{start} POSTROUTING -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        f"{start} POSTROUTING -j CONNMARK --set-xmark 0x10000000/0x10000000",
+    ]
+    assert "such as 0x8fffffff" in found[0]
 
 
 def test_the_kernels_statistics_are_those_of_the_callers_namespace(wires: Wires) -> None:
@@ -159,6 +245,7 @@ def message_of(strict: str, *, default: str) -> str:
             name=name,
             rp_filter=1 if name == strict else 0,
             route_localnet=False,
+            forwarding=True,
             has_default_route=name == default,
         )
         for name in ("eth0", "eth1")

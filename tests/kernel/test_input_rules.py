@@ -5,7 +5,8 @@ import pytest
 from balancer.domain.observation import InputPath
 from balancer.domain.types import Service
 from balancer.kernel.base import Flavour
-from balancer.kernel.input_rules import RULES_KEPT, find_input_path
+from balancer.kernel.input_rules import find_input_path
+from balancer.kernel.input_walk import RULES_KEPT
 from balancer.ruleset.parse import parse_save
 from tests.documents import document, service_data
 

@@ -126,7 +126,7 @@ def test_a_service_without_backends_refuses_at_once(kernel: NodeKernel, wires: W
     off = [{"address": BACKENDS6[0], "state": "disabled"}]
     carry(kernel, service6(backends=off), service6("dns", protocol="udp", port=53, backends=off))
     with wires.client.entered(), pytest.raises(ConnectionRefusedError):
-        socket.create_connection((BALANCER, 81), timeout=5)
+        socket.create_connection((BALANCER, 81), timeout=30)
     client = wires.udp_client6(port=53)
     client.send(b"ask")
     with pytest.raises(ConnectionRefusedError):  # ICMPv6 port unreachable
@@ -150,7 +150,7 @@ def test_neighbours_are_found_after_the_rules_as_before(kernel: NodeKernel, wire
         with namespace.entered():
             run("ip", "-6", "neighbour", "flush", "all")
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection((target, 9), timeout=5)
+                socket.create_connection((target, 9), timeout=30)
 
 
 def test_udp_clients_leave_a_backend_that_was_removed(kernel: NodeKernel, wires: Wires6) -> None:
@@ -206,7 +206,7 @@ def test_an_observation_counts_connections_of_both_families(kernel: NodeKernel, 
     wires.connect6(port=81, count=4)
     accepted(listeners, wires)
     with wires.client.entered():
-        wires.keep(socket.create_connection((wires.service_address, 80), timeout=5))
+        wires.keep(socket.create_connection((wires.service_address, 80), timeout=30))
     found = {(str(one.address), one.backend): one.established for one in kernel.observe().connections}
     assert found == {(wires.service_address, "10.0.0.3:80"): 1} | {
         (BALANCER, f"[{address}]:81"): 1 for address in BACKENDS6
@@ -220,7 +220,7 @@ def test_going_idle_keeps_established_connections_and_the_base_chains(
     carry(kernel, service6(), service())
     run(f"ip6tables-{kind[0]}", "-w", "5", "-P", "FORWARD", "DROP")
     with wires.client.entered():
-        client = wires.keep(socket.create_connection((BALANCER, 81), timeout=5))
+        client = wires.keep(socket.create_connection((BALANCER, 81), timeout=30))
     server, _ = listeners[BACKENDS6[0]].accept()
     wires.keep(server)
     assert not in_sync(kernel, service())

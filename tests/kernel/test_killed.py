@@ -15,6 +15,7 @@ from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import Namespace, document, held, own_part, ruleset, save, service, wait_for_waiter
 
 MOMENTS = 50 * int(os.environ["LBADMIN_CAMPAIGN"]) if "LBADMIN_CAMPAIGN" in os.environ else 20
+TABLES = ("filter", "nat")
 VERSIONS = (
     tuple(service(f"old{i}", port=100 + i) for i in range(6)),
     tuple(service(f"new{i}", port=200 + i, scheduler="random") for i in range(6)),
@@ -32,18 +33,22 @@ def test_a_killed_writer_leaves_every_table_whole(
         states.append(own_part(save(kind[0])))
     moments = random.Random(1)  # the moments differ anyway, as the scheduler does
 
-    seen = set()
+    states, seen = states[:2], set()
     for number in range(MOMENTS):
         worker = _start_sync(kernel, VERSIONS[number % 2])
-        time.sleep(moments.uniform(0, seconds * 1.1))
+        time.sleep(moments.uniform(0, seconds))
         _kill(worker, with_its_children=number % 4 > 1)
         # Held until the last process that can still write has gone.
         with hold_writer_lock(directory=default_lock_directory(), wait_seconds=20):
             now = own_part(save(kind[0]))
-        for table in ("filter", "nat"):
-            seen.add((table, [state[table] for state in states[:2]].index(now[table])))
+        found = {(table, [state[table] for state in states].index(now[table])) for table in TABLES}
+        seen |= found
+        # Half of them come in time, however busy the machine is by now.
+        seconds *= 0.8 if found == {(table, number % 2) for table in TABLES} else 1.25
 
-    assert seen == {("filter", 0), ("filter", 1), ("nat", 0), ("nat", 1)}, "no kill came in time, or all did"
+    assert seen == {(table, version) for table in TABLES for version in (0, 1)}, (
+        "no kill came in time, or all did"
+    )
     kernel.sync(ruleset=ruleset(*VERSIONS[0]), document=document(*VERSIONS[0]))
     assert own_part(save(kind[0])) == states[0]
 

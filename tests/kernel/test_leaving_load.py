@@ -17,7 +17,7 @@ from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
 from tests.kernel.machine import Namespace, document, service
 from tests.kernel.many import Crowd
-from tests.kernel.test_steady_load import AT_LEAST, BACKENDS, PORT, crowd, load, resets
+from tests.kernel.test_steady_load import BACKENDS, PORT, crowd, load, resets
 
 __all__ = ["crowd"]
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
@@ -43,7 +43,7 @@ class Kept:
         }
         with crowd.backend.entered():
             self._listener = socket.create_server(("", STAYS), backlog=100)
-        self._listener.settimeout(5)
+        self._listener.settimeout(30)
 
     def fill(self) -> None:
         """Opens what is missing."""
@@ -55,11 +55,11 @@ class Kept:
     def _open(self, port: int) -> None:
         with self._crowd.client.entered():
             client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        client.settimeout(5)
+        client.settimeout(30)
         client.bind((str(self._crowd.plan.client(next(self._sources))), 0))
         client.connect((self._crowd.plan.service, port))
         server = self._listener.accept()[0]
-        server.settimeout(5)
+        server.settimeout(30)
         self.pairs[port, server.getsockname()[0]].append((client, server))
 
     def talk(self) -> None:
@@ -165,7 +165,7 @@ def test_no_connection_fails_and_none_is_reset_while_backends_drain_flap_and_are
     )
     assert outcome.report["failed"] == {}
     assert resets(crowd, namespace) == before
-    assert outcome.rate >= AT_LEAST
+    assert outcome.is_steady
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind), indirect=True)
@@ -194,7 +194,7 @@ def test_a_disable_under_load_cuts_exactly_the_connections_of_that_backend_of_th
     assert set(outcome.report["failed_from"]) <= ends, "nobody else's"
     assert outcome.report["failed_from"], "some were under way"
     assert set(failed) <= {"ECONNRESET", "EPIPE"}, "at once, not at a timeout"
-    assert outcome.rate >= AT_LEAST
+    assert outcome.is_steady
 
 
 def note_what_is_cut(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:

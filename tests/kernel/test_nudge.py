@@ -110,6 +110,28 @@ def test_a_connection_that_a_flow_table_forwards_is_cut_too(monkeypatch: pytest.
     assert len(told) == 1
 
 
+@pytest.mark.parametrize(("disabled", "lists"), [(1, 1), (4, 4), (5, 1)])
+def test_only_connections_of_disabled_backends_are_read_where_these_are_few(
+    monkeypatch: pytest.MonkeyPatch, disabled: int, lists: int
+) -> None:
+    asked: list[list[str]] = []
+
+    def read(arguments: list[str]) -> Iterator[str]:
+        asked.append(arguments)
+        return iter(())
+
+    monkeypatch.setattr(conntrack, "read_lines", read)
+    backends = [
+        {"address": f"10.0.0.{n}", "state": "disabled" if n <= disabled else "enabled"} for n in range(1, 9)
+    ]
+    reconcile_connections(
+        document=document(service(backends=backends)), family=Family.IPV4, local_addresses=frozenset()
+    )
+    of_tcp = [arguments for arguments in asked if "tcp" in arguments]
+    assert len(of_tcp) == lists
+    assert ("--reply-src" in of_tcp[0]) is (disabled <= 4)
+
+
 def test_a_protocol_whose_entries_cannot_be_read_keeps_no_other_one_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,6 +147,8 @@ def test_a_protocol_whose_entries_cannot_be_read_keeps_no_other_one_back(
     off = document(service(backends=[{"address": "10.0.0.3", "state": "disabled"}]))
     found = reconcile_connections(document=off, family=Family.IPV4, local_addresses=frozenset())
     assert asked == ["tcp", "udp"]
+    reconcile_connections(document=off, family=Family.IPV6, local_addresses=frozenset())
+    assert asked[2:] == ["udp"], "of another family nobody is disabled"
     assert found.warnings == (
         "Connections (tcp) that the kernel remembers could not be brought in line: No TCP today.",
     )

@@ -46,7 +46,7 @@ def test_connections_are_counted_by_backend_and_tcp_by_those_that_live(
             wires.keep(socket.create_server((address, 80)))
     sync(kernel, service(backends=[{"address": FIRST}, {"address": SECOND}]))
     with wires.client.entered():
-        clients = [socket.create_connection((wires.service_address, 80), timeout=5) for _ in range(5)]
+        clients = [socket.create_connection((wires.service_address, 80), timeout=30) for _ in range(5)]
     for client in clients[:4]:
         wires.keep(client)
     clients[4].close()

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.kernel.conftest import flavour, machine, namespace, wires
+from tests.kernel.conftest import flavour, namespace, wires
 from tests.kernel.machine import Wires
 from tests.probes.balancer import Balancer
 
-__all__ = ["flavour", "machine", "namespace", "wires"]
+__all__ = ["flavour", "namespace", "wires"]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from balancer.probes.base import ProbeError
 from balancer.ruleset.compile import compile_document
 from tests.kernel.machine import BACKENDS, document, run, service
 from tests.probes.balancer import Balancer, ask, seen_around
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.kernel
 
@@ -30,14 +31,15 @@ def test_a_service_answers_through_the_node_and_nothing_of_the_probe_is_left(
     balancer.listen()
     found = balancer.carry(service(source_nat={"mode": mode}), flavour=flavour)
     before = seen_around()
-    started = time.monotonic()
+    watch = Stopwatch()
     web = ask(found)["web"]
-    assert time.monotonic() - started < 2
+    assert watch.own < 2
     assert web.passed is True, web.text
     assert web.backends_up == 4
     assert web.milliseconds is not None
     assert web.text.startswith("web answered through eth0 198.51.100.1:80 after ")
-    assert f"by {BACKENDS[0]}:80; 4 of 4 backends are up" in web.text
+    # A node that is too busy for the first attempt makes another, which is the next backend's turn.
+    assert any(f"by {one}:80; 4 of 4 backends are up" in web.text for one in BACKENDS)
     assert seen_around() == before
 
 
@@ -210,9 +212,9 @@ def test_of_many_services_a_sample_is_asked_and_the_rest_is_counted(
         service(f"s{n}", port=1000 + n, backends=[{"address": BACKENDS[0], "port": 80}]) for n in range(60)
     ]
     found = balancer.carry(*many, flavour=flavour)
-    started = time.monotonic()
+    watch = Stopwatch()
     results = ask(found)
-    assert time.monotonic() - started < 4
+    assert watch.own < 4
     assert len(results) == 51
     assert sum(result.passed is True for result in results.values()) == 50
     assert results[""].passed is None
@@ -226,9 +228,9 @@ def test_many_dead_services_take_no_longer_than_the_time_allowed(balancer: Balan
     ]
     nowhere = [one | {"backends": [{"address": "10.0.0.99"}]} for one in many]
     found = balancer.carry(*many, flavour=Flavour.NFT, rules=compile_document(document(*nowhere)))
-    started = time.monotonic()
+    watch = Stopwatch()
     results = ask(found, timeout=2)
-    assert time.monotonic() - started < 3
+    assert watch.own < 3
     assert {result.passed for result in results.values()} == {False}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import product
 
-from balancer.domain.types import Document, Service
+from balancer.domain.types import Backend, Document, Service, format_endpoint
 from balancer.ruleset.matching import Packet
 from tests.documents import SCENES
 
@@ -23,6 +23,21 @@ def expected_service(one: Document, packet: Packet) -> Service | None:
     exact = [service for service in fits if packet.destination in service.addresses]
     anywhere = [service for service in fits if not service.addresses and packet.destination_local]
     return next(iter(exact + anywhere), None)
+
+
+def taking(one: Document, service: Service) -> Service:
+    """Who chooses the backend of a new client: the service, or the one that stands in for it now."""
+    named = {other.name: other for other in one.services}
+    while service.stand_in is not None:
+        service = named[service.stand_in]
+    return service
+
+
+def arrival(service: Service, backend: Backend, port: int) -> str:
+    """Where the backend gets what came in at a port: with one port of its own, all goes to that."""
+    one = service.span.first == service.span.last
+    at = backend.port if one else service.backend_port(backend, port)
+    return format_endpoint(address=backend.address, port=at)
 
 
 def packets_to(service: Service) -> Iterator[Packet]:

@@ -184,6 +184,31 @@ def test_the_count_of_connections_has_a_table_that_no_other_service_touches() ->
     assert all(t.name is not TableName.MANGLE for t in compile_document(document(*others)).tables)
 
 
+def test_of_syn_proxies_the_first_and_the_last_alone_touch_the_table_that_counts_connections() -> None:
+    limited = service_data(access={"connections_per_source": 5})
+    proxied = [service_data(f"s{i}", port=1000 + i, access={"syn_proxy": True}) for i in range(3)]
+    none, one, three = (
+        compile_document(document(limited, *proxied[:count])).table(TableName.MANGLE) for count in (0, 1, 3)
+    )
+    assert none != one
+    assert one == three
+
+
+def test_backends_that_come_or_go_touch_the_count_only_where_some_of_them_share_an_address() -> None:
+    limit = {"connections_per_backend": 5}
+    apart, more, shared, other = (
+        compile_document(document(service_data(access=limit, backends=backends))).table(TableName.MANGLE)
+        for backends in (
+            [{"address": "10.0.0.3"}],
+            [{"address": "10.0.0.3"}, {"address": "10.0.0.4", "port": 8080}],
+            [{"address": "10.0.0.3"}, {"address": "10.0.0.3", "port": 8080}],
+            [{"address": "10.0.0.3"}, {"address": "10.0.0.3", "port": 8081}],
+        )
+    )
+    assert apart == more
+    assert len({repr(one) for one in (apart, shared, other)}) == 3
+
+
 def test_a_service_inside_of_anothers_place_is_not_counted_there() -> None:
     wide = service_data("wide", port=8000, port_end=8099, access={"connections_per_source": 5})
     exact = service_data("exact", port=8050, address="203.0.113.1")

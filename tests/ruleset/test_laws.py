@@ -30,23 +30,21 @@ from balancer.ruleset.service import keepers, prefix_of
 from balancer.ruleset.targets import Dnat, Goto
 from balancer.ruleset.trace import Trace, trace_packet
 from balancer.ruleset.turns import turned, without_phase
-from tests.documents import SCENES, any_documents
-from tests.ruleset.definition import expected_service, packets_to
+from tests.documents import SCENES, any_carried, any_documents
+from tests.ruleset.definition import arrival, expected_service, packets_to, taking
 
 FAMILIES = st.sampled_from(list(Family))
 
 
 def shares_at(service: Service, port: int) -> dict[str, Fraction]:
     """What is promised, by the endpoints where connections to `port` arrive."""
-    ends = {
-        backend.endpoint: format_endpoint(address=backend.address, port=service.backend_port(backend, port))
-        for backend in service.backends
-    }
+    ends = {backend.endpoint: arrival(service, backend, port) for backend in service.backends}
     return {ends[end]: share for end, share in promised_shares(service).items()}
 
 
-def assert_promises(service: Service, trace: Trace, port: int) -> None:
+def assert_promises(one: Document, service: Service, trace: Trace, port: int) -> None:
     assert trace.service == service.name
+    service = taking(one, service)
     assert trace.shares == shares_at(service, port)
     assert trace.refused == (0 if service.usable_backends else 1)
     assert (trace.unmatched, trace.dropped) == (0, 0)
@@ -58,7 +56,7 @@ def assert_promises(service: Service, trace: Trace, port: int) -> None:
     assert trace.rewritten_to == wanted
 
 
-@given(any_documents())
+@given(any_carried())
 @settings(max_examples=25, deadline=None)
 def test_at_every_place_of_a_service_the_traced_shares_are_the_promised_ones(one: Document) -> None:
     rulesets = {family: compile_document(one, family=family) for family in Family}
@@ -70,7 +68,7 @@ def test_at_every_place_of_a_service_the_traced_shares_are_the_promised_ones(one
             if found is None:
                 assert (trace.service, trace.unmatched) == (None, 1)
             else:
-                assert_promises(found, trace, packet.port)
+                assert_promises(one, found, trace, packet.port)
 
 
 @given(any_documents(), st.integers(-1, 12), st.booleans())
@@ -98,7 +96,7 @@ def test_a_packet_near_a_service_finds_the_one_that_it_is_for_and_no_other(
             assert trace.unmatched == (0 if service else 1)
 
 
-@given(any_documents())
+@given(any_carried())
 @settings(max_examples=30, deadline=None)
 def test_a_client_that_is_known_goes_to_the_backend_that_has_it(one: Document) -> None:
     for service in one.services:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.lab.namespaces import NETNS_DIRECTORY
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 120.0
-END_SECONDS = 60.0
+END_SECONDS = 120.0
+WITH_ITS_TEST = ("setpriv", "--pdeathsig", "TERM", "--")
+"""In front of a command that is to be told to end when the tests are killed: a demo stays until it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +60,9 @@ class Place:
 def new_place() -> Iterator[Place]:
     # Short, because the path of a unix socket is; and not there yet, as in a fresh checkout.
     parent = Path(tempfile.mkdtemp(prefix="lbs-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = Place(port=port, state_dir=parent / "d", prefix=f"{parent.name.lower().replace('_', '-')}-")
+    place = Place(
+        port=free_port(), state_dir=parent / "d", prefix=f"{parent.name.lower().replace('_', '-')}-"
+    )
     try:
         yield place
     finally:
@@ -72,7 +72,7 @@ def new_place() -> Iterator[Place]:
 def start(name: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """`manage.py NAME`, in a process group of its own as from a shell."""
     return subprocess.Popen(
-        [sys.executable, "manage.py", name, *arguments],
+        [*WITH_ITS_TEST, sys.executable, "manage.py", name, *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from balancer.lab.client import TIMED_OUT
 from balancer.lab.namespaces import list_pids
 from lbadmin.stack.checks import require_root
 from lbadmin.stack.errors import CannotStart
@@ -28,6 +29,7 @@ from tests.scenarios.demo_runs import (
     wait_until,
     wait_until_clean,
 )
+from tests.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.stack
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
@@ -38,6 +40,7 @@ class Running:
     place: Place
     pid: int
     passwords: dict[str, str]
+    watch: Stopwatch
 
 
 PASSWORD_LINE = re.compile(r"^ {4}(viewer|editor|approver|operator|administrator) +(\S{16})$", re.MULTILINE)
@@ -58,7 +61,7 @@ def read_counts(output: str) -> dict[tuple[str, str], list[int]]:
 def test_once_measures_what_is_promised_and_leaves_nothing(place: Place) -> None:
     rules = read_host_rules()
     run = start("demo", "--once", *place.arguments)
-    output, complaint = run.communicate(timeout=300)
+    output, complaint = run.communicate(timeout=5 * END_SECONDS)
     assert run.returncode == 0, output + complaint
     counts = read_counts(output)
     for balancer in ("lb1", "lb2"):
@@ -67,7 +70,7 @@ def test_once_measures_what_is_promised_and_leaves_nothing(place: Place) -> None
         assert counts["rolled back to revision 1", balancer] == [100, 100, 100, 100, 0]
         assert sum(counts["random", balancer][:4]) == 400
         for method in ("article, method 1", "article, method 2"):
-            assert 80 <= counts[method, balancer][4] <= 180
+            assert 70 <= counts[method, balancer][4] <= 190
     assert place.is_clean(), (place.namespaces(), place.processes())
     assert read_host_rules() == rules
 
@@ -76,9 +79,10 @@ def test_once_measures_what_is_promised_and_leaves_nothing(place: Place) -> None
 def running() -> Iterator[Running]:
     """A demo that stays, for the tests that look at one; stopped as by `kill`."""
     with new_place() as place:
-        run = start("demo", *place.arguments)
+        run, watch = start("demo", *place.arguments), Stopwatch()
         welcome = read_until(run, "Ctrl-C ends the demo")
-        yield Running(place=place, pid=run.pid, passwords=dict(PASSWORD_LINE.findall(welcome)))
+        passwords = dict(PASSWORD_LINE.findall(welcome))
+        yield Running(place=place, pid=run.pid, passwords=passwords, watch=watch)
         assert run.poll() is None
         assert end(run, signal.SIGTERM)[0] == 0
         assert place.is_clean(), (place.namespaces(), place.processes())
@@ -86,25 +90,27 @@ def running() -> Iterator[Running]:
 
 def test_every_role_has_a_password_of_its_own_and_the_console_answers(running: Running) -> None:
     assert len(running.passwords) == len(set(running.passwords.values())) == 5
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.place.port}/login/", timeout=10) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.place.port}/login/", timeout=END_SECONDS) as page:
         assert page.status == 200
 
 
 def test_the_background_traffic_of_the_demo_is_answered_without_loss(running: Running) -> None:
     status = running.place.state_dir / "traffic.json"
     wait_until(
-        lambda: status.exists() and b"10.0.0.6:80" in status.read_bytes(), what=status.exists, seconds=20
+        lambda: status.exists() and b"10.0.0.6:80" in status.read_bytes(),
+        what=status.exists,
+        seconds=END_SECONDS,
     )
     targets = json.loads(status.read_bytes())["targets"]
-    assert {name: target["lost"] for name, target in targets.items()} == {
-        "10.0.0.1:80": {},
-        "10.0.0.2:80": {},
-    }
+    assert set(targets) == {"10.0.0.1:80", "10.0.0.2:80"}
+    lost = {why for target in targets.values() for why in target["lost"]}
+    # Its clients wait for a second, in which a busy machine may have had other things to do.
+    assert lost <= ({TIMED_OUT} if running.watch.stalled > 1 else set())
 
 
 def test_a_second_demo_in_the_same_place_is_refused_and_the_first_goes_on(running: Running) -> None:
     second = start("demo", *running.place.arguments)
-    _, complaint = second.communicate(timeout=60)
+    _, complaint = second.communicate(timeout=END_SECONDS)
     assert (second.returncode, complaint.count("\n")) == (2, 1)
     assert f"in use by process {running.pid}" in complaint
     assert len(running.place.namespaces()) == 4
@@ -119,7 +125,9 @@ def test_a_killed_worker_comes_back_and_finds_its_node_in_order(running: Running
     for pid in worker:
         os.kill(pid, signal.SIGKILL)
     wait_until(
-        lambda: read_last_seen(running.place) > seen, what=lambda: read_last_seen(running.place), seconds=30
+        lambda: read_last_seen(running.place) > seen,
+        what=lambda: read_last_seen(running.place),
+        seconds=END_SECONDS,
     )
     assert not set(worker) & set(list_pids(name=inside))
     assert count_revisions(running.place) == [0, 1]
@@ -150,7 +158,7 @@ def test_a_demo_killed_while_it_starts_leaves_nothing(place: Place, seconds: flo
 def test_a_port_that_is_taken_is_said_in_one_sentence_and_nothing_is_built(place: Place) -> None:
     with socket.create_server(("127.0.0.1", place.port)):
         run = start("demo", *place.arguments)
-        output, complaint = run.communicate(timeout=60)
+        output, complaint = run.communicate(timeout=END_SECONDS)
     assert run.returncode == 2
     assert output == ""
     assert complaint == (
@@ -166,7 +174,7 @@ def test_a_directory_with_other_things_in_it_is_not_emptied(place: Place) -> Non
     precious = place.state_dir / "thesis.txt"
     precious.write_text("forty years of work")
     run = start("demo", *place.arguments)
-    _, complaint = run.communicate(timeout=60)
+    _, complaint = run.communicate(timeout=END_SECONDS)
     assert (run.returncode, complaint.count("\n")) == (2, 1)
     assert "has other things in it" in complaint
     assert precious.read_text() == "forty years of work"

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from balancer.lab.namespaces import create_namespaces, list_pids, remove_namespaces
-from tests.scenarios.demo_runs import ROOT, Place, end, read_until, start, wait_until
+from tests.scenarios.demo_runs import (
+    END_SECONDS,
+    ROOT,
+    WITH_ITS_TEST,
+    Place,
+    end,
+    read_until,
+    start,
+    wait_until,
+)
 from tests.scenarios.test_demo import read_host_rules
 
 pytestmark = pytest.mark.stack
@@ -29,7 +38,7 @@ def machine(place: Place) -> Iterator[str]:
 
 def test_without_a_word_for_it_no_worker_is_let_at_this_machine(place: Place) -> None:
     run = start("serve", "--bind", f"127.0.0.1:{place.port}", LBADMIN_STATE_DIR=str(place.state_dir))
-    _, complaint = run.communicate(timeout=60)
+    _, complaint = run.communicate(timeout=END_SECONDS)
     assert (run.returncode, complaint.count("\n")) == (2, 1)
     assert "say --this-host if that is meant" in complaint
     assert not (place.state_dir / "stack").exists()
@@ -39,11 +48,10 @@ def test_it_serves_this_host_and_only_worker_and_guard_have_the_licence_to_write
     place: Place, machine: str
 ) -> None:
     rules = read_host_rules()
+    inside = [*WITH_ITS_TEST, "ip", "netns", "exec", machine]
+    serve = [sys.executable, "manage.py", "serve", "--this-host", "--bind", f"127.0.0.1:{place.port}"]
     run = subprocess.Popen(
-        [
-            *("ip", "netns", "exec", machine, sys.executable, "manage.py", "serve", "--this-host"),
-            *("--bind", f"127.0.0.1:{place.port}", "--node", "edge", "--user", "root"),
-        ],
+        [*inside, *serve, "--node", "edge", "--user", "root"],
         cwd=ROOT,
         env={
             **os.environ,
@@ -60,7 +68,7 @@ def test_it_serves_this_host_and_only_worker_and_guard_have_the_licence_to_write
     wait_until(
         lambda: b"celery.apps.worker: edge@lbadmin ready" in read_log(place),
         what=lambda: read_log(place),
-        seconds=30,
+        seconds=END_SECONDS,
     )
     licensed = {
         name_of(pid) for pid in list_pids(name=machine) if b"LBADMIN_THIS_HOST=1" in read_environment(pid)

@@ -38,12 +38,12 @@ def wait_for_worker(node: str, *, stack: Stack) -> None:
     eventually(lambda: Node.objects.get(name=node).facts_at, what=f"the start of the worker of {node}")
 
 
-def wait_for_end(deployment: Deployment, *, within: float = 20) -> Deployment:
+def wait_for_end(deployment: Deployment) -> Deployment:
     def ended() -> bool:
         deployment.refresh_from_db()
         return deployment.state != "running"
 
-    eventually(ended, what="the end of the deployment", within=within)
+    eventually(ended, what="the end of the deployment")
     return deployment
 
 

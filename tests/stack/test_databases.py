@@ -84,7 +84,7 @@ def test_workers_that_all_press_on_at_once_go_one_after_the_other_and_end_the_de
     deployment = site.start(service_data("web"))
 
     def press_on(job: Job) -> None:
-        eventually(lambda: site.run(job, kernel=FakeKernel()), what=f"the turn of {job.node}", within=30)
+        eventually(lambda: site.run(job, kernel=FakeKernel()), what=f"the turn of {job.node}")
 
     at_once(*(lambda j=job: press_on(j) for job in deployment.jobs.select_related("node")))
 

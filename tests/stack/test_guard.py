@@ -14,25 +14,24 @@ import pytest
 
 from balancer.domain.codec import load_document
 from balancer.kernel.base import DriverName, Flavour
-from balancer.kernel.guard import read_boottime
+from balancer.kernel.guard import FileGuard, read_boottime
 from balancer.kernel.guard_state import Confirmed, GuardDirectory, Pending
 from balancer.kernel.node import NodeKernel
 from balancer.models import Cluster, Deployment, Job, Node, Revision
 from balancer.ruleset.compile import compile_document
 from balancer.workflow.revisions import live_revision
-from tests.cast import Site
 from tests.documents import service_data
 from tests.kernel.guards import confirmed
 from tests.kernel.machine import Namespace
 from tests.stack.machinery import Process, Stack, eventually
 from tests.stack.site import LEGACY, NFT, events, make_site, wait_for_end, wait_for_worker
+from tests.stopwatch import Stopwatch
 
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
 ROUNDS = 20 if CAMPAIGN else 1
 POINTS = range(400) if CAMPAIGN else random.Random().sample(range(40), 2)
 LATE_MAX = 5.0
 """Seconds after the deadline by which the old rules have to be back."""
-AGREE_MAX = 30.0
 SECONDS = 5
 FAULTY = {"DJANGO_SETTINGS_MODULE": "tests.stack.faulty"}
 RELAY = """
@@ -105,10 +104,9 @@ def uplink(stack: Stack, database_url: str) -> Iterator[Uplink]:
     found.close()
 
 
-def guarded_site() -> Site:
-    site = make_site("lb1")
+def give_little_time() -> None:
+    """From now on the guard goes back soon; a busy machine may be too slow for a confirm by then."""
     Cluster.objects.update(confirm_seconds=SECONDS)
-    return site
 
 
 def carries(state: Confirmed | Revision, *, inside: Namespace, flavour: Flavour) -> bool:
@@ -134,7 +132,7 @@ def wait_for_agreement(deployment: Deployment, *, inside: Namespace, flavour: Fl
             and carries(live, inside=inside, flavour=flavour)
         )
 
-    eventually(agree, what="that rows and node agree", within=AGREE_MAX)
+    eventually(agree, what="that rows and node agree")
     return time.monotonic() - began
 
 
@@ -147,7 +145,7 @@ def wait_for_agreement(deployment: Deployment, *, inside: Namespace, flavour: Fl
 def test_a_ruleset_that_cuts_the_node_off_is_gone_again_though_its_worker_is_dead(
     stack: Stack, uplink: Uplink, env: dict[str, str]
 ) -> None:
-    site, flavour, fault = guarded_site(), Flavour(env["LBADMIN_FLAVOUR"]), stack.directory / "fault"
+    site, flavour, fault = make_site("lb1"), Flavour(env["LBADMIN_FLAVOUR"]), stack.directory / "fault"
     options: dict[str, Any] = {**env, **FAULTY, **uplink.env, "LBADMIN_FAULT": str(fault)}
     worker = stack.worker("lb1", inside=uplink.node, **options)
     stack.beat()
@@ -155,27 +153,30 @@ def test_a_ruleset_that_cuts_the_node_off_is_gone_again_though_its_worker_is_dea
     files, lateness = GuardDirectory(stack.guard_directory("lb1")), []
     old = wait_for_end(site.start(service_data("web"))).revision
     assert live_revision(site.cluster) == old
+    give_little_time()
 
     for number in range(ROUNDS):
         fault.write_text("cut after-commit")
         # It takes what comes in for the ports of broker and database; that alone does not cut off a node
         # which is their client, so its uplink goes down with the commit.
         deployment = site.start(service_data("broker", port=6379), service_data("database", port=5432))
+        pending = eventually(files.read_pending, what="the arming")
         eventually(lambda w=worker: not w.runs, what="the death of the worker")
-        pending = files.read_pending()
-        assert pending is not None
-        assert carries(deployment.revision, inside=uplink.node, flavour=flavour)
+        carried = carries(deployment.revision, inside=uplink.node, flavour=flavour)
+        assert carried or read_boottime() > pending.deadline, "it was seen in time, but there was nothing new"
+        due = pending.deadline
         if number % 2 == 0:
             stack.guards["lb1"].kill()
             time.sleep(random.uniform(0, SECONDS - 1))
             stack.guard("lb1", inside=uplink.node, **env)
-        eventually(
-            lambda: carries(old, inside=uplink.node, flavour=flavour),
-            what="the way back",
-            within=SECONDS + 10,
-        )
-        lateness.append(read_boottime() - pending.deadline)
-        assert 0 <= lateness[-1] <= LATE_MAX
+            eventually(FileGuard(directory=files.path).is_alive, what="the start of the next guard")
+            due = max(due, read_boottime())
+        watch = Stopwatch()
+        eventually(lambda: carries(old, inside=uplink.node, flavour=flavour), what="the way back")
+        now = read_boottime()
+        assert now >= pending.deadline
+        lateness.append(now - due)
+        assert lateness[-1] <= LATE_MAX + watch.stalled
 
         uplink.up()
         worker = stack.worker("lb1", inside=uplink.node, **options)
@@ -190,20 +191,19 @@ def test_a_ruleset_that_cuts_the_node_off_is_gone_again_though_its_worker_is_dea
 def test_a_worker_that_is_killed_at_any_step_leaves_old_or_new_and_the_rows_agree(
     stack: Stack, namespace: Namespace, env: dict[str, str]
 ) -> None:
-    site, flavour, fault = guarded_site(), Flavour(env["LBADMIN_FLAVOUR"]), stack.directory / "fault"
+    site, flavour, fault = make_site("lb1"), Flavour(env["LBADMIN_FLAVOUR"]), stack.directory / "fault"
     options = {**env, **FAULTY, "LBADMIN_FAULT": str(fault)}
     worker = stack.worker("lb1", inside=namespace, **options)
     stack.beat()
     wait_for_worker("lb1", stack=stack)
-    wait_for_end(site.start(service_data("web")))
+    assert wait_for_end(site.start(service_data("web"))).state == "succeeded"
+    give_little_time()
     states = []
     for number, point in enumerate(POINTS):
         old = live_revision(site.cluster)
         fault.write_text(f" {point}")
         deployment = site.start(service_data("web", port=1000 + point))
-        eventually(
-            lambda w=worker, d=deployment: not w.runs or has_ended(d), what="the fault or the end", within=30
-        )
+        eventually(lambda w=worker, d=deployment: not w.runs or has_ended(d), what="the fault or the end")
         if worker.runs:
             break  # there are no more steps
         if number % 2:
@@ -223,7 +223,7 @@ def has_ended(deployment: Deployment) -> bool:
 
 
 def test_without_a_guard_the_job_fails_and_says_what_to_start(stack: Stack, namespace: Namespace) -> None:
-    site = guarded_site()
+    site = make_site("lb1")
     stack.worker("lb1", inside=namespace, guarded=False, **NFT)
     wait_for_worker("lb1", stack=stack)
 

@@ -111,7 +111,7 @@ def watch(deployment: Deployment, *, victim: Victim, flavour: Flavour) -> list[T
         deployment.refresh_from_db()
         return deployment.state != "running"
 
-    eventually(ended, what="the end of the deployment", within=40)
+    eventually(ended, what="the end of the deployment")
     return observed
 
 

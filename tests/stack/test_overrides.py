@@ -1,7 +1,5 @@
 """An override on real kernels: at once on both flavours, through applies and a rollback, until one click."""
 
-import time
-
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -17,6 +15,7 @@ from tests.documents import service_data
 from tests.kernel.machine import Namespace, save
 from tests.stack.machinery import Stack, eventually
 from tests.stack.site import LEGACY, NFT, events, make_site, wait_for_end, wait_for_worker
+from tests.stopwatch import Stopwatch
 
 Places = dict[str, tuple[Namespace, Flavour]]
 DRAINED, OTHER = "10.0.0.3:80", "10.0.0.4:80"
@@ -43,9 +42,10 @@ def wait_for_choice(places: Places, *, without_first: bool, what: str, within: f
         texts = [chosen(place) for place in places.values()]
         return all(is_chosen(OTHER, text) and is_chosen(DRAINED, text) is not without_first for text in texts)
 
-    started = time.monotonic()
-    eventually(reached, what=f"{what} in every kernel", within=within)
-    print(f"{what} ({without_first}) was in every kernel after {time.monotonic() - started:.2f} s")
+    watch = Stopwatch()
+    eventually(reached, what=f"{what} in every kernel")
+    print(f"{what} ({without_first}) was in every kernel after {watch.seconds:.2f} s")
+    assert watch.own <= within
 
 
 def reaches_all(places: Places, *, drained: bool) -> None:

@@ -38,7 +38,7 @@ def test_a_submitted_change_is_rehearsed_at_once_and_can_then_be_approved_and_ap
     site, change = begin(stack, namespace, **NFT)
     assert refusal_of(lambda: approve(site, change)).code == "not-rehearsed"
 
-    eventually(lambda: standing_of(change).passed, what="the rehearsal", within=40)
+    eventually(lambda: standing_of(change).passed, what="the rehearsal")
 
     deployment = apply_change(actor=site.operator, change=approve(site, change))
     assert wait_for_end(deployment).state == "succeeded"
@@ -55,7 +55,7 @@ def test_what_a_spoilt_compiler_makes_cannot_be_approved_and_the_reason_has_the_
 ) -> None:
     site, change = begin(stack, namespace, **LEGACY, DJANGO_SETTINGS_MODULE="tests.stack.spoilt")
 
-    eventually(lambda: not standing_of(change).pending, what="the rehearsal", within=40)
+    eventually(lambda: not standing_of(change).pending, what="the rehearsal")
 
     refused = refusal_of(lambda: approve(site, change))
     assert refused.code == "not-rehearsed"

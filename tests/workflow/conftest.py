@@ -4,7 +4,7 @@ import pytest
 
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 
 @pytest.fixture

@@ -8,12 +8,14 @@ from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
 from balancer.domain.merge import Side
-from balancer.models import AuditEvent, Change, Cluster
+from balancer.domain.types import BackendState
+from balancer.models import AuditEvent, Change, Cluster, Job, Override
 from balancer.workflow.approvals import approve_change
 from balancer.workflow.deployments import apply_change
 from balancer.workflow.drafts import SavedDraft, save_draft
 from balancer.workflow.editing import invite_person, open_change
 from balancer.workflow.errors import Refused
+from balancer.workflow.overrides import set_override
 from balancer.workflow.policies import update_policy
 from balancer.workflow.queries import view_change
 from balancer.workflow.submissions import submit_change
@@ -108,3 +110,25 @@ def fresh(change: Change) -> Change:
 def notes_on(change: Change) -> list[str]:
     """Why the approvals on the page do not count."""
     return [vote.why_not_counted for vote in view_change(change=fresh(change), user=change.author).votes]
+
+
+def operate(site: Site, last: int = 3, *, by: User | None = None, **fields: Any) -> Override:
+    fields = fields or {"state": BackendState.DRAINING}
+    return set_override(
+        actor=by or site.operator,
+        cluster=site.cluster,
+        service=fields.pop("service", "web"),
+        address=f"10.0.0.{last}",
+        port=fields.pop("port", 80),
+        reason=fields.pop("reason", "disk is full"),
+        **fields,
+    )
+
+
+def run_jobs(site: Site) -> None:
+    for job in Job.objects.filter(state="queued").select_related("node"):
+        site.run(job)
+
+
+def events(action: str) -> list[dict[str, Any]]:
+    return list(AuditEvent.objects.filter(action=action).order_by("pk").values_list("facts", flat=True))

@@ -9,8 +9,6 @@ from typing import Any
 from balancer.domain.health import Standing
 from balancer.ruleset.schedulers import promised_shares
 from balancer.workflow.health import record_standings
-from balancer.workflow.nodes import reconcile_node
-from balancer.workflow.rehearsing import Rehearse
 from balancer.workflow.revisions import node_rulesets
 from tests.cast import Site
 from tests.documents import service_data
@@ -29,27 +27,17 @@ class Checked(Balancer):
     """Of lb1, with a health daemon that says what a test tells it. Who waits moves the clock."""
 
     daemon: bool = True
-    rehearse: Rehearse | None = None
 
     def tick(self, after: float = 5) -> None:
-        self.now += timedelta(seconds=after)
         if self.daemon:
+            self.now += timedelta(seconds=after)
             self.say()  # the heartbeat
-        reconcile_node(
-            node_name=self.name,
-            kernel=self.site.kernels[self.name],
-            guard=self.guard,
-            memory=self.memory,
-            identity="test:1:1",
-            rehearse=self.rehearse,
-            confirm=self.confirm,
-            clock=lambda: self.now,
-            pause=self.wait,
-        )
+            after = 0
+        super().tick(after)
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-        self.guard.advance(seconds)
+        super().wait(seconds)
 
     def say(self, *down: str, up: tuple[str, ...] = (), service: str = "web", reason: str = "") -> None:
         standings = [standing(e, up=False, at=self.now, service=service, reason=reason) for e in down]

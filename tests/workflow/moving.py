@@ -13,7 +13,7 @@ from balancer.workflow.effective import Effective, effective_of
 from balancer.workflow.revisions import compile_rulesets
 from tests.cast import Site
 from tests.documents import backend_data, service_data
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 ONE, TWO, THREE, FOUR = (f"10.0.0.{last}:80" for last in range(3, 7))
 UNEVEN = {ONE: 300, TWO: 100, THREE: 100, FOUR: 100}

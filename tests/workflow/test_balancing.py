@@ -28,7 +28,7 @@ from tests.workflow.moving import (
     watched_worker,
     web,
 )
-from tests.workflow.test_nodes import Worker, converged
+from tests.workflow.ticking import Worker, converged
 
 
 @pytest.fixture

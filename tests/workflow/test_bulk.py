@@ -7,9 +7,19 @@ import pytest
 from django.contrib.auth.models import User
 
 from balancer.domain.codec import dump_document, parse_service
-from balancer.domain.types import Persistence, Service, SourceNat, SourceNatMode
+from balancer.domain.types import (
+    Access,
+    AllDown,
+    Health,
+    HealthKind,
+    Persistence,
+    Service,
+    SourceNat,
+    SourceNatMode,
+)
 from balancer.models import AuditEvent, Change, Draft
 from balancer.workflow.bulk import FIELDS, Proposed, edit_services, import_document
+from balancer.workflow.bulk_values import HEALTH, LIMITS, LISTS, check_value
 from balancer.workflow.documents import candidate_document, live_document
 from balancer.workflow.editing import find_current_change
 from balancer.workflow.submissions import submit_change
@@ -55,7 +65,13 @@ VALUES = {
     "interface": "eth1",
     "scheduler": "random",
     "source_nat.mode": "none",
+    "access.deny": {"add": ["203.0.113.0/24"], "remove": []},
+    "access.allow": {"add": ["203.0.113.0/24"], "remove": []},
+    "access.limits": {"connections_per_source": 20},
     "access.drop_invalid": False,
+    "access.syn_proxy": True,
+    "access.log_refused": True,
+    "health": {"kind": "tcp", "interval": 9},
     "description": "Until Friday",
     "backends.state": "draining",
     "backends.weight": 7,
@@ -89,8 +105,77 @@ def test_one_field_of_several_services_becomes_a_draft_of_each(three: Site, fiel
     if head == "backends":
         assert [one[rest] for one in after["backends"] if one["address"] == "10.0.0.3"] == [VALUES[field]]
         assert all(one[rest] != VALUES[field] for one in after["backends"] if one["address"] != "10.0.0.3")
+    elif field in LISTS:
+        assert after[head][rest] == VALUES[field]["add"]
+    elif field in {LIMITS, HEALTH}:
+        assert after[head].items() >= VALUES[field].items()
     else:
         assert (after[head][rest] if rest else after[head]) == VALUES[field]
+
+
+def test_networks_are_added_and_taken_out_and_the_others_of_each_list_stay(site: Site) -> None:
+    site.deploy(
+        service_data("web", access={"deny": ["192.0.2.0/24", "198.51.100.7"]}),
+        service_data("mail", port=25, access={"deny": ["203.0.113.0/24"]}),
+    )
+
+    value = {"add": ["203.0.113.0/24", "10.0.0.0/8"], "remove": ["198.51.100.7/32", "198.51.100.7"]}
+    done = set_on(site, "web", "mail", field="access.deny", value=value)
+
+    assert done.saved
+    found = {name: list(map(str, service_of_draft(name).access.deny)) for name in done.names}
+    assert found == {
+        "web": ["10.0.0.0/8", "192.0.2.0/24", "203.0.113.0/24"],
+        "mail": ["10.0.0.0/8", "203.0.113.0/24"],
+    }
+
+
+def test_a_network_to_be_taken_out_that_nobody_has_is_told_and_nothing_is_saved(three: Site) -> None:
+    value = {"add": [], "remove": ["10.0.0.0/8"]}
+    done = set_on(three, *NAMES, field="access.deny", value=value)
+
+    assert [(problem.path, problem.code) for problem in done.problems] == [("remove[0]", "unknown")]
+    assert not Change.objects.filter(state="draft").exists()
+
+
+def test_more_networks_than_can_be_edited_at_once_are_refused_before_any_is_looked_at() -> None:
+    services = [service_data("web", access={"deny": []})] * 51
+    value = {"add": ["nonsense"] * 10_000, "remove": []}
+
+    refusal = refusal_of(lambda: list(check_value("access.deny", value, services=services)))
+
+    assert (refusal.code, "510,000 networks" in refusal.message) == ("invalid", True)
+
+
+def test_ten_thousand_networks_are_imported(three: Site) -> None:
+    many = [f"10.{i // 250}.{i % 250}.0/24" for i in range(10_000)]
+    done = import_text(three, service_data("web", access={"deny": many}))
+
+    assert done.saved
+    assert len(service_of_draft("web").access.deny) == 10_000
+
+
+def test_without_a_rate_there_is_no_burst(site: Site) -> None:
+    site.deploy(service_data("web", access={"new_per_second_per_source": 5, "new_burst": 50}))
+
+    done = set_on(site, "web", field="access.limits", value={"new_per_second_per_source": None})
+
+    assert done.saved
+    assert service_of_draft("web").access == Access()
+
+
+def test_another_kind_of_check_takes_with_it_what_only_the_old_one_used(site: Site) -> None:
+    http = {"kind": "http", "path": "/health", "host": "www.example.net", "interval": 30}
+    site.deploy(service_data("web", health=http, all_down="refuse", healthy_min=30))
+
+    set_on(site, "web", field="health", value={"kind": "tcp"})
+    tcp = service_of_draft("web")
+    set_on(site, "web", field="health", value={"kind": "none"})
+    none = service_of_draft("web")
+
+    assert tcp.health == Health(kind=HealthKind.TCP, interval=30)
+    assert (tcp.all_down, tcp.healthy_min) == (AllDown.REFUSE, 30)
+    assert (none.health, none.all_down, none.healthy_min) == (Health(), AllDown.KEEP, 0)
 
 
 def test_a_mode_takes_with_it_what_only_the_other_mode_has(three: Site) -> None:

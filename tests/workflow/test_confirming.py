@@ -13,7 +13,7 @@ from balancer.kernel.base import OutcomeUnknown, Receipt, Rejected
 from balancer.kernel.fake import FakeKernel
 from balancer.kernel.guard_fake import FakeGuard
 from balancer.kernel.guard_files import GuardError
-from balancer.models import AuditEvent, Cluster, Deployment, Job, Node, Revision
+from balancer.models import Cluster, Deployment, Job, Node, Revision
 from balancer.ruleset.parse import parse_ruleset
 from balancer.workflow.confirmations import confirm_deployment
 from balancer.workflow.confirming import Bench, ConfirmProbe
@@ -23,8 +23,8 @@ from balancer.workflow.queries import view_deployment
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site, own_rules
 from tests.documents import service_data
-from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker
+from tests.workflow.deeds import events, refusal_of
+from tests.workflow.ticking import Worker
 
 
 class Network:
@@ -34,7 +34,7 @@ class Network:
         self.cut = True
         self.asked: list[frozenset[str]] = []
 
-    def __call__(self, document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    def __call__(self, document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
         self.asked.append(touched)
         text = "The broker does not answer." if self.cut else "The broker answered."
         return (ConfirmProbe("broker", not self.cut, text), ConfirmProbe("udp", None, "Cannot be asked."))
@@ -55,10 +55,6 @@ def policy(site: Site, confirm: str = "automatic", seconds: int = 60) -> None:
 
 def start(site: Site, **fields: Any) -> Job:
     return site.start(service_data("web", **({"port": 81} | fields))).jobs.get(node__name="lb1")
-
-
-def events(action: str) -> list[dict[str, Any]]:
-    return list(AuditEvent.objects.filter(action=action).order_by("pk").values_list("facts", flat=True))
 
 
 def carries(site: Site, revision: Revision, node: str = "lb1") -> bool:
@@ -202,7 +198,7 @@ def test_a_rollback_during_which_the_worker_was_dead_is_told_by_the_next_one(one
 class Dying:
     """The worker is killed between commit and confirm."""
 
-    def __call__(self, document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    def __call__(self, document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
         raise KeyboardInterrupt
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import OperationalError
 
 from balancer.domain.counters import COARSE, FINE, ServicePoint
 from balancer.kernel.base import KernelError
@@ -12,6 +13,7 @@ from balancer.kernel.flow_counts import Carried
 from balancer.kernel.sampler import Look
 from balancer.models import CounterSample, CounterSlice, CounterState, CounterTotal, Node
 from balancer.workflow import counters
+from balancer.workflow import counting as counting_module
 from balancer.workflow.counters import read_sample, read_slice, totals_told
 from balancer.workflow.counting import CountingMemory, count_node
 from tests.cast import Site
@@ -32,17 +34,30 @@ class Counting:
         self.carried: dict[tuple[str, str], Carried] = {}
         self.notes: tuple[str, ...] = ()
         self.asked: list[tuple[str, Mapping[object, int]]] = []
+        self.steady = 0.0
         self.restart()
+        self.tick(after=0)
 
     def restart(self) -> None:
         self.memory = CountingMemory()
 
-    def tick(self, *, connections: int = 0, after: float = FINE, packets: int = 0) -> None:
-        self.now += timedelta(seconds=after)
+    def tick(self, *, connections: int = 0, after: float = FINE, packets: int = 0, set_by: float = 0) -> None:
+        """`after` so many seconds, in which somebody sets the clock by some."""
+        self.now += timedelta(seconds=after + set_by)
+        self.steady += after
         if connections:
             self.connections["web", ONE] = self.connections.get(("web", ONE), 0) + connections
         self.carried = {("web", ONE): Carried(packets, 100 * packets, 3)} if packets else {}
-        count_node(node_name="lb1", look=self._look, memory=self.memory, clock=lambda: self.now)
+        self.count(self.memory)
+
+    def count(self, memory: CountingMemory) -> None:
+        count_node(
+            node_name="lb1",
+            look=self._look,
+            memory=memory,
+            clock=lambda: self.now,
+            steady=lambda: self.steady,
+        )
 
     def _look(self, carrying: object, *, epoch: str, told: Mapping[object, int]) -> Look:
         self.asked.append((epoch, dict(told)))
@@ -57,6 +72,10 @@ class Counting:
     @property
     def told(self) -> int:
         return totals_told(self.node).get((Kind.BACKEND, ("web", ONE)), 0)
+
+    def last_seconds(self) -> float:
+        """Of the look before, how long it was."""
+        return CounterSample.objects.order_by("-at").values_list("seconds", flat=True)[0]
 
     def last_point(self) -> ServicePoint:
         sample = CounterSample.objects.order_by("-at").first()
@@ -170,11 +189,92 @@ def test_what_the_node_forgot_goes_on_from_what_the_rows_say(counting: Counting)
 
 
 def test_a_clock_that_is_set_back_loses_no_connection(counting: Counting) -> None:
-    counting.tick(connections=5)
-    counting.tick(connections=5, after=-10)
-    counting.tick(connections=5, after=30)
+    counting.tick(connections=5, packets=10)
+    counting.tick(connections=5, packets=10, set_by=-1800)
+    for _ in range(3):
+        counting.tick(packets=600, after=590)
+    assert CounterSample.objects.filter(node=counting.node).count() == 1
+    assert "nothing is plotted meanwhile" in CounterState.objects.get().notes[0]["text"]
+    counting.tick(packets=20, after=30)
 
-    assert counting.told == 15
+    assert counting.told == 10
+    point = counting.last_point()
+    assert (point.backends[ONE][:2], counting.last_seconds()) == ((5, 1830), 1810), "at its true rate"
+
+
+def test_a_clock_that_was_wrong_for_a_day_stops_nothing_once_it_is_right(counting: Counting) -> None:
+    counting.tick(connections=5)
+    counting.tick(connections=5, set_by=24 * 3600)
+    assert counting.last_seconds() == FINE, "so long it was"
+    counting.tick(connections=7, set_by=-24 * 3600)
+
+    sample = CounterSample.objects.get(at=counting.now)
+    assert read_sample(sample)["web"].backends[ONE][0] == 7
+    assert sample.seconds == FINE
+    assert counting.told == 17
+    counting.tick(connections=1, after=300)
+    row = CounterSlice.objects.get(service_name="web", start=BEGIN)
+    assert (read_slice(row).offsets, counting.told) == ((10, 30), 18), "the slice of before goes on"
+    assert any("set back" in note["text"] for note in CounterState.objects.get().notes)
+
+
+def test_what_was_counted_before_anybody_looked_is_in_the_totals_and_at_no_time(counting: Counting) -> None:
+    CounterState.objects.all().delete()
+    counting.restart()
+    counting.connections["web", ONE] = 1_000_000
+    counting.tick()
+    assert CounterSample.objects.count() == 0
+    counting.tick(connections=3)
+
+    assert counting.last_point().backends[ONE][0] == 3
+    assert counting.told == 1_000_003
+
+
+def test_packets_of_a_look_that_could_not_be_kept_come_with_the_next(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting.tick(packets=10)
+
+    def fail(*_: object, **__: object) -> bool:
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counting_module, "record_look", fail)
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                counting.tick(connections=1, packets=10)
+    counting.tick(connections=1, packets=10)
+
+    assert counting.last_point().backends[ONE][:3] == (3, 30, 3000)
+    assert counting.last_seconds() == 3 * FINE
+
+
+def test_a_look_that_was_kept_although_what_is_due_failed_is_told_of_once(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counters, "forget_old", fail)
+        with pytest.raises(OperationalError):
+            counting.tick(connections=1, packets=10)
+    counting.tick(connections=1, packets=10)
+
+    assert counting.last_point().backends[ONE][:2] == (1, 10)
+    assert counting.told == 2
+
+
+def test_two_processes_that_count_the_same_node_count_no_connection_twice(counting: Counting) -> None:
+    other = CountingMemory()
+    for _ in range(6):
+        counting.tick(connections=2)
+        counting.now += timedelta(seconds=5)
+        counting.connections["web", ONE] += 1
+        counting.count(other)
+        counting.now += timedelta(seconds=5)
+
+    assert counting.told == counting.connections["web", ONE]
 
 
 def test_what_cannot_be_read_is_said_once(counting: Counting) -> None:

@@ -14,7 +14,7 @@ from balancer.workflow.drift import put_ours_back
 from tests.cast import Site
 from tests.documents import service_data
 from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker, converged, damage, reboot
+from tests.workflow.ticking import Worker, converged, damage, reboot
 
 BLOCK = "-s 203.0.113.9/32 -j DROP"
 OURS = "-j LB-FORWARD"

@@ -3,32 +3,22 @@
 from dataclasses import replace
 from typing import Any
 
-from django.contrib.auth.models import User
-
 from balancer.domain.types import BackendState
 from balancer.kernel.base import Receipt
 from balancer.kernel.fake import FakeKernel
 from balancer.kernel.guard_fake import FakeGuard
 from balancer.kernel.guard_state import Outcome
-from balancer.models import Job, Node
+from balancer.models import Job
 from balancer.ruleset.compile import compile_document
 from balancer.ruleset.marker import with_marker
-from balancer.workflow.drills import start_drill
 from balancer.workflow.overrides import set_override
 from balancer.workflow.queries import list_bad_drills, view_drill, view_restored
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site
 from tests.documents import document, service_data
-from tests.workflow.test_confirming import events
-from tests.workflow.test_nodes import Worker
-
-
-def node_of(site: Site, name: str = "lb1") -> Node:
-    return Node.objects.select_related("cluster").get(cluster=site.cluster, name=name)
-
-
-def start(site: Site, name: str = "lb1", actor: User | None = None) -> Job:
-    return start_drill(actor=actor or site.operator, node=node_of(site, name))
+from tests.workflow.deeds import events
+from tests.workflow.drilling import node_of, start
+from tests.workflow.ticking import Worker
 
 
 class Stuck(FakeGuard):

@@ -15,11 +15,10 @@ from balancer.workflow.queries import list_bad_drills
 from balancer.workflow.revisions import live_revision
 from tests.cast import Site
 from tests.documents import service_data
-from tests.workflow.deeds import refusal_of
+from tests.workflow.deeds import events, refusal_of
+from tests.workflow.drilling import node_of, start
 from tests.workflow.test_confirming import carries as carries_here
-from tests.workflow.test_confirming import events
-from tests.workflow.test_drills import node_of, start
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 
 @pytest.mark.parametrize(

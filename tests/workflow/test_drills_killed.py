@@ -18,9 +18,9 @@ from balancer.workflow.revisions import live_revision
 from tests.cast import Site
 from tests.documents import service_data
 from tests.kernel.guards import Machine
-from tests.workflow.test_confirming import events
+from tests.workflow.deeds import events
+from tests.workflow.drilling import node_of, start
 from tests.workflow.test_crashes import carries
-from tests.workflow.test_drills import node_of, start
 
 STEPS: tuple[tuple[Any, str], ...] = (
     (drilling, "_require_as_it_should"),

@@ -1,6 +1,7 @@
 """Health beside what else a node is at: an apply that waits for its confirm, a rehearsal, a drill."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -20,7 +21,7 @@ from tests.cast import Site
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
 from tests.workflow.moving import ONE, TWO, kernel
 from tests.workflow.rehearsing import make_stage, states
-from tests.workflow.test_nodes import converged
+from tests.workflow.ticking import converged
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def _approved(job: Job) -> Document:
 def test_while_the_checks_after_a_commit_do_not_hold_health_is_carried_between_them(node: Checked) -> None:
     asked: list[bool] = []
 
-    def checks(document: Document, touched: frozenset[str]) -> tuple[ConfirmProbe, ...]:
+    def checks(document: Document, touched: frozenset[str], _: object) -> tuple[ConfirmProbe, ...]:
         asked.append(ONE in {b.endpoint for b in document.services[0].usable_backends})
         node.say(ONE)
         return (ConfirmProbe("broker", len(asked) > 3, "The broker."),)
@@ -105,6 +106,25 @@ def test_while_the_checks_after_a_commit_do_not_hold_health_is_carried_between_t
     assert state is JobState.SUCCEEDED
     assert asked == [True, False, False, False]
     assert ONE not in shares(node)
+
+
+def test_in_the_middle_of_a_round_of_checks_health_is_carried_too(node: Checked) -> None:
+    """One that nobody answers takes seconds."""
+    job = node.site.start(web(description="moved")).jobs.get()
+    left: list[set[str]] = []
+
+    def checks(document: Document, touched: frozenset[str], meanwhile: Callable[[], None]) -> Any:
+        node.say(ONE)
+        meanwhile()
+        left.append(carries(node, job))
+        return ()
+
+    state = node.site.run(job, confirm=checks, clock=lambda: node.now, pause=node.wait)
+
+    assert state is JobState.SUCCEEDED
+    assert left == [set(ALL) - {ONE}]
+    assert ONE not in shares(node)
+    assert not HealthEvent.objects.filter(carried_at=None).exists()
 
 
 def test_a_kernel_that_is_busy_then_does_not_end_the_apply(node: Checked) -> None:

@@ -1,23 +1,26 @@
 """What health checks find reaches the kernel: when, how often, beside what, and what outlives what."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from balancer.domain.types import BackendState
-from balancer.kernel.base import Busy, OutcomeUnknown
+from balancer.domain.types import BackendState, Family
+from balancer.kernel.base import Busy, KernelError, OutcomeUnknown, Receipt
 from balancer.models import AuditEvent, Cluster, DriftEvent, HealthEvent, Job, WeightMove
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow.drift import put_ours_back
 from balancer.workflow.effective import effective_of_job
-from balancer.workflow.revisions import live_revision, why_not_genuine
+from balancer.workflow.revisions import live_revision, node_rulesets, why_not_genuine
 from tests.cast import Site
 from tests.documents import backend_data, service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, checked_node, shares, web
-from tests.workflow.moving import FOUR, ONE, THREE, TWO, carried, kernel
-from tests.workflow.test_nodes import converged, damage, reboot
-from tests.workflow.test_overrides import operate
+from tests.workflow.moving import FOUR, ONE, THREE, TWO, UNEVEN, carried, kernel
+from tests.workflow.ticking import converged, damage, reboot
 
 THIRD = Fraction(1, 3)
 
@@ -72,6 +75,34 @@ def test_the_log_says_what_was_found_and_when_the_kernel_was_in_line(node: Check
     assert event.carried_at == node.now
 
 
+def test_what_is_found_while_the_kernel_is_written_is_not_told_as_carried_yet(node: Checked) -> None:
+    held = kernel(node)
+
+    def sync(**given: Any) -> Receipt:
+        node.say(TWO)
+        return type(held).sync(held, **given)
+
+    held.sync = sync  # type: ignore[method-assign]
+    node.say(ONE)
+    node.tick()
+    del held.sync
+
+    assert HealthEvent.objects.get(endpoint=ONE).carried_at is not None
+    assert HealthEvent.objects.get(endpoint=TWO).carried_at is None
+    node.tick()
+    assert not HealthEvent.objects.filter(carried_at=None).exists()
+
+
+def test_what_went_and_came_back_before_the_kernel_could_follow_does_not_wait_for_ever(node: Checked) -> None:
+    node.say(ONE)
+    node.say(up=(ONE,))
+
+    node.tick()
+
+    assert kernel(node).writes == []
+    assert HealthEvent.objects.filter(carried_at=node.now).count() == 2
+
+
 def test_backends_that_flap_cause_at_most_one_commit_a_second_and_what_comes_meanwhile_goes_together(
     node: Checked,
 ) -> None:
@@ -83,6 +114,20 @@ def test_backends_that_flap_cause_at_most_one_commit_a_second_and_what_comes_mea
     times = kernel(node).writes
     assert len(times) >= 8
     assert all(after - before >= 1 for before, after in pairwise(times))
+
+
+def test_a_finding_for_which_nothing_is_written_lets_the_next_one_not_wait(site: Site) -> None:
+    alone = web() | {"name": "alone", "port": 81, "backends": [backend_data("10.0.0.9", port=80)]}
+    (node,) = checked_node(site, web(), alone)
+    node.say("10.0.0.9:80", service="alone")
+    node.tick()
+    assert (kernel(node).writes, node.node.carried_health != "") == ([], True)
+
+    before = node.now
+    node.say(ONE)
+    node.tick(after=0)
+
+    assert (len(kernel(node).writes), node.now) == (1, before)
 
 
 def test_a_change_that_was_taken_back_while_it_waited_is_not_written(node: Checked) -> None:
@@ -168,6 +213,81 @@ def test_where_nobody_can_tell_what_was_written_the_node_says_so_and_finds_out(n
 
     assert node.node.in_sync is True
     assert ONE not in shares(node)
+
+
+SIX = "[2001:db8::3]:80"
+
+
+def both_families(site: Site) -> Checked:
+    backends = [backend_data("2001:db8::3"), backend_data("2001:db8::4")]
+    (node,) = checked_node(site, web(), web(address="2001:db8::9", backends=backends) | {"name": "six"})
+    node.say(ONE)
+    node.say(SIX, service="six")
+    return node
+
+
+def fail_at_ipv6(node: Checked, patch: pytest.MonkeyPatch, *errors: BaseException) -> None:
+    """Once for each error; then it works."""
+    held, waiting = kernel(node), list(errors)
+    sync = held.sync
+
+    def failing(*, ruleset: Ruleset, **given: Any) -> Receipt:
+        if ruleset.family is Family.IPV6 and waiting:
+            raise waiting.pop(0)
+        return sync(ruleset=ruleset, **given)
+
+    patch.setattr(held, "sync", failing)
+
+
+def down_in_kernel(node: Checked) -> dict[str, tuple[str, ...]]:
+    """Of both families, which the kernel must hold alike."""
+    found = carried(node)
+    assert all(kernel(node).compare(ruleset=r).in_sync for r in node_rulesets(found.document).values())
+    return dict(found.health.down)
+
+
+@pytest.mark.parametrize("error", [Busy("Somebody else is writing."), OutcomeUnknown("The child died.")])
+def test_where_one_family_cannot_be_written_both_stay_as_they_were_and_nobody_is_accused_of_drift(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: KernelError
+) -> None:
+    node = both_families(site)
+    fail_at_ipv6(node, monkeypatch, error)
+
+    node.tick(after=30)
+
+    assert down_in_kernel(node) == {}
+    node.tick()
+    assert down_in_kernel(node) == {"web": (ONE,), "six": (SIX,)}
+    assert not DriftEvent.objects.exists()
+
+
+def test_where_the_other_family_cannot_be_put_back_either_the_node_says_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = both_families(site)
+    fail_at_ipv6(node, monkeypatch, *[OutcomeUnknown("The child died.")] * 2)
+
+    node.tick(after=0)
+
+    assert "The child died. What was carried before could not be put back" in caplog.text
+    node.tick(after=30)
+    assert down_in_kernel(node) == {"web": (ONE,), "six": (SIX,)}
+
+
+def test_a_worker_that_died_between_two_families_goes_on_with_the_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = both_families(site)
+    fail_at_ipv6(node, monkeypatch, SystemExit())
+    with pytest.raises(SystemExit):
+        node.tick(after=0)
+    node.restart()
+
+    node.tick()
+
+    assert down_in_kernel(node) == {"web": (ONE,), "six": (SIX,)}
+    assert not DriftEvent.objects.exists()
+    assert converged(node.site) == []
 
 
 def test_a_worker_that_died_between_kernel_and_row_only_writes_the_row(
@@ -284,3 +404,26 @@ def test_a_backend_that_is_up_again_rises_where_the_service_starts_slowly(site: 
     assert low == Fraction(1, 25)
     assert shares(node)[ONE] == Fraction(1, 4)
     assert all(after - before >= 1 for before, after in pairwise(kernel(node).writes))
+
+
+def test_health_and_own_weights_together_are_written_at_most_once_a_second_however_long_they_take(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,) = checked_node(site, web(scheduler="least-connections", slow_start=60))
+    held = kernel(node)
+    count = held.count_loads
+
+    def count_loads(**given: Any) -> Any:
+        node.now += timedelta(seconds=0.4)
+        return count(**given)
+
+    monkeypatch.setattr(held, "count_loads", count_loads)
+    held.loads = {"web": UNEVEN}
+
+    for step in range(60):
+        node.say(*[TWO] * (step % 6 == 0), up=(TWO,) * (step % 6 == 3))
+        node.tick(after=0.7)
+
+    assert WeightMove.objects.exists()
+    assert len(held.writes) >= 15
+    assert min(after - before for before, after in pairwise(held.writes)) >= 1

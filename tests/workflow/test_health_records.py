@@ -10,12 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from balancer.domain.types import BackendState
 from balancer.models import BackendHealth, HealthEvent, Node, NodeHealth
 from balancer.workflow import health_records
-from balancer.workflow.health import record_standings, targets_of
+from balancer.workflow.health import keep_only, record_standings, targets_of
 from tests.cast import Site
 from tests.documents import service_data
+from tests.workflow.deeds import operate
 from tests.workflow.healing import ALL, Checked, checked_node, standing, web
 from tests.workflow.moving import ONE, TWO
-from tests.workflow.test_overrides import operate
 
 
 @pytest.fixture
@@ -61,6 +61,33 @@ def test_a_daemon_that_was_started_again_does_not_undo_what_was_found(node: Chec
         (ONE, "down"),
         (ONE, "up"),
     ]
+
+
+def test_a_daemon_that_was_started_again_and_cannot_check_says_so_beside_what_was_found(
+    node: Checked,
+) -> None:
+    node.say(ONE, up=(TWO,))
+    why = "tried tcp, but this node could not: operation not permitted"
+
+    blind = [standing(e, up=None, at=node.now, reason=why, warning=why) for e in (ONE, TWO)]
+    record_standings("lb1", blind, clock=lambda: node.now)
+
+    rows = BackendHealth.objects.order_by("endpoint").values_list("endpoint", "up", "warning")
+    assert list(rows) == [(ONE, False, why), (TWO, True, why)]
+    node.say(ONE, up=(TWO,))
+    assert set(BackendHealth.objects.values_list("warning", flat=True)) == {""}
+
+
+def test_what_was_found_of_backends_that_are_no_longer_checked_is_forgotten(node: Checked) -> None:
+    """Also of services that only a revision had which was never confirmed: no job says so."""
+    node.say(ONE, up=(TWO,))
+    node.say(ONE, service="unconfirmed")
+
+    keep_only("lb1", targets_of("lb1"))
+
+    assert set(BackendHealth.objects.values_list("service_name", "endpoint")) == {("web", ONE), ("web", TWO)}
+    keep_only("lb1", ())
+    assert not BackendHealth.objects.exists()
 
 
 def test_a_warning_is_written_at_once(node: Checked) -> None:

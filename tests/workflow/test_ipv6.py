@@ -20,7 +20,7 @@ from balancer.workflow.submissions import submit_change
 from tests.cast import Site, own_rules
 from tests.documents import backend_data, document, service_data
 from tests.workflow.rehearsing import make_stage, spoil_shares, states
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 BASE = {
     "filter": {"LB-FORWARD", "LB-INPUT"},

@@ -21,8 +21,7 @@ from balancer.workflow.overrides import lift_override
 from balancer.workflow.policies import record_person, standing_of
 from tests.cast import Site, make_person
 from tests.documents import service_data
-from tests.workflow.deeds import edit, invited, open_by, refusal_of
-from tests.workflow.test_overrides import operate
+from tests.workflow.deeds import edit, invited, open_by, operate, refusal_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from balancer.workflow.overrides import set_override
 from balancer.workflow.queries import leaving_of_node, leaving_of_service
 from tests.cast import Site
 from tests.documents import backend_data, service_data
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 FIRST = "10.0.0.3:80"
 

@@ -13,70 +13,19 @@ from balancer.domain.observation import Listener, Observation
 from balancer.domain.types import Protocol
 from balancer.kernel.base import Difference, KernelError, NodeFacts, Rejected
 from balancer.kernel.fake import FakeKernel
-from balancer.kernel.guard_fake import FakeGuard
 from balancer.models import AuditEvent, Cluster, Job, Node
 from balancer.workflow.clusters import create_node
-from balancer.workflow.confirming import Checks, no_checks
 from balancer.workflow.editing import open_change
-from balancer.workflow.node_looks import NodeMemory
-from balancer.workflow.nodes import reconcile_node
 from balancer.workflow.observations import observation_of
 from balancer.workflow.queries import view_node
 from tests.cast import Site, own_rules
 from tests.documents import service_data
-
-
-@dataclass
-class Worker:
-    """A worker process of a node, with a clock that moves when it is told to."""
-
-    site: Site
-    name: str = "lb1"
-    now: datetime = field(default_factory=timezone.now)
-    memory: NodeMemory = field(default_factory=NodeMemory)
-    confirm: Checks = no_checks
-
-    def tick(self, after: float = 5) -> None:
-        self.now += timedelta(seconds=after)
-        reconcile_node(
-            node_name=self.name,
-            kernel=self.site.kernels[self.name],
-            guard=self.guard,
-            memory=self.memory,
-            identity="test:1:1",
-            confirm=self.confirm,
-            clock=lambda: self.now,
-            pause=self.guard.advance,
-        )
-
-    def restart(self) -> None:
-        self.memory = NodeMemory()
-
-    @property
-    def guard(self) -> FakeGuard:
-        return self.site.guard(self.name)
-
-    @property
-    def node(self) -> Node:
-        return Node.objects.get(name=self.name)
+from tests.workflow.ticking import Worker, converged, damage, reboot
 
 
 @pytest.fixture
 def worker(site: Site) -> Worker:
     return Worker(site)
-
-
-def reboot(site: Site, name: str = "lb1") -> None:
-    site.kernels[name] = FakeKernel()
-
-
-def damage(site: Site, name: str = "lb1") -> None:
-    chains = site.kernels[name].snapshot.table("nat").chains
-    chains["LB-S-web"] = chains["LB-S-web"][1:]
-
-
-def converged(site: Site) -> list[str]:
-    return list(Job.objects.filter(reason="converge").values_list("state", flat=True))
 
 
 def test_a_tick_says_that_the_node_is_there_and_what_it_is(site: Site, worker: Worker) -> None:

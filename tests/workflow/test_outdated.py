@@ -20,7 +20,7 @@ from tests.documents import service_data
 from tests.ruleset.earlier import compile_earlier
 from tests.upgrade import earlier_lbadmin
 from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker, converged, damage
+from tests.workflow.ticking import Worker, converged, damage
 
 WEB, MAIL = service_data("web"), service_data("mail", port=25, scheduler="least-connections")
 

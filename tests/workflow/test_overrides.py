@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -16,26 +15,8 @@ from balancer.workflow.revisions import compile_rulesets, live_revision
 from balancer.workflow.rollback import roll_back_to
 from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data
-from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker
-
-
-def operate(site: Site, last: int = 3, *, by: User | None = None, **fields: Any) -> Override:
-    fields = fields or {"state": BackendState.DRAINING}
-    return set_override(
-        actor=by or site.operator,
-        cluster=site.cluster,
-        service=fields.pop("service", "web"),
-        address=f"10.0.0.{last}",
-        port=fields.pop("port", 80),
-        reason=fields.pop("reason", "disk is full"),
-        **fields,
-    )
-
-
-def run_jobs(site: Site) -> None:
-    for job in Job.objects.filter(state="queued").select_related("node"):
-        site.run(job)
+from tests.workflow.deeds import operate, refusal_of, run_jobs
+from tests.workflow.ticking import Worker
 
 
 def carries_effective(site: Site, *names: str) -> bool:

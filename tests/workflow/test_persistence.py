@@ -14,12 +14,12 @@ from balancer.workflow import persistence
 from balancer.workflow.overrides import set_override
 from balancer.workflow.persistence import clear_persistence, keeps_clients
 from balancer.workflow.queries import recent_clearings, view_clients, view_node_clients
-from balancer.workflow.queries.clients import describe_age
+from balancer.workflow.queries.ages import as_of
 from tests.cast import Site, make_person
 from tests.documents import backend_data, service_data
 from tests.matrix import CLEARS_PERSISTENCE, ROLES
 from tests.workflow.deeds import refusal_of
-from tests.workflow.test_nodes import Worker
+from tests.workflow.ticking import Worker
 
 FIRST, SECOND = (f"LB-4.32-web:10.0.0.{last}-80" for last in (3, 4))
 STICKY = service_data(
@@ -65,6 +65,25 @@ def test_a_node_says_how_many_clients_it_remembers_every_ten_seconds_and_records
 
     assert worker.node.clients["counts"][FIRST] == 3
     assert AuditEvent.objects.count() == events
+
+
+def test_what_is_counted_is_given_room_and_a_kernel_that_is_busy_then_is_asked_again(
+    sticky: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def make_room() -> int:
+        asked.append(True)
+        raise Busy("somebody writes.")
+
+    monkeypatch.setattr(sticky.kernels["lb1"], "make_room", make_room)
+    worker = Worker(sticky)
+    worker.tick()
+    worker.tick(after=5)
+    assert asked == [True]
+    worker.tick(after=5)
+    assert asked == [True, True]
+    assert worker.node.clients == {"counts": {FIRST: 2, SECOND: 1}}
 
 
 def test_without_persistence_nobody_asks_the_kernel(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,8 +293,8 @@ def test_a_view_tells_counts_ages_and_what_is_not_kept(sticky: Site) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-3, "as of 0 s ago"), (59.9, "as of 59 s ago"), (60, "as of 1 min ago"), (7300, "as of 2 h ago")],
+    [(-3, "as of 0 s ago"), (119.9, "as of 119 s ago"), (120, "as of 2 min ago"), (7300, "as of 2 h ago")],
 )
 def test_an_age_is_told_in_the_largest_unit_that_fits(site: Site, seconds: float, text: str) -> None:
     now = Worker(site).now
-    assert describe_age(now - timedelta(seconds=seconds), now=now) == text
+    assert as_of(now - timedelta(seconds=seconds), now=now) == text

@@ -12,7 +12,6 @@ from balancer.workflow.editing import invite_person
 from balancer.workflow.queries import (
     actions_for,
     diff_revisions,
-    list_services,
     preview_service,
     service_form,
     view_change,
@@ -132,21 +131,6 @@ def test_the_form_starts_from_the_draft_where_there_is_one(site: Site) -> None:
     assert (live.data["port"], live.draft, drafted.data["port"]) == (80, None, 81)
     assert drafted.data == saved.draft.after
     assert service_form(cluster=site.cluster, name="nobody") is None
-
-
-def test_the_list_shows_live_services_and_what_my_change_does_to_them(site: Site) -> None:
-    site.deploy(service_data("web"), service_data("mail", port=25))
-    site.save("web", original="web", port=81)
-    saved = site.save("dns", port=53, protocol="udp")
-
-    rows = list_services(cluster=site.cluster, change=saved.change)
-
-    assert [(r.service.name, r.service.port, r.live, r.draft_action) for r in rows] == [
-        ("dns", 53, False, "create"),
-        ("mail", 25, True, ""),
-        ("web", 80, True, "modify"),
-    ]
-    assert set(rows[1].shares.values()) == {Fraction(1, 4)}
 
 
 def test_progress_tells_what_each_node_is_doing(site: Site) -> None:

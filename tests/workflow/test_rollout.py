@@ -162,7 +162,7 @@ def test_where_a_service_does_not_answer_through_the_canary_it_goes_back_and_the
     silent = ConfirmProbe("web", False, "web did not answer through eth0 within 5 s.")
 
     first = deployment.jobs.get(position=1)
-    assert site.run(first, confirm=lambda document, names: (silent,)) is JobState.UNCONFIRMED
+    assert site.run(first, confirm=lambda *_: (silent,)) is JobState.UNCONFIRMED
     site.guard("lb1").advance(site.cluster.operation.confirm_seconds)
     machines.tick("lb2", "lb1")
 

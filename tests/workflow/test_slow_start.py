@@ -1,15 +1,20 @@
 """A backend that comes back rises to its weight, on each node by itself."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from balancer.domain.types import BackendState
+from balancer.kernel.base import Receipt
 from balancer.models import Job, Node, NodeBalance, WeightMove
+from balancer.workflow.balancing import look_soon, wake_for_next_step
 from balancer.workflow.overrides import lift_override
 from tests.cast import Site
+from tests.workflow.deeds import operate, run_jobs
 from tests.workflow.moving import (
     FOUR,
     ONE,
@@ -24,8 +29,7 @@ from tests.workflow.moving import (
     watched_worker,
     web,
 )
-from tests.workflow.test_nodes import converged
-from tests.workflow.test_overrides import operate, run_jobs
+from tests.workflow.ticking import converged
 
 
 @pytest.fixture
@@ -82,6 +86,65 @@ def test_a_short_slow_start_commits_at_most_once_a_second(slow: Balancer) -> Non
     assert len(times) >= 2
     assert all(after - before >= 1 for before, after in pairwise(times))
     assert shares(slow)[ONE] == Fraction(1, 4)
+
+
+def rise(worker: Balancer, *, over: int, seconds: float) -> list[Fraction]:
+    """The shares of the first backend, tick by tick, where the worker is woken when it asks for that."""
+    worker.site.deploy(web(scheduler="random", slow_start=over))
+    Job.objects.update(finished_at=worker.now)
+    row = NodeBalance.objects.get(node=worker.node)
+    row.services["web"]["ramps"][ONE]["since"] = worker.now.isoformat()
+    row.save()
+    end, usual = worker.now + timedelta(seconds=seconds), worker.now + timedelta(seconds=5)
+    memory, seen = worker.memory.balancing, []
+    look_soon(node=worker.node, memory=memory, now=worker.now)
+    wake_for_next_step(memory=memory, wake=worker.wakes.append, now=worker.now)
+    due = [worker.now + timedelta(seconds=wake) for wake in worker.wakes]
+    while worker.now < end:
+        worker.wakes.clear()
+        worker.tick(after=(min([*due, usual]) - worker.now).total_seconds())
+        usual += timedelta(seconds=5) if usual <= worker.now else timedelta()
+        due = [at for at in due if at > worker.now]
+        due += [worker.now + timedelta(seconds=wake) for wake in worker.wakes]
+        assert len(due) <= 1, "one wake for each step"
+        seen.append(shares(worker)[ONE])
+    return seen
+
+
+STEPS = [Fraction(step, step + 24) for step in range(1, 9)]
+
+
+@pytest.mark.parametrize("over", [8, 30])
+def test_every_step_of_a_short_slow_start_is_taken_and_it_ends_at_the_full_weight(
+    slow: Balancer, over: int
+) -> None:
+    seen = rise(slow, over=over, seconds=over + 10)
+
+    assert seen == sorted(seen)
+    assert sorted(set(seen)) == STEPS
+    assert seen[-1] == Fraction(1, 4)
+    times = kernel(slow).writes
+    assert all(after - before >= 1 for before, after in pairwise(times))
+    assert memory_is_at_rest(slow)
+
+
+def memory_is_at_rest(worker: Balancer) -> bool:
+    """Nobody rises, so that nobody needs to be woken."""
+    return worker.memory.balancing.next_step is None and not worker.wakes
+
+
+def test_a_node_that_is_slow_to_write_rests_until_the_next_step_and_not_for_longer(
+    slow: Balancer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An act takes half a second, and else 20 times as long would be a rest of ten."""
+    sync = kernel(slow).sync
+
+    def write(**options: Any) -> Receipt:
+        slow.now += timedelta(seconds=0.5)
+        return sync(**options)
+
+    monkeypatch.setattr(kernel(slow), "sync", write)
+    assert sorted(set(rise(slow, over=20, seconds=30))) == STEPS
 
 
 def test_a_ramp_survives_a_restart_of_the_worker_and_of_the_machine(slow: Balancer) -> None:

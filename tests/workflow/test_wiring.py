@@ -1,5 +1,6 @@
 """From settings to kernels: which node a worker is, and which driver it uses."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,21 @@ def test_the_worker_cannot_be_woken_without_a_broker_and_that_is_said(
 
     with pytest.raises(redis.RedisError):
         wiring.wake_own_node()
+
+
+def test_a_tick_that_the_worker_asks_for_itself_comes_later_and_may_be_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = threading.Event()
+
+    def wake() -> None:
+        asked.set()
+        raise redis.ConnectionError("no broker")
+
+    monkeypatch.setattr(wiring, "wake_own_node", wake)
+    caplog.set_level("INFO", logger=wiring.__name__)
+    wiring.wake_own_node_in(0.01)
+    assert asked.wait(5)
+    for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
+        timer.join(5)
+    assert "no broker" in caplog.text

@@ -28,8 +28,9 @@ STALL_SECONDS = 0.5
 """A check that ends so long after its timeout was held up by the node: it says nothing."""
 AT_ONCE = 4000
 """Checks that may have a socket open; the daemon asks for as many descriptors."""
-WORDS_EVERY = timedelta(seconds=30)
-"""Every check says how long it took; a sentence that says the same again is not passed on more often."""
+SAID_AGAIN_EVERY = timedelta(seconds=30)
+"""Every check says how long it took; what says the same but for that is not passed on more often. So
+often it is, also word for word: what was written down may have been lost since, or overwritten."""
 
 logger = logging.getLogger(__name__)
 
@@ -184,4 +185,4 @@ class HealthEngine:
 def is_news(told: Standing, standing: Standing) -> bool:
     if (told.up, told.warning) != (standing.up, standing.warning):
         return True
-    return told.reason != standing.reason and standing.checked_at - told.checked_at >= WORDS_EVERY
+    return abs(standing.checked_at - told.checked_at) >= SAID_AGAIN_EVERY

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from balancer.domain.health import Result
 from balancer.domain.health_scalars import read_status_ranges
-from balancer.domain.types import Health, HealthKind
+from balancer.domain.types import HealthKind
 from balancer.probes.health.base import Target
-from balancer.probes.health.http_answer import MAX_ANSWER, NotHttp, read_body, read_status
+from balancer.probes.health.http_answer import MAX_ANSWER, Answer, NotHttp
 from balancer.probes.health.tls import describe_expiry, make_context
 from balancer.probes.health.wire import Silence, Wire
 from balancer.probes.health.words import describe_bytes, describe_time, failed, silent
@@ -52,41 +52,38 @@ async def _start_tls(target: Target, wire: Wire) -> str:
 
 
 async def _judge(target: Target, wire: Wire, tried: str) -> Result:
-    health, data, ended = target.health, b"", False
+    health, answer, begun, read = target.health, Answer(), b"", 0
+    wanted = health.expect_body.encode()
     while True:
-        came = await wire.receive()
-        data += came
-        ended = not came or len(data) >= MAX_ANSWER
-        status = read_status(data)
-        if status is None:
+        try:
+            came = await wire.receive()
+        except Silence:
+            if answer.status is None:
+                return silent(tried, timeout=health.timeout, before=_so_far(begun))
+            before = f"status {answer.status},"
+            return silent(
+                tried, timeout=health.timeout, before=before, what=f"no “{health.expect_body}” came"
+            )
+        begun, read = begun or came, read + len(came)
+        ended = not came or read >= MAX_ANSWER
+        answer.feed(came)
+        if answer.status is None:
             if not ended:
                 continue
-            what = f"{describe_bytes(data)} and {'more' if came else 'the end'}" if data else _NOTHING
+            what = f"{describe_bytes(begun)} and {'more' if came else 'the end'}" if begun else _NOTHING
             return Result(good=False, reason=f"{tried}, {what} after {_after(wire)} instead of an answer")
-        code, at = status
-        if not is_expected(code, health.expect_status):
-            return Result(
-                good=False,
-                reason=f"{tried}, status {code} after {_after(wire)}, expected {health.expect_status}",
-            )
-        verdict = _judge_body(health, data, at=at, ended=ended)
-        if verdict is False:
-            text = f"status {code} after {_after(wire)}, but the body does not hold “{health.expect_body}”"
-            return Result(good=False, reason=f"{tried}, {text}")
-        if verdict:
-            return Result(good=True, reason=f"{tried}, status {code} after {_after(wire)}")
+        if not is_expected(answer.status, health.expect_status):
+            what = f"status {answer.status} after {_after(wire)}, expected {health.expect_status}"
+            return Result(good=False, reason=f"{tried}, {what}")
+        if wanted in answer.body:
+            return Result(good=True, reason=f"{tried}, status {answer.status} after {_after(wire)}")
+        if answer.complete or ended:
+            what = f"status {answer.status} after {_after(wire)}, but the body does not hold"
+            return Result(good=False, reason=f"{tried}, {what} “{health.expect_body}”")
 
 
-def _judge_body(health: Health, data: bytes, *, at: int, ended: bool) -> bool | None:
-    """None: more must come."""
-    if not health.expect_body:
-        return True
-    body = read_body(data, at=at, ended=ended)
-    if body is None:
-        return None
-    if health.expect_body.encode() in body.data:
-        return True
-    return False if body.complete else None
+def _so_far(begun: bytes) -> str:
+    return f"connected, {describe_bytes(begun)} came," if begun else "connected,"
 
 
 def is_expected(status: int, ranges: str) -> bool:

@@ -1,7 +1,11 @@
-"""As much of HTTP/1.1 (RFC 9112) as a check needs to understand of an answer. Pure."""
+"""As much of HTTP/1.1 (RFC 9112) as a check needs to understand of an answer. Pure.
+
+Each byte is looked at once, however many pieces they come in: whoever sends thousands of tiny chunks must not
+hold up the checks of others.
+"""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 
 MAX_HEAD = 65536
 MAX_BODY = 65536
@@ -9,76 +13,127 @@ MAX_ANSWER = 2 * (MAX_HEAD + MAX_BODY)
 """Bytes that are read at all: interim answers and the framing of chunks can go on for ever."""
 _LENGTH_DIGITS = 18
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?\r?\n")
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+_BEGINS = b"HTTP/1."
 _INTERIM = range(100, 200)
 _SWITCHING = 101
+_WITHOUT_BODY = {204, 304}
 
 
 class NotHttp(Exception):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    data: bytes
-    complete: bool
+class Answer:
+    """What has come of one. Interim answers are left out."""
 
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.body = bytearray()
+        """No more than MAX_BODY of it; chunks are put together."""
+        self.complete = False
+        """Nothing more of the body is to come."""
+        self._rest = bytearray()
+        self._head = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._left: int | None = None
+        """Bytes of the body, or of the chunk, that are to come; None: until the end of the connection."""
+        self._step: Callable[[], bool] = self._read_status
 
-def read_status(data: bytes) -> tuple[int, int] | None:
-    """The status, and where its status line begins; None where more must come. Interim answers are left out.
+    def feed(self, data: bytes) -> None:
+        """Raises NotHttp."""
+        self._rest += data
+        while not self.complete and self._step():
+            pass
 
-    Raises NotHttp.
-    """
-    at = 0
-    while True:
-        found = _STATUS_LINE.match(data, at)
+    def _read_status(self) -> bool:
+        line = self._line()
+        if line is None:
+            if not _BEGINS.startswith(self._rest[: len(_BEGINS)]) or len(self._rest) > MAX_HEAD:
+                raise NotHttp
+            return False
+        found = _STATUS_LINE.fullmatch(line)
         if found is None:
-            if b"\n" in data[at:] or not b"HTTP/1."[: len(data) - at] == data[at : at + 7]:
-                raise NotHttp
-            if len(data) - at > MAX_HEAD:
-                raise NotHttp
-            return None
+            raise NotHttp
         status = int(found[1])
         if status not in _INTERIM or status == _SWITCHING:
-            return status, at
-        end = _END_OF_HEAD.search(data, at)
-        if end is None:
-            return None
-        at = end.end()
+            self.status = status
+        self._step = self._read_header
+        return True
 
+    def _read_header(self) -> bool:
+        line = self._line()
+        if line is None:
+            self._head_is_too_long(len(self._rest))
+            return False
+        if line.strip(b"\r\n"):
+            name, _, value = line.partition(b":")
+            self._headers[name.strip().lower()] = value.strip()
+            self._head += len(line)
+            self._head_is_too_long(0)
+        elif self.status is None:
+            self._head, self._headers, self._step = 0, {}, self._read_status
+        else:
+            self._begin_body()
+        return True
 
-def read_body(data: bytes, *, at: int, ended: bool) -> Body | None:
-    """What has come of the body of the answer that begins at `at`; None where its head is not complete."""
-    end = _END_OF_HEAD.search(data, at)
-    if end is None:
-        return Body(b"", complete=True) if ended or len(data) - at > MAX_HEAD else None
-    headers = dict(_header(line) for line in data[at : end.start()].splitlines()[1:])
-    body = data[end.end() :]
-    if headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
-        body, complete = _join_chunks(body)
-    else:
-        length = headers.get(b"content-length", b"")
-        known = int(length) if length.isdigit() and len(length) <= _LENGTH_DIGITS else None
-        complete = known is not None and len(body) >= known
-        body = body[:known]
-    return Body(body[:MAX_BODY], complete=complete or ended or len(body) >= MAX_BODY)
+    def _head_is_too_long(self, more: int) -> None:
+        """Then there is no body: one that is interim ends with `MAX_ANSWER`."""
+        if self.status is not None and self._head + more > MAX_HEAD:
+            self.complete = True
 
+    def _begin_body(self) -> None:
+        length = self._headers.get(b"content-length", b"")
+        if self.status in _WITHOUT_BODY:
+            self.complete = True
+        elif self._headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
+            self._step = self._read_chunk_size
+        else:
+            self._left = int(length) if length.isdigit() and len(length) <= _LENGTH_DIGITS else None
+            self._step = self._read_body
 
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    name, _, value = line.partition(b":")
-    return name.strip().lower(), value.strip()
+    def _read_body(self) -> bool:
+        self._take(len(self._rest))
+        self.complete = self.complete or self._left == 0
+        return False
 
-
-def _join_chunks(data: bytes) -> tuple[bytes, bool]:
-    """The chunks so far, the last perhaps in part, and whether the last one was there."""
-    body, at = bytearray(), 0
-    while (end := data.find(b"\n", at)) >= 0:
+    def _read_chunk_size(self) -> bool:
+        line = self._line()
+        if line is None:
+            return False
         try:
-            size = int(data[at:end].split(b";")[0].strip(), 16)
+            self._left = int(line.split(b";")[0].strip(), 16)
         except ValueError:
-            return bytes(body), True  # no length: nothing after it can be understood
-        if size <= 0:
-            return bytes(body), True
-        body += data[end + 1 : end + 1 + size]
-        at = end + 1 + size + 2
-    return bytes(body), False
+            self._left = 0  # no length: nothing after it can be understood
+        self.complete = self._left <= 0
+        self._step = self._read_chunk
+        return True
+
+    def _read_chunk(self) -> bool:
+        self._take(len(self._rest))
+        if self._left:
+            return False
+        self._step = self._read_end_of_chunk
+        return True
+
+    def _read_end_of_chunk(self) -> bool:
+        if self._line() is None:
+            return False
+        self._step = self._read_chunk_size
+        return True
+
+    def _take(self, size: int) -> None:
+        """Of what has come, into the body."""
+        if self._left is not None:
+            size = min(size, self._left)
+            self._left -= size
+        self.body += self._rest[: min(size, MAX_BODY - len(self.body))]
+        del self._rest[:size]
+        self.complete = len(self.body) >= MAX_BODY
+
+    def _line(self) -> bytes | None:
+        end = self._rest.find(b"\n")
+        if end < 0:
+            return None
+        line = bytes(self._rest[: end + 1])
+        del self._rest[: end + 1]
+        return line

@@ -1,6 +1,7 @@
 """Passive checks: looks at the connections of all such services, as often as each of them asks for it."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 
@@ -10,6 +11,8 @@ from balancer.domain.types import BackendState, Service
 from balancer.probes.health.base import Key
 
 ROUND_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class CannotLook(Exception):
@@ -60,9 +63,12 @@ class PassiveRounds:
         try:
             looks = await asyncio.to_thread(self._look, services)
         except CannotLook as error:
-            nothing = Result(good=None, reason=str(error), warning=str(error))
-            for key in (key for service in services for key in _keys_of(service)):
-                self._judge(key, self._watches.get(key, Watch()).track, nothing, self._clock())
+            self._tell_all(services, str(error))
+            return
+        except Exception as error:
+            # A defect of ours must not end the looks: nobody would notice, and they would never come again.
+            logger.exception("Looking at the connections failed in a way that it should not.")
+            self._tell_all(services, f"looking at the connections failed: {error}")
             return
         now = self._clock()
         for service in services:
@@ -71,6 +77,12 @@ class PassiveRounds:
                 watch, result = watch.after(looks.get(key, Look()), health=service.health, now=now)
                 self._watches[key] = watch
                 self._judge(key, watch.track, result, now)
+
+    def _tell_all(self, services: list[Service], trouble: str) -> None:
+        """That nobody can tell how their backends are, and why."""
+        nothing = Result(good=None, reason=trouble, warning=trouble)
+        for key in (key for service in services for key in _keys_of(service)):
+            self._judge(key, self._watches.get(key, Watch()).track, nothing, self._clock())
 
 
 def _keys_of(service: Service) -> list[Key]:

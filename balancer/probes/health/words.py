@@ -47,7 +47,7 @@ def failed(tried: str, error: OSError, *, seconds: float) -> Result:
     return Result(good=False, reason=f"{tried}, {describe_error(error)} after {describe_time(seconds)}")
 
 
-def silent(tried: str, *, timeout: float, before: str = "") -> Result:
+def silent(tried: str, *, timeout: float, before: str = "", what: str = "no answer") -> Result:
     """Nothing came within the timeout; `before` is what had worked by then."""
     after = f"{before} but " if before else ""
-    return Result(good=False, reason=f"{tried}, {after}no answer within {timeout:g} s")
+    return Result(good=False, reason=f"{tried}, {after}{what} within {timeout:g} s")

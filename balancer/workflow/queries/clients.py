@@ -12,6 +12,7 @@ from balancer.ruleset.sets import sets_of_backends
 from balancer.workflow.documents import live_document, service_named
 from balancer.workflow.effective import effective_document
 from balancer.workflow.persistence import does_keep, keeps_clients
+from balancer.workflow.queries.ages import as_of
 from balancer.workflow.revisions import live_revision
 
 RECENT_CLEARINGS = 6
@@ -79,16 +80,6 @@ def recent_clearings(*, cluster: Cluster, name: str) -> tuple[Clearing, ...]:
     return tuple(rows.order_by("-requested_at", "node__name")[:RECENT_CLEARINGS])
 
 
-def describe_age(moment: datetime, *, now: datetime) -> str:
-    """`as of 4 s ago`."""
-    seconds = max(0, int((now - moment).total_seconds()))
-    if seconds < 60:
-        return f"as of {seconds} s ago"
-    if seconds < 3600:
-        return f"as of {seconds // 60} min ago"
-    return f"as of {seconds // 3600} h ago"
-
-
 def _view(service: Service, nodes: Iterable[Node], *, now: datetime) -> ServiceClients:
     nodes = tuple(nodes)
     return ServiceClients(
@@ -104,5 +95,5 @@ def _view(service: Service, nodes: Iterable[Node], *, now: datetime) -> ServiceC
 
 
 def _report(node: Node, *, now: datetime) -> Report:
-    age = "not counted yet" if node.clients_at is None else describe_age(node.clients_at, now=now)
+    age = "not counted yet" if node.clients_at is None else as_of(node.clients_at, now=now)
     return Report(node=node, age=age, error=node.clients.get("error", ""))

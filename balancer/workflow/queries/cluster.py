@@ -1,36 +1,21 @@
-"""Dashboard, services at a glance, and nodes."""
+"""Dashboard and nodes."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 
 from django.utils import timezone
 
 from balancer.domain.lifecycle import CHANGE_IN_REVIEW, DEPLOYMENT_ACTIVE, ChangeState
-from balancer.domain.types import BackendState, Service
+from balancer.domain.types import BackendState
 from balancer.models import AuditEvent, Change, Cluster, Deployment, Job, Node, Revision
 from balancer.models import Backend as BackendRecord
 from balancer.models import Service as ServiceRecord
-from balancer.workflow.documents import live_services
 from balancer.workflow.effective import active_overrides
 from balancer.workflow.presence import is_absent
-from balancer.workflow.traffic import service_value, shares_alone
 
 RECENT_EVENTS = 10
 _TEXTS = ("revision__document", "revision__rulesets")
 """Megabytes in a big cluster, and nobody reads them here."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRow:
-    """One line of the list of services: what is live, and what a change would make of it."""
-
-    service: Service
-    shares: dict[str, Fraction]
-    """Endpoint -> share of new connections, as live; as proposed where the service is not live yet."""
-    live: bool
-    draft_action: str
-    """create, modify, delete, or empty: what the change given to `list_services` does to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +51,6 @@ class Dashboard:
     deployment: Deployment | None
     """The one that runs."""
     events: tuple[AuditEvent, ...]
-
-
-def list_services(*, cluster: Cluster, change: Change | None = None) -> tuple[ServiceRow, ...]:
-    """The services of a cluster in order of name; those that only a draft of `change` proposes included."""
-    live = live_services(cluster)
-    drafts = {d.service_name: d for d in change.drafts.all()} if change else {}
-    rows = []
-    for name in sorted({*live, *drafts}):
-        service = service_value(live.get(name) or drafts[name].after)
-        if service is not None:
-            action = drafts[name].action if name in drafts else ""
-            rows.append(
-                ServiceRow(
-                    service=service, shares=shares_alone(service), live=name in live, draft_action=action
-                )
-            )
-    return tuple(rows)
 
 
 def view_dashboard(*, cluster: Cluster) -> Dashboard:

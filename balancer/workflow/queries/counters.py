@@ -4,27 +4,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from statistics import mean
+from statistics import median
 
 from balancer.domain.counters import (
     FINE,
     NOTHING,
     SHARE_UNITS,
-    BackendPoint,
-    ServicePoint,
     TimedPoint,
     coarsen,
+    declared_shares,
     ending_of,
-    timed,
 )
 from balancer.kernel.counter_table import Kind
-from balancer.models import Cluster, CounterSample, CounterSlice, Node
-from balancer.workflow.counters import NODE_ITSELF, read_sample, read_slice
+from balancer.models import Cluster, Node
 from balancer.workflow.queries.counted import Mark, Total, find_marks, find_notes, find_totals
+from balancer.workflow.queries.counter_points import OTHERS, busiest_of, points_of, read_kept
 
 BACKENDS_SHOWN = 8
 """Lines that can still be told apart; the rest is one line."""
-OTHERS = "other backends"
+RARE_SECONDS, LOOKS_ASKED = 1.5 * FINE, 5
+SPREAD_SECONDS = 300
+"""Looks that are no further apart than this belong together."""
 
 
 class Span(StrEnum):
@@ -97,42 +97,45 @@ def view_counters(
     nodes = [node] if node is not None else list(cluster.nodes.defer("observation", "clients"))
     until = ending_of(now - timedelta(seconds=span.step), step=span.step)
     since = until - span.length
-    points = [_points_of(one, name=name, since=since, until=until) for one in nodes]
+    kept = [read_kept(one, name=name, since=since, until=until) for one in nodes]
+    endpoints = [backend] if backend else busiest_of(kept)
+    names = set(endpoints[:BACKENDS_SHOWN])
+    if len(endpoints) > BACKENDS_SHOWN:
+        endpoints = [*endpoints[:BACKENDS_SHOWN], OTHERS]
+    points = [points_of(one, names=names, since=since, until=until) for one in kept]
+    samples = [sample for one in kept for sample in one.samples]
     times = _steps(since, until, step=span.step)
     fair_times = _steps(since, ending_of(until, step=span.fair_step), step=span.fair_step)
     rows = [_by_step(found, step=span.step) for found in points]
     fair_rows = [_by_step(found, step=span.fair_step) for found in points]
-    endpoints = [backend] if backend else _busiest(rows)
-    lines = [_lines(e, rows, times=times, fair_rows=fair_rows, fair_times=fair_times) for e in endpoints]
-    if not backend and len(endpoints) > BACKENDS_SHOWN:
-        lines = [*lines[:BACKENDS_SHOWN], _add_lines(lines[BACKENDS_SHOWN:])]
+    shown = [_spread(steps, step=span.step) for steps in rows]
+    lines = [
+        _lines(e, shown, count=_count(e, rows), times=times, fair_rows=fair_rows, fair_times=fair_times)
+        for e in endpoints
+    ]
     return CountersView(
         span=span,
         until=until,
         times=times,
         fair_times=fair_times,
         backends=tuple(lines),
-        refused={} if backend else _refused(rows, times=times),
+        refused={} if backend else _refused(shown, times=times),
         marks=find_marks(nodes, since=since, until=now),
-        totals=find_totals(nodes, name=name, kind=Kind.BACKEND, only=backend),
-        refusals=find_totals(nodes, name=name, kind=Kind.REFUSAL),
-        notes=tuple(find_notes(nodes, now=now)),
+        totals=find_totals(nodes, name=name, kind=Kind.BACKEND, samples=samples, only=backend),
+        refusals=find_totals(nodes, name=name, kind=Kind.REFUSAL, samples=samples),
+        notes=(*find_notes(nodes, now=now), *_rare_looks(nodes, points)),
     )
 
 
-def _points_of(node: Node, *, name: str, since: datetime, until: datetime) -> list[TimedPoint]:
-    """Of every time at which the node counted: that of the service where anything happened, else nothing."""
-    found: dict[datetime, TimedPoint] = {}
-    slices = CounterSlice.objects.filter(
-        node=node, service_name__in=(NODE_ITSELF, name), start__gte=since - timedelta(hours=6)
-    )
-    # The service's own come behind those of the node, and take their place.
-    for row in slices.filter(start__lt=until).order_by("service_name", "start"):
-        found |= {one.at: one for one in timed(row.start, read_slice(row))}
-    for sample in CounterSample.objects.filter(node=node, at__gt=since, at__lte=until):
-        point = read_sample(sample).get(name, ServicePoint())
-        found[sample.at] = TimedPoint(at=sample.at, seconds=sample.seconds, point=point)
-    return [one for at, one in sorted(found.items()) if since < at <= until]
+def _rare_looks(nodes: list[Node], points: list[list[TimedPoint]]) -> Iterable[str]:
+    """Where looks are so dear that they are further apart than the plots' steps."""
+    for node, found in zip(nodes, points, strict=True):
+        seconds = median(one.seconds for one in found[-LOOKS_ASKED:]) if found else 0
+        if RARE_SECONDS < seconds <= SPREAD_SECONDS:
+            yield (
+                f"{node.name} is looked at about every {seconds:.0f} seconds, since it has very many rules:"
+                " its lines show the mean of that time."
+            )
 
 
 def _steps(since: datetime, until: datetime, *, step: int) -> tuple[datetime, ...]:
@@ -148,20 +151,27 @@ def _by_step(points: Iterable[TimedPoint], *, step: int) -> Steps:
     return {one.at: one for one in coarsen(points, step=step)}
 
 
-def _busiest(rows: list[Steps]) -> list[str]:
-    """Every backend that was seen, by new connections and then by name."""
-    counts: dict[str, int] = {}
-    for steps in rows:
-        for one in steps.values():
-            for endpoint, point in one.point.backends.items():
-                counts[endpoint] = counts.get(endpoint, 0) + point[0]
-    return sorted(counts, key=lambda endpoint: (-counts[endpoint], endpoint))
+def _spread(steps: Steps, *, step: int) -> Steps:
+    """A point stands for all of the time since the look before: where that was longer than a step, its rates
+    are those of the steps in between, too. Else lines of several nodes would be added where only some have
+    a point. After a long time without looks nobody knows when it was."""
+    found = dict(steps)
+    for at, one in steps.items():
+        covered = round(one.seconds / step) if one.seconds <= SPREAD_SECONDS else 1
+        for number in range(1, covered):
+            found.setdefault(at - timedelta(seconds=number * step), one)
+    return found
+
+
+def _count(endpoint: str, rows: list[Steps]) -> int:
+    return sum(one.point.backends.get(endpoint, NOTHING)[0] for steps in rows for one in steps.values())
 
 
 def _lines(
     endpoint: str,
     rows: list[Steps],
     *,
+    count: int,
     times: tuple[datetime, ...],
     fair_rows: list[Steps],
     fair_times: tuple[datetime, ...],
@@ -181,7 +191,7 @@ def _lines(
     fair = [_fairness(endpoint, list(_at(fair_rows, at))) for at in fair_times]
     return BackendLines(
         endpoint=endpoint,
-        count=sum(one.point.backends.get(endpoint, NOTHING)[0] for steps in rows for one in steps.values()),
+        count=count,
         new=rate(0),
         packets=rate(1),
         bytes=rate(2),
@@ -202,25 +212,12 @@ def _sum(numbers: Iterable[float]) -> float | None:
 
 def _fairness(endpoint: str, points: list[TimedPoint]) -> tuple[float | None, float | None]:
     """Observed and declared share in percent; None where there were no connections to share."""
-    backends: list[Mapping[str, BackendPoint]] = [one.point.backends for one in points]
-    whole = sum(point[0] for one in backends for point in one.values())
-    own = sum(one.get(endpoint, NOTHING)[0] for one in backends)
-    declared = [one.get(endpoint, NOTHING)[4] for one in backends if one]
+    whole = sum(point[0] for one in points for point in one.point.backends.values())
+    own = sum(one.point.backends.get(endpoint, NOTHING)[0] for one in points)
+    declared = declared_shares(one.point for one in points)
     return (
         round(100 * own / whole, 2) if whole else None,
-        round(100 * mean(declared) / SHARE_UNITS, 2) if declared else None,
-    )
-
-
-def _add_lines(lines: list[BackendLines]) -> BackendLines:
-    def whole(name: str) -> Line:
-        columns = zip(*(getattr(line, name) for line in lines), strict=True)
-        return tuple(_sum(number for number in column if number is not None) for column in columns)
-
-    return BackendLines(
-        OTHERS,
-        sum(line.count for line in lines),
-        *(whole(name) for name in ("new", "packets", "bytes", "current", "observed", "declared")),
+        round(100 * declared.get(endpoint, 0) / SHARE_UNITS, 2) if declared else None,
     )
 
 

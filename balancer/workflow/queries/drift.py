@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from balancer.domain.drift import are_beside
 from balancer.domain.lifecycle import DEPLOYMENT_ACTIVE, JOB_ACTIVE, JobState
 from balancer.domain.operation import OnDrift
 from balancer.models import Cluster, Deployment, DriftEvent, Node
@@ -31,6 +32,11 @@ class DriftView:
     @property
     def is_order(self) -> bool:
         return self.event.kind == DriftEvent.Kind.ORDER
+
+    @property
+    def is_beside(self) -> bool:
+        """These rules decide wherever our jumps stand."""
+        return are_beside(self.event.lines)
 
 
 def list_drift(*, cluster: Cluster) -> tuple[DriftView, ...]:
@@ -66,6 +72,8 @@ def _view(events: Iterable[DriftEvent]) -> tuple[DriftView, ...]:
 def _can_ask(event: DriftEvent) -> bool:
     if event.ended_at is not None or event.asked_at is not None or not event.node.enabled:
         return False
+    if are_beside(event.lines):
+        return False
     return not is_outdated(live_revision(event.node.cluster))
 
 
@@ -86,6 +94,12 @@ def _open(event: DriftEvent) -> str:
     if event.asked_by is not None:
         when = " when the deployment is over" if running else " at its next look"
         return f"{event.asked_by.get_username()} asked for it to be put right; the node does so{when}."
+    if are_beside(event.lines):
+        return (
+            "Nothing of ours differs, but these rules see the same packets, wherever our jumps stand,"
+            " and may drop or redirect balanced connections. lbadmin leaves them alone; the notes on the"
+            " node's page say what lets connections through."
+        )
     if event.kind == DriftEvent.Kind.ORDER:
         return (
             "Nothing of ours differs, but these rules decide first. lbadmin leaves its jumps where they are:"

@@ -8,7 +8,7 @@ from fractions import Fraction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from balancer.domain.health import HealthState, state_of
+from balancer.domain.health import AHEAD, HealthState, nearest, state_of
 from balancer.domain.health_overlay import HealthOverlay, is_checked, with_health
 from balancer.domain.overrides import service_with_overrides
 from balancer.domain.types import Backend, BackendState, Document, HealthKind, Service
@@ -18,12 +18,13 @@ from balancer.workflow.documents import live_document, service_named
 from balancer.workflow.effective import overrides_in_force
 from balancer.workflow.health import targets_of
 from balancer.workflow.health_records import describe_short, is_short
+from balancer.workflow.queries.ages import describe_age
 from balancer.workflow.traffic import NOBODY, shares_alone
 
 EVENTS_SHOWN = 20
 BACKENDS_SHOWN = 50
 SILENT_AFTER = timedelta(seconds=15)
-"""Heartbeats come every second."""
+"""Heartbeats come every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class NodeCheck:
 
     @property
     def silent(self) -> bool:
-        return self.checked_at is None or self.now - self.checked_at > SILENT_AFTER
+        return self.checked_at is None or not -AHEAD <= self.now - self.checked_at <= SILENT_AFTER
 
     @property
     def words(self) -> str:
@@ -162,15 +163,6 @@ def summarise_health(rows: Iterable[ServiceRecord], *, now: datetime | None = No
     return {row.pk: _summary(row, down, silent=row.cluster_id in silent) for row in checked}
 
 
-def describe_age(age: timedelta) -> str:
-    """`3 s`, `5 min`, `2 h`, `4 days`."""
-    seconds = max(0, int(age.total_seconds()))
-    for size, limit, unit in ((1, 120, "s"), (60, 7200, "min"), (3600, 172_800, "h")):
-        if seconds < limit:
-            return f"{seconds // size} {unit}"
-    return f"{seconds // 86_400} days"
-
-
 def _checks(cluster: Cluster, *, now: datetime) -> list[NodeCheck]:
     return [NodeCheck(node, heartbeat_of(node), now) for node in _nodes().filter(cluster=cluster)]
 
@@ -189,11 +181,10 @@ def heartbeat_of(node: Node) -> datetime | None:
 def _backend(
     service: Service, backend: Backend, check: NodeCheck, row: BackendHealth | None
 ) -> BackendOnNode:
-    seen = [at for at in (check.checked_at, row.checked_at if row else None) if at is not None]
     state = state_of(
         backend.state,
         up=row.up if row else None,
-        checked_at=max(seen) if row else None,
+        checked_at=nearest(row.checked_at, check.checked_at, now=check.now) if row else None,
         health=service.health,
         now=check.now,
     )

@@ -12,7 +12,7 @@ from balancer.models import Cluster, Node
 from balancer.workflow.documents import live_document, service_named
 from balancer.workflow.effective import effective_document, overrides_in_force
 from balancer.workflow.leaving import Left, does_drain, draining_backends, left_on
-from balancer.workflow.queries.clients import describe_age
+from balancer.workflow.queries.ages import as_of
 from balancer.workflow.revisions import live_revision
 
 OUTDATED_AFTER = timedelta(seconds=60)
@@ -81,7 +81,7 @@ def _on_node(node: Node, service: Service, endpoint: str, *, now: datetime) -> L
         return LeavingOnNode(node, f"could not count: {error}", None)
     if left is None or at is None:
         return LeavingOnNode(node, "not counted yet; a node counts as soon as it carries the draining", None)
-    words = f"{_describe(left, service.protocol)} ({describe_age(at, now=now)})"
+    words = f"{_describe(left, service.protocol)} ({as_of(at, now=now)})"
     if now - at > OUTDATED_AFTER:
         return LeavingOnNode(node, f"{words}; what is left now is not known, as its worker is silent", None)
     since = datetime.fromisoformat(left.empty_since) if left.empty_since else None

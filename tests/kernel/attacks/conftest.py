@@ -13,9 +13,7 @@ CELLS = tuple(product(Flavour, Family))
 
 
 @pytest.fixture(params=CELLS, ids=lambda cell: "-".join(cell), scope="session")
-def scene(
-    request: pytest.FixtureRequest, machine: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     flavour, family = request.param
     built = Scene(flavour=flavour, family=family, directory=tmp_path_factory.mktemp("scene"))
     yield built

@@ -128,7 +128,7 @@ _DATAGRAMS: dict[str, Kind] = {
 }
 
 
-def _syn_in_pieces(*parts: tuple[int, int, int, bool]) -> Kind:
+def syn_in_pieces(*parts: tuple[int, int, int, bool]) -> Kind:
     """(offset in units of eight bytes, first byte, last byte, whether more follow) of a SYN with data."""
 
     def make(aim: Aim) -> list[bytes]:
@@ -140,13 +140,13 @@ def _syn_in_pieces(*parts: tuple[int, int, int, bool]) -> Kind:
 
 
 _FRAGMENTS: dict[str, Kind] = {
-    "fragments that overlap": _syn_in_pieces((0, 0, 40, True), (3, 24, 80, False)),
-    "a fragment inside of another (teardrop)": _syn_in_pieces((0, 0, 48, True), (3, 24, 32, False)),
-    "a first fragment that is rewritten (RFC 3128)": _syn_in_pieces((0, 0, 16, True), (1, 8, 80, False)),
-    "a first fragment without flags and nothing more": _syn_in_pieces((0, 0, 8, True)),
-    "a first fragment and nothing more": _syn_in_pieces((0, 0, 40, True)),
-    "a last fragment and nothing before": _syn_in_pieces((3, 24, 80, False)),
-    "a fragment beyond the longest packet (ping of death)": _syn_in_pieces(
+    "fragments that overlap": syn_in_pieces((0, 0, 40, True), (3, 24, 80, False)),
+    "a fragment inside of another (teardrop)": syn_in_pieces((0, 0, 48, True), (3, 24, 32, False)),
+    "a first fragment that is rewritten (RFC 3128)": syn_in_pieces((0, 0, 16, True), (1, 8, 80, False)),
+    "a first fragment without flags and nothing more": syn_in_pieces((0, 0, 8, True)),
+    "a first fragment and nothing more": syn_in_pieces((0, 0, 40, True)),
+    "a last fragment and nothing before": syn_in_pieces((3, 24, 80, False)),
+    "a fragment beyond the longest packet (ping of death)": syn_in_pieces(
         (0, 0, 40, True), (8190, 0, 80, False)
     ),
 }
@@ -236,5 +236,5 @@ _IPV6: dict[str, Kind] = {
     ],
     "a header that says that nothing follows": lambda aim: [ipv6(aim.tcp, _NONE, tcp(aim.tcp, SYN))],
     "a fragment header that is cut off": lambda aim: [ipv6(aim.tcp, _FRAGMENT, struct.pack("!BB", TCP, 0))],
-    "a first fragment of an odd length": _syn_in_pieces((0, 0, 41, True), (5, 40, 80, False)),
+    "a first fragment of an odd length": syn_in_pieces((0, 0, 41, True), (5, 40, 80, False)),
 }

@@ -26,7 +26,7 @@ from tests.kernel.behaviours.packets import ETHERTYPES, open_wire
 from tests.kernel.machine import Namespace, document, run
 
 PLAIN, PROXIED, DATAGRAMS = 80, 81, 53
-_WAIT = 5.0
+_WAIT = 30.0
 _FENCE = b"the last one, "
 _EVERY_TYPE = 3
 """ETH_P_ALL: what goes out is seen by no other."""
@@ -152,7 +152,7 @@ class Scene:
 
     def _send(self, packet: bytes) -> None:
         where = ("eth0", ETHERTYPES[self.family], 0, 0, self.hardware["attackers"])
-        self._attackers_wire.sendto(packet, where)
+        self.attackers_wire.sendto(packet, where)
 
     def _fence(self) -> bytes:
         """A datagram that the node forwards the same way, so that whatever came before it has been seen."""
@@ -274,7 +274,7 @@ class Scene:
             self._clients_wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_EVERY_TYPE))
             self._clients_wire.bind(("eth0", _EVERY_TYPE))
         with self.attacker.entered():
-            self._attackers_wire = open_wire("eth0", family=self.family)
+            self.attackers_wire = open_wire("eth0", family=self.family)
         with self.backend.entered():
             self._backends_wire = open_wire("eth0", family=self.family)
             self._sink = socket.socket(self._inet, socket.SOCK_DGRAM)
@@ -325,7 +325,7 @@ class Scene:
         for listener in self._servers:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-        for opened in (self._clients_wire, self._attackers_wire, self._backends_wire, self._sink):
+        for opened in (self._clients_wire, self.attackers_wire, self._backends_wire, self._sink):
             opened.close()
         for namespace in (self.client, self.attacker, self.backend, self.node):
             namespace.close()

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def labs(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Cell, Lab]]:
+def labs() -> Iterator[dict[Cell, Lab]]:
     found: dict[Cell, Lab] = {}
     yield found
     for lab in found.values():

@@ -102,10 +102,11 @@ class Lab(Machines):
                 seen |= self._look()
         return [seen.get(number) for number, _ in packets]
 
-    def go_on(self, number: int, flow: Flow) -> Seen | None:
-        """What came of one more packet of the flow that has this number: the same client and source port."""
+    def go_on(self, number: int, flow: Flow, *, times: int = 1) -> Seen | None:
+        """What came of more packets of the flow that has this number: the same client and source port."""
         with _on_one_cpu():
-            self._send_one(number, flow)
+            for _ in range(times):
+                self._send_one(number, flow)
             return self._look().get(number)
 
     def open(
@@ -201,10 +202,14 @@ class Lab(Machines):
         """At one of the `live` addresses."""
         return self._bound(self.backend, address, port, kind)
 
-    def connect(self, address: str, port: int, *, source: Address | None = None) -> socket.socket:
-        """A TCP connection from the client's machine."""
+    def connect(
+        self, address: str, port: int, *, source: Address | None = None, segment: int | None = None
+    ) -> socket.socket:
+        """A TCP connection from the client's machine; `segment` is the largest that it says it takes."""
         with self.client.entered():
             opened = self._socket(socket.SOCK_STREAM)
+        if segment is not None:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         opened.bind((str(source or self.source(200)), 0))
         opened.connect((address, port))
         return opened
@@ -238,9 +243,9 @@ class Lab(Machines):
         return opened
 
     def _socket(self, kind: socket.SocketKind) -> socket.socket:
-        opened = socket.socket(self._inet, kind)
+        opened = socket.socket(self.inet, kind)
         opened.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-        opened.settimeout(5)
+        opened.settimeout(30)
         return self.keep(opened)
 
     def keep(self, opened: socket.socket) -> socket.socket:

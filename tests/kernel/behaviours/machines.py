@@ -94,7 +94,7 @@ class Machines:
     def __init__(self, *, flavour: Flavour, family: Family, directory: Path) -> None:
         self.flavour, self.family, self.places = flavour, family, PLACES[family]
         self.node, self.client, self.backend = Namespace(), Namespace(), Namespace()
-        self._inet = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+        self.inet = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
         self._directory = directory
         self._strangers = 10_000
         self._wire_up()
@@ -162,7 +162,7 @@ class Machines:
             _write("net/ipv6/icmp/ratelimit", "0")
             _write("net/ipv4/conf/all/rp_filter", "0")
             self._loopback = open_wire("lo", family=self.family)
-            self._from_node = socket.socket(self._inet, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._from_node = socket.socket(self.inet, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self.iptables("-A", "FORWARD", "-d", self.sink(FENCE_SINK), "-j", "ACCEPT")
         new = ("-m", "conntrack", "--ctstate", "NEW")
         for name in (*INTERFACES, LAN):

@@ -24,9 +24,11 @@ REFUSED = 4300
 DRAINING, TALK = 4400, 4401
 HUNDRED = 4500
 MIXED = 4600
-PROXIED, PROXIED_SINKS = 5900, 5901
+PROXIED, PROXIED_SINKS, PROXIED_SPARE, PROXIED_NONE = range(5900, 5904)
 DENY, ALLOW, RATE, BY_SOURCE, BY_BACKEND, LOGGED, STRICT, LENIENT = range(4710, 4718)
 """Services that let not everybody in."""
+FILTERED, FILTERED_NONE = 4720, 4721
+"""With every filter that there is, masqueraded and not."""
 DENIED, ALLOWED = 900, 902
 """Networks of clients (`Machines.source`)."""
 PER_SOURCE, PER_BACKEND = 3, 2
@@ -143,6 +145,15 @@ def network_of(lab: Lab, number: int) -> str:
 
 def _guarded(lab: Lab) -> list[Data]:
     two = sinks(lab, 1, 2)
+    one = [{"address": lab.live(1)}]
+    every = {
+        "allow": ["0.0.0.0/0" if lab.family is Family.IPV4 else "::/0"],
+        "deny": [network_of(lab, DENIED)],
+        "new_per_second_per_source": 50,
+        "connections_per_source": 50,
+        "connections_per_backend": 50,
+        "log_refused": True,
+    }
     denied = [network_of(lab, DENIED), str(lab.source(3, network=DENIED + 1))]
     allowed = {"allow": [network_of(lab, ALLOWED)], "deny": [str(lab.source(5, network=ALLOWED))]}
     return [
@@ -153,6 +164,8 @@ def _guarded(lab: Lab) -> list[Data]:
         make("by-source", BY_SOURCE, two, access={"connections_per_source": PER_SOURCE}),
         make("by-backend", BY_BACKEND, two, access={"connections_per_backend": PER_BACKEND}),
         make("logged", LOGGED, two, access={"deny": denied, "log_refused": True}),
+        make("filtered", FILTERED, one, protocol="tcp", access=every),
+        make("filtered-none", FILTERED_NONE, one, protocol="tcp", access=every, source_nat={"mode": "none"}),
         make("strict", STRICT, two, protocol="tcp"),
         make("strict-udp", STRICT, two),
         make("lenient", LENIENT, two, protocol="tcp", access={"drop_invalid": False}),
@@ -182,6 +195,9 @@ def _checked(lab: Lab) -> list[Data]:
 def _others(lab: Lab) -> list[Data]:
     two, live = sinks(lab, 1, 2), [{"address": lab.live(1)}, {"address": lab.live(2)}]
     lan = {"additional_interfaces": [LAN]}
+    proxy = {"syn_proxy": True}
+    out = [one | {"state": "disabled"} for one in live]
+    spare = [out[0], live[1] | {"priority": 1}]
     none: Data = {"mode": "none"}
     return [
         make("from-node", FROM_NODE, two, from_node=True),
@@ -208,7 +224,9 @@ def _others(lab: Lab) -> list[Data]:
         ),
         make("draining", DRAINING, live, protocol="tcp"),
         make("talk", TALK, live, protocol="tcp"),
-        make("proxied", PROXIED, live, protocol="tcp", access={"syn_proxy": True}),
-        make("proxied-sinks", PROXIED_SINKS, two, protocol="tcp", access={"syn_proxy": True}),
+        make("proxied", PROXIED, live, protocol="tcp", access=proxy),
+        make("proxied-sinks", PROXIED_SINKS, two, protocol="tcp", access=proxy),
+        make("proxied-spare", PROXIED_SPARE, spare, protocol="tcp", scheduler="failover", access=proxy),
+        make("proxied-none", PROXIED_NONE, out, protocol="tcp", access=proxy),
         make("hundred", HUNDRED, sinks(lab, *range(101, 201))),
     ]

@@ -24,11 +24,11 @@ from balancer.ruleset import names
 from balancer.ruleset.matching import Packet
 from balancer.ruleset.service import prefix_of
 from balancer.ruleset.trace import Trace, trace_packet
-from tests.documents import INTERFACES, SCENES, any_documents
+from tests.documents import INTERFACES, SCENES, any_carried
 from tests.kernel.behaviours.lab import Flow, Lab
 from tests.kernel.behaviours.machines import LAN
 from tests.kernel.behaviours.packets import Seen
-from tests.ruleset.definition import packets_to
+from tests.ruleset.definition import arrival, packets_to, taking
 
 DOCUMENTS = 200 if os.environ.get("LBADMIN_CAMPAIGN") else 3
 """For each flavour and family."""
@@ -47,7 +47,7 @@ EXACT = {Scheduler.ROUND_ROBIN, Scheduler.FAILOVER}
 )
 def test_the_tracer_and_the_kernel_agree_on_arbitrary_documents(bare_lab: Lab, data: st.DataObject) -> None:
     lab = bare_lab
-    one = renamed(data.draw(any_documents(lab.family, proxies=False)), f"d{lab.carried}")
+    one = renamed(data.draw(any_carried(lab.family, proxies=False)), f"d{lab.carried}")
     lab.carry_document(one)
     lab.forget_connections()
     # One without address and backends is of IPv4, whatever is around it.
@@ -66,7 +66,14 @@ def test_the_tracer_and_the_kernel_agree_on_arbitrary_documents(bare_lab: Lab, d
 
 def renamed(one: Document, prefix: str) -> Document:
     """So that nothing which the document before left in the kernel counts."""
-    return replace(one, services=tuple(replace(s, name=f"{prefix}-{s.name}") for s in one.services))
+
+    def name(found: str | None) -> str | None:
+        return None if found is None else f"{prefix}-{found}"
+
+    services = (
+        replace(s, name=f"{prefix}-{s.name}", all_down_service=name(s.all_down_service)) for s in one.services
+    )
+    return replace(one, services=tuple(services))
 
 
 def strays(lab: Lab) -> st.SearchStrategy[Packet]:
@@ -86,7 +93,7 @@ def agree_on(lab: Lab, one: Document, packet: Packet) -> None:
     node = ip_address(lab.own())
     clients = [node] if packet.interface is None else lab.strangers(1)
     traced = trace_packet(lab.ruleset, replace(packet, source=clients[0]))
-    service = next((s for s in one.services if s.name == traced.service), None)
+    service = next((taking(one, s) for s in one.services if s.name == traced.service), None)
     count = flows_for(service, traced)
     clients = [node] * count if packet.interface is None else clients + lab.strangers(count - 1)
     seen = send(lab, packet, clients)
@@ -182,7 +189,7 @@ def assert_kept(
 def remembered_in(service: Service, was: Seen, asked: int) -> str:
     """The set of the clients that the backend has where the flow ended."""
     for backend in service.backends:
-        if (backend.address, service.backend_port(backend, asked)) == (was.destination, was.port):
+        if arrival(service, backend, asked) == endpoint(was):
             return names.client_set(service.name, prefix_of(service), backend.address, backend.port)
     raise AssertionError(f"{was} ended at no backend of {service.name}")
 

@@ -24,7 +24,7 @@ def pair(lab: Lab, port: int) -> dict[str, tuple[socket.socket, socket.socket]]:
     found = {}
     for _ in servers:
         client = lab.connect(lab.own(), port)
-        ready, _, _ = select.select(list(servers.values()), [], [], 5)
+        ready, _, _ = select.select(list(servers.values()), [], [], 30)
         accepted, _ = ready[0].accept()
         found[accepted.getsockname()[0]] = client, lab.keep(accepted)
     assert set(found) == set(servers)

@@ -17,10 +17,12 @@ from tests.cast import Site
 from tests.documents import backend_data, service_data
 from tests.kernel.drift.tampering import FORWARDING, HARMLESS, TAMPERING, Host, destroy_sets
 from tests.kernel.machine import Namespace, foreign_part, load, run, save
-from tests.workflow.test_nodes import Worker
+from tests.kernel.native_tables import FORWARD_DROPS
+from tests.workflow.ticking import Worker
 
 FOREIGN = (Path(__file__).parent.parent / "foreign.txt").read_text()
 SEEN_WITHIN = 30
+FACTS_EVERY = 61
 OURS = re.compile(r"-A (LB-\S+ .*|[A-Z]+ -j LB-\S+)")
 BLOCK = ("-s", "203.0.113.9/32", "-j", "DROP")
 
@@ -92,6 +94,49 @@ def test_a_drop_before_our_jump_is_named_and_left_until_an_operator_says_otherwi
     assert foreign(flavour) == without_policy_counters(foreign_part(before))
     worker.tick(after=SEEN_WITHIN)
     assert DriftEvent.objects.get().how == "asked"
+
+
+def test_a_chain_of_nft_that_drops_is_named_with_its_time_until_it_goes(
+    worker: Worker, flavour: Flavour
+) -> None:
+    before = save(flavour, counters=True)
+    run("nft", "-f", "-", text=FORWARD_DROPS)
+    held = run("nft", "list", "table", "inet", "filter")
+    assert seconds_until_seen(worker, after=0) is not None
+    worker.tick(after=SEEN_WITHIN)
+    event = DriftEvent.objects.get()
+    assert (event.kind, event.lines) == ("order", ["nft inet filter forward: policy drop"])
+    assert [check["id"] for check in worker.node.facts["checks"] if check["id"].startswith("nft-")] == [
+        "nft-drops"
+    ]
+    assert save(flavour, counters=True) == before
+    assert run("nft", "list", "table", "inet", "filter") == held
+
+    run("nft", "delete", "table", "inet", "filter")
+    worker.tick(after=SEEN_WITHIN)
+    assert DriftEvent.objects.get().how == "gone"
+
+
+def test_settings_of_interfaces_that_keep_packets_away_are_named_within_30_seconds(
+    worker: Worker, flavour: Flavour
+) -> None:
+    run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
+    worker.tick(after=FACTS_EVERY)
+    for setting, id_ in (
+        ("forwarding=0", "forwarding-off"),
+        ("route_localnet=1", "route-localnet"),
+        ("rp_filter=1", "rp-filter-strict"),
+    ):
+        assert id_ not in ids_of(worker)
+        name, value = setting.split("=")
+        Path("/proc/sys/net/ipv4/conf/eth0", name).write_text(value)
+        for _ in range(0, SEEN_WITHIN, 5):
+            worker.tick(after=5)
+        assert id_ in ids_of(worker)
+
+
+def ids_of(worker: Worker) -> set[str]:
+    return {check["id"] for check in worker.node.facts["checks"]}
 
 
 def test_the_sets_of_clients_are_there_again(worker: Worker, flavour: Flavour) -> None:

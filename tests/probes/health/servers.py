@@ -40,19 +40,28 @@ def answer(*parts: bytes, pause: float = 0.0) -> Answer:
     return speak
 
 
+def bound(kind: socket.SocketKind, address: str, port: int = 0) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+    try:
+        opened.bind((address, port))
+    except OSError as error:
+        opened.close()
+        here = f"{address} port {port} cannot be used on this machine ({error.strerror})"
+        raise AssertionError(f"{here}. The health checks are tried on loopback, of both families.") from error
+    return opened
+
+
 @contextmanager
 def tcp_server(
     speak: Answer, *, address: str = "127.0.0.1", certificate: Path | None = None, port: int = 0
 ) -> Iterator[int]:
     """Its port."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     context = None
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
+    with bound(socket.SOCK_STREAM, address, port) as listener:
         listener.listen(64)
 
         def serve(opened: socket.socket) -> None:
@@ -80,9 +89,8 @@ def tcp_server(
 @contextmanager
 def udp_server(reply: bytes | None, *, address: str = "127.0.0.1") -> Iterator[tuple[int, list[bytes]]]:
     """Its port, and what it was sent; None never answers."""
-    family, heard = (socket.AF_INET6 if ":" in address else socket.AF_INET), []
-    with socket.socket(family, socket.SOCK_DGRAM) as opened:
-        opened.bind((address, 0))
+    heard: list[bytes] = []
+    with bound(socket.SOCK_DGRAM, address) as opened:
         opened.settimeout(0.1)
         ended = threading.Event()
 
@@ -106,9 +114,7 @@ def udp_server(reply: bytes | None, *, address: str = "127.0.0.1") -> Iterator[t
 @contextmanager
 def closed_port(kind: socket.SocketKind = socket.SOCK_STREAM, *, address: str = "127.0.0.1") -> Iterator[int]:
     """One at which nobody listens, and which nobody else is given meanwhile."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, kind) as opened:
-        opened.bind((address, 0))
+    with bound(kind, address) as opened:
         if kind == socket.SOCK_DGRAM:
             opened.connect((address, 9))  # so that it hears nobody else
         yield int(opened.getsockname()[1])

@@ -36,6 +36,9 @@ class World:
     recorded: list[tuple[float, tuple[Standing, ...]]] = field(default_factory=list)
     woken: list[float] = field(default_factory=list)
     deeds: list[str] = field(default_factory=list)
+    kept: list[tuple[str, ...]] = field(default_factory=list)
+    denials: int = 0
+    """So many times it cannot be forgotten who went."""
     flap: bool = False
 
     async def check(self, _: Target) -> Result:
@@ -51,6 +54,11 @@ class World:
         self._be_there(self.rows_away)
         self.recorded.append((time.monotonic(), tuple(standings)))
         self.deeds.append("recorded")
+
+    def keep_only(self, services: Sequence[Service]) -> None:
+        self.denials -= 1
+        self._be_there(self.denials >= 0)
+        self.kept.append(tuple(service.name for service in services))
 
     def wake(self) -> None:
         self._be_there(self.broker_away)
@@ -76,7 +84,13 @@ def play(world: World, story: Callable[[], Awaitable[None]], monkeypatch: pytest
     async def main() -> None:
         monkeypatch.setattr(engine_module, "check_tcp", world.check)
         engine = HealthEngine(clock=lambda: datetime.now(UTC), look=lambda _: {})
-        deeds = daemon.Deeds(read=world.read, record=world.record, wake=world.wake, failures=(Away,))
+        deeds = daemon.Deeds(
+            read=world.read,
+            keep_only=world.keep_only,
+            record=world.record,
+            wake=world.wake,
+            failures=(Away,),
+        )
         stop = asyncio.Event()
         running = asyncio.create_task(daemon.check_until(stop, engine=engine, deeds=deeds))
         told = asyncio.create_task(story())
@@ -97,7 +111,7 @@ def play(world: World, story: Callable[[], Awaitable[None]], monkeypatch: pytest
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """With a daemon ten times as fast."""
-    for name in ("READ_SECONDS", "RECORD_SECONDS", "HEARTBEAT_SECONDS"):
+    for name in ("READ_SECONDS", "RECORD_SECONDS", "RETRY_SECONDS", "HEARTBEAT_SECONDS"):
         monkeypatch.setattr(daemon, name, getattr(daemon, name) / 10)
     return World(services=services())
 
@@ -116,6 +130,20 @@ def test_a_change_is_written_at_once_and_the_worker_woken(
     written = [i for i, deed in enumerate(world.deeds) if deed == "recorded"]
     changed = [i for i, (_, standings) in zip(written, world.recorded, strict=True) if standings]
     assert [world.deeds[i + 1] for i in changed] == ["woken", "woken"]
+
+
+def test_what_is_no_longer_checked_is_forgotten_once_also_where_that_has_to_be_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        await until(lambda: world.kept == [("web",)])
+        world.services, world.denials = (), 2
+        await until(lambda: len(world.kept) == 2)
+        await asyncio.sleep(0.3)
+
+    play(world, story, monkeypatch)
+
+    assert world.kept == [("web",), ()]
 
 
 def test_without_changes_it_says_that_it_is_there_and_wakes_nobody(

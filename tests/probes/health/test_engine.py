@@ -280,6 +280,26 @@ def test_connections_that_cannot_be_read_are_a_warning_and_no_verdict(
     assert (found.up, found.warning) == (None, "conntrack is missing on this node.")
 
 
+def test_a_look_that_breaks_is_a_warning_and_does_not_end_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancer.probes.health.passive.ROUND_SECONDS", 0.02)
+    looks = 0
+
+    def look(_: Collection[Service]) -> Mapping[Key, Look]:
+        nonlocal looks
+        looks += 1
+        raise ValueError("a defect")
+
+    async def deed(engine: HealthEngine) -> tuple[Standing, ...]:
+        engine.set_services(services(kind=HealthKind.PASSIVE, interval=0.02))
+        await asyncio.sleep(0.2)
+        return engine.take_changes()
+
+    (found,) = run(deed, monkeypatch, look=look)
+
+    assert (found.up, found.warning) == (None, "looking at the connections failed: a defect")
+    assert looks > 1
+
+
 def test_targets_are_what_takes_connections_at_the_place_that_is_asked() -> None:
     backends = [backend_data("2001:db8::3"), backend_data("2001:db8::4", state="draining")]
     backends += [backend_data("2001:db8::5", state="disabled")]
@@ -306,4 +326,6 @@ def test_words_that_only_say_another_time_are_passed_on_now_and_then() -> None:
     assert is_news(told, replace(soon, checked_at=NOON + timedelta(seconds=30)))
     assert is_news(told, replace(soon, up=False))
     assert is_news(told, replace(soon, warning="the certificate expires"))
-    assert not is_news(told, replace(told, checked_at=NOON + timedelta(days=1)))
+    again = replace(told, checked_at=NOON + timedelta(seconds=30))
+    assert is_news(told, again), "word for word: who knows whether what was written is still there"
+    assert is_news(told, replace(told, checked_at=NOON - timedelta(hours=1))), "the clock was set back"

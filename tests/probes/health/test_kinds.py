@@ -13,6 +13,7 @@ from balancer.domain.health import Result
 from balancer.domain.types import Health, HealthKind, HttpMethod
 from balancer.probes.health import tls
 from balancer.probes.health.http import check_http
+from balancer.probes.health.http_answer import Answer
 from balancer.probes.health.tcp import check_tcp
 from balancer.probes.health.udp import check_udp
 from tests.probes.health.certificates import make_certificate
@@ -149,6 +150,38 @@ def test_a_length_of_thousands_of_digits_is_no_length() -> None:
         assert ask(http(expect_body="fine"), port=port).good is True
     with tcp_server(answer(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nnone")) as port:
         assert ask(http(expect_body="fine"), port=port).good is False
+
+
+def test_many_tiny_pieces_cost_no_more_than_a_few_large_ones() -> None:
+    """The loop that reads them checks other backends as well."""
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000
+    pieces = [whole[at : at + 100] for at in range(0, len(whole), 100)]
+    found, began = Answer(), time.process_time()
+
+    for piece in pieces:
+        found.feed(piece)
+
+    assert time.process_time() - began < 1, "looking at all of it with each piece takes 30 s"
+    assert (found.status, len(found.body)) == (200, 40_000)
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nall is", "status 200, but no “fine” came within 0.3 s"),
+        (b"HTTP/1.", "connected, 'HTTP/1.' came, but no answer within 0.3 s"),
+    ],
+)
+def test_an_answer_that_stops_in_the_middle_is_told_from_none(sent: bytes, words: str) -> None:
+    with tcp_server(answer(sent, *[b""] * 20, pause=0.05)) as port:
+        assert ask(http(expect_body="fine", timeout=0.3), port=port).reason.endswith(words)
+
+
+def test_an_answer_that_has_no_body_is_not_waited_for() -> None:
+    with tcp_server(answer(b"HTTP/1.1 204 No Content\r\n\r\n", *[b""] * 20, pause=0.05)) as port:
+        found = ask(http(expect_body="fine"), port=port)
+
+    assert plain(found).endswith("status 204 after N ms, but the body does not hold “fine”")
 
 
 def test_an_answer_that_drips_longer_than_the_timeout_is_a_failure() -> None:
