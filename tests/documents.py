@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from hypothesis import strategies as st
@@ -193,21 +194,29 @@ def any_health_data(draw: st.DrawFn, earlier: list[str]) -> Data:
 
 @st.composite
 def any_service_data(
-    draw: st.DrawFn, name: str, scene: Scene, *, proxies: bool = True, earlier: Sequence[str] = ()
+    draw: st.DrawFn, name: str, scene: Scene, *, proxies: bool = True, earlier: Sequence[Data] = ()
 ) -> Data:
-    """A service with every option that there is; it may collide with others."""
+    """A service with every option that there is; it may collide with others.
+
+    Often it has the ports of an earlier one, and addresses where the other takes any, or the reverse.
+    """
     near = st.integers(8000, 8080)
     port = draw(st.one_of(st.sampled_from(_PORTS), near, near, st.integers(1, 60000)))
     last = port + draw(st.sampled_from([0, 0, 0, 1, 19, 70, 300]))
+    protocol = draw(_mostly("udp", "tcp", "sctp"))
     scheduler = draw(st.sampled_from([str(each) for each in Scheduler]))
     addresses = draw(st.lists(st.sampled_from(scene.virtual), max_size=3, unique=True))
     interface, *interfaces = draw(st.lists(_mostly(*INTERFACES), min_size=1, max_size=3, unique=True))
+    beside = draw(st.sampled_from([None, *earlier]))
+    if beside is not None:
+        interface, interfaces = beside["interface"], [one for one in interfaces if one != beside["interface"]]
+        port, last = beside["port"], beside["port_end"] or beside["port"]
+        protocol, addresses = beside["protocol"], [] if beside["address"] else addresses or [scene.virtual[0]]
     kept = {
         "prefix": draw(st.sampled_from(scene.prefixes)),
         "timeout": draw(st.sampled_from([300, 60, 7200])),
     }
     persistence = draw(_mostly({}, {"mode": "source", **kept}))
-    protocol = draw(_mostly("udp", "tcp", "sctp"))
     return service_data(
         name,
         enabled=draw(_mostly(True, False)),
@@ -227,7 +236,7 @@ def any_service_data(
         access=draw(any_access_data(scene))
         | {"syn_proxy": proxies and protocol == "tcp" and draw(st.booleans())},
         backends=draw(any_backends_data(scene, port, scheduler)),
-        **draw(any_health_data(list(earlier))),
+        **draw(any_health_data([one["name"] for one in earlier])),
     )
 
 
@@ -239,14 +248,13 @@ def any_documents(
 
     Services that would collide with those before them are left out.
     """
-    taken: list[Data] = []
+    taken: dict[Family, list[Data]] = {each: [] for each in Family}
     for index in range(draw(st.integers(1, max_services))):
         of = family or draw(st.sampled_from(list(Family)))
-        earlier = [one["name"] for one in taken]
-        data = draw(any_service_data(f"s{index}", SCENES[of], proxies=proxies, earlier=earlier))
-        if not problems_of(*taken, data):
-            taken.append(data)
-    return document(*taken)
+        data = draw(any_service_data(f"s{index}", SCENES[of], proxies=proxies, earlier=taken[of]))
+        if not problems_of(*chain(*taken.values()), data):
+            taken[of].append(data)
+    return document(*chain(*taken.values()))
 
 
 @st.composite

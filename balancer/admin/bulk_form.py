@@ -50,7 +50,9 @@ def value_names(field: str) -> tuple[str, ...]:
 
 
 def _limit(label: str, help_text: str) -> Line:
-    return Line(label=label, help_text=f"{help_text} Empty: leave as it is; none: no limit.", attrs=_AS_IT_IS)
+    # A phone's keyboard of digits has no letters for "none".
+    attrs = {"autocomplete": "off", "placeholder": _AS_IT_IS["placeholder"]}
+    return Line(label=label, help_text=f"{help_text} Empty: leave as it is; none: no limit.", attrs=attrs)
 
 
 class BulkForm(forms.Form):

@@ -13,6 +13,7 @@ from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import Difference, Flavour, Rejected
 from balancer.kernel.beside import rules_beside
+from balancer.kernel.dormant import describe_dormant, find_dormant
 from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.generation import read_generation
 from balancer.kernel.host_checks import read_settings
@@ -59,7 +60,8 @@ class Comparer:
         lines = describe_lines(beside)
         programs = {one.program for one in beside if one.program is not None}
         programs.update(found.programs or (find_programs() if lines else ()))
-        before = (*found.before, *lines)
+        asleep = find_dormant(ruleset.family) if self.flavour is Flavour.NFT and found.in_sync else ()
+        before = (*found.before, *describe_dormant(asleep), *lines)
         return replace(
             found,
             before=before,

@@ -16,12 +16,10 @@ from itertools import islice
 
 from balancer.domain.types import Address, Protocol
 from balancer.kernel.base import Rejected
+from balancer.kernel.netlink import ACK, ERROR, NESTED, NETFILTER, REQUEST, attribute, message, messages
 
-_NETFILTER = 12
 _DELETE = 1 << 8 | 2
 """NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE (linux/netfilter/nfnetlink_conntrack.h)."""
-_REQUEST, _ACK, _NESTED = 1, 4, 0x8000
-_ERROR = 2
 _ORIGINAL, _ID, _ZONE = 1, 12, 18
 _BATCH = 200
 _SECONDS = 10
@@ -70,7 +68,7 @@ def delete_entries(entries: Iterable[Entry]) -> int:
     """
     waiting, removed, held = iter(entries), 0, 0
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as kernel:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER) as kernel:
             kernel.settimeout(_SECONDS)
             while batch := tuple(islice(waiting, _BATCH)):
                 failed = _delete_batch(kernel, batch)
@@ -102,34 +100,31 @@ def _delete_batch(kernel: socket.socket, batch: tuple[Entry, ...]) -> Counter[in
 
 def _answers(data: bytes) -> Iterator[tuple[int, int]]:
     """(number of the message, errno)."""
-    while data:
-        length, kind, _, number, _ = struct.unpack_from("=IHHII", data)
-        if kind == _ERROR:
-            yield number, -struct.unpack_from("=i", data, 16)[0]
-        data = data[(length + 3) & ~3 :]
+    for kind, number, start, _ in messages(data):
+        if kind == ERROR:
+            yield number, -struct.unpack_from("=i", data, start)[0]
 
 
 def _message(entry: Entry, number: int, *, ask: bool) -> bytes:
     way = entry.original
     version6 = way.source.version == 6
     first = 3 if version6 else 1
-    addresses = _attribute(first, way.source.packed) + _attribute(first + 1, way.destination.packed)
+    addresses = attribute(first, way.source.packed) + attribute(first + 1, way.destination.packed)
     ports = (
-        _attribute(1, bytes([_NUMBERS[entry.protocol]]))
-        + _attribute(2, struct.pack("!H", way.source_port))
-        + _attribute(3, struct.pack("!H", way.port))
+        attribute(1, bytes([_NUMBERS[entry.protocol]]))
+        + attribute(2, struct.pack("!H", way.source_port))
+        + attribute(3, struct.pack("!H", way.port))
     )
-    tuples = _attribute(1 | _NESTED, addresses) + _attribute(2 | _NESTED, ports)
-    body = (
-        struct.pack("=BBH", socket.AF_INET6 if version6 else socket.AF_INET, 0, 0)
-        + _attribute(_ORIGINAL | _NESTED, tuples)
-        + (b"" if entry.id is None else _attribute(_ID, struct.pack("!I", entry.id)))
-        + (_attribute(_ZONE, struct.pack("!H", entry.zone)) if entry.zone else b"")
+    tuples = attribute(1 | NESTED, addresses) + attribute(2 | NESTED, ports)
+    body = attribute(_ORIGINAL | NESTED, tuples)
+    if entry.id is not None:
+        body += attribute(_ID, struct.pack("!I", entry.id))
+    if entry.zone:
+        body += attribute(_ZONE, struct.pack("!H", entry.zone))
+    return message(
+        _DELETE,
+        flags=REQUEST | (ACK if ask else 0),
+        number=number,
+        family=socket.AF_INET6 if version6 else socket.AF_INET,
+        body=body,
     )
-    flags = _REQUEST | (_ACK if ask else 0)
-    return struct.pack("=IHHII", 16 + len(body), _DELETE, flags, number, 0) + body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    length = 4 + len(value)
-    return struct.pack("=HH", length, kind) + value + bytes(-length % 4)

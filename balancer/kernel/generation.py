@@ -7,23 +7,19 @@ iptables-nft-save takes 1.5 seconds of CPU for 50,000 rules; asking for this num
 import socket
 import struct
 
-_NETLINK_NETFILTER = 12
+from balancer.kernel.netlink import FAMILY_HEAD, NETFILTER, REQUEST, attributes, message, messages
+
 _GET_GENERATION = 10 << 8 | 16
 """NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN."""
-_REQUEST = 1
 _GENERATION_ID = 1
-_HEADER = struct.Struct("=IHHII")
-_FAMILY = struct.Struct("=BBH")
-_ATTRIBUTE = struct.Struct("=HH")
 _TIMEOUT_SECONDS = 1.0
 
 
 def read_generation() -> int | None:
     """Of the network namespace of the calling thread; None where the kernel does not tell."""
-    length = _HEADER.size + _FAMILY.size
-    question = _HEADER.pack(length, _GET_GENERATION, _REQUEST, 1, 0) + _FAMILY.pack(0, 0, 0)
+    question = message(_GET_GENERATION, flags=REQUEST, number=1, family=socket.AF_UNSPEC, body=b"")
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as asked:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as asked:
             asked.settimeout(_TIMEOUT_SECONDS)
             asked.send(question)
             return _read_answer(asked.recv(4096))
@@ -32,13 +28,8 @@ def read_generation() -> int | None:
 
 
 def _read_answer(answer: bytes) -> int | None:
-    _, kind, _, _, _ = _HEADER.unpack_from(answer)
-    if kind >> 8 != _GET_GENERATION >> 8:  # an error
-        return None
-    place = _HEADER.size + _FAMILY.size
-    while place + _ATTRIBUTE.size <= len(answer):
-        length, name = _ATTRIBUTE.unpack_from(answer, place)
-        if name == _GENERATION_ID:
-            return int(struct.unpack_from("!I", answer, place + _ATTRIBUTE.size)[0])
-        place += (max(length, _ATTRIBUTE.size) + 3) & ~3
+    for kind, _, start, end in messages(answer):
+        found = attributes(answer, start + FAMILY_HEAD, end)
+        if kind >> 8 == _GET_GENERATION >> 8 and _GENERATION_ID in found:  # else an error
+            return int(struct.unpack_from("!I", answer, found[_GENERATION_ID][0])[0])
     return None

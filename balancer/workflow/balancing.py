@@ -37,6 +37,7 @@ from balancer.workflow.effective import Effective, carries, effective_of
 from balancer.workflow.node_weights import memory_of_row, store
 from balancer.workflow.pace import WRITE_EVERY, time_to_wait
 from balancer.workflow.revisions import is_outdated
+from balancer.workflow.whole_writes import Laid, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -182,17 +183,16 @@ def _is_past(at: datetime | None, wait: timedelta, now: datetime) -> bool:
 
 def _write(*, node: Node, plan: _Plan, bench: Bench, compiled: Compile, now: datetime) -> None:
     """Raises KernelError or GuardError. Where nobody can tell what was written, a convergence comes next."""
-    if not all(
-        bench.kernel.compare(ruleset=ruleset).in_sync for ruleset in compiled(plan.revision, plan.before)
-    ):
+    before = Laid(document=plan.before.document, rulesets=compiled(plan.revision, plan.before))
+    if not all(bench.kernel.compare(ruleset=ruleset).in_sync for ruleset in before.rulesets):
         return  # drift is for people to decide about; a commit here would mend it in passing
     kept = _claim(node=node, plan=plan, now=now)
     if kept is None:
         return
     permit = partial(_require_unarmed, bench.guard)
     try:
-        for ruleset in compiled(plan.revision, plan.after):
-            bench.kernel.sync(ruleset=ruleset, document=plan.after.document, permit=permit)
+        after = Laid(document=plan.after.document, rulesets=compiled(plan.revision, plan.after))
+        write_whole(before=before, after=after, kernel=bench.kernel, permit=permit)
     except OutcomeUnknown as error:
         Node.objects.filter(pk=node.pk).update(in_sync=None, sync_detail=str(error))
         raise

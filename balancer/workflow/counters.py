@@ -42,6 +42,10 @@ COARSENED_AT_ONCE = 200
 NOTES_KEPT = 20
 WAITED_FOR = timedelta(hours=1)
 """A clock that was set back by no more than this is waited for; the time is counted as one then."""
+WAITS = (
+    "The clock was set back. The time until it says again what it said is counted as one; nothing is plotted"
+    " meanwhile."
+)
 SET_BACK = (
     "The clock was set back by more than an hour. Counting goes on at the time that it says now; what was"
     " kept for later times stays until those come."
@@ -72,21 +76,25 @@ def totals_told(node: Node) -> Totals:
 
 
 def record_look(
-    *, node: Node, look: Look, points: Mapping[str, ServicePoint], seconds: float, at: datetime
+    *,
+    node: Node,
+    look: Look,
+    points: Mapping[str, ServicePoint],
+    seconds: float,
+    at: datetime,
+    tidy: bool = True,
 ) -> bool:
-    """Keep what happened in the last `seconds`, and do what is due of the rest; False where that time was
-    counted already, since somebody set the clock back.
+    """Keep what happened in the last `seconds`; False where that time was counted already, since somebody
+    set the clock back. Then do what is due of the rest, to `tidy` what is old as well.
 
     What the first look of a node finds was counted at times that nobody knows: it is in the totals alone.
     """
-    slot = slot_of(at)
     state, _ = CounterState.objects.get_or_create(node=node)
-    behind = state.counted_at - at if state.counted_at is not None else None
-    if behind is not None and timedelta() <= behind <= WAITED_FOR:
+    slot = slot_of(at)
+    if not _is_new_time(state, slot=slot, at=at):
         return False
-    if CounterSample.objects.filter(node=node, at=slot).exists():
-        return False
-    is_first, is_back = behind is None, behind is not None and behind > WAITED_FOR
+    is_first = state.counted_at is None
+    is_back = state.counted_at is not None and at < state.counted_at
     notes = (*look.notes, *((SET_BACK,) if is_back else ()))
     state.epoch, state.counted_at, state.duration_ms = look.epoch, at, look.duration_ms
     state.notes = [*({"at": at.isoformat(), "text": text} for text in notes), *state.notes][:NOTES_KEPT]
@@ -94,17 +102,25 @@ def record_look(
         if is_first:
             _begin_totals(node=node, at=at, points=points)
         else:
-            CounterSample.objects.create(
-                node=node,
-                at=slot,
-                seconds=round(seconds, 3) if seconds > 0 else FINE,
-                packed=pack({name: point.to_data() for name, point in points.items()}),
-            )
+            packed = pack({name: point.to_data() for name, point in points.items()})
+            whole = round(seconds, 3) if seconds > 0 else FINE
+            CounterSample.objects.create(node=node, at=slot, seconds=whole, packed=packed)
         state.save()
     slice_samples(node=node, before=start_of(slot, span=FINE_SPAN))
-    coarsen_slices(node=node, now=at)
-    forget_old(node=node, now=at)
+    if tidy:
+        coarsen_slices(node=node, now=at)
+        forget_old(node=node, now=at)
     return True
+
+
+def _is_new_time(state: CounterState, *, slot: datetime, at: datetime) -> bool:
+    """Whether nothing was counted at that time yet; a clock that was set back far is believed."""
+    behind = state.counted_at - at if state.counted_at is not None else timedelta(-1)
+    if timedelta() <= behind <= WAITED_FOR:
+        if behind > timedelta(seconds=FINE):
+            record_failure(node=state.node, text=WAITS, at=at)
+        return False
+    return not CounterSample.objects.filter(node=state.node, at=slot).exists()
 
 
 def record_failure(*, node: Node, text: str, at: datetime) -> None:
@@ -166,6 +182,12 @@ def forget_old(*, node: Node, now: datetime) -> None:
 
 def read_sample(sample: CounterSample) -> dict[str, ServicePoint]:
     return {name: ServicePoint.from_data(data) for name, data in unpack(sample.packed).items()}
+
+
+def read_point(sample: CounterSample, service: str) -> ServicePoint:
+    """Of one service: reading those of ten thousand takes a second."""
+    data = unpack(sample.packed).get(service)
+    return ServicePoint.from_data(data) if data is not None else ServicePoint()
 
 
 def read_slice(row: CounterSlice) -> Slice:

@@ -28,12 +28,14 @@ from balancer.workflow.health_records import newest_told, note_carried, remember
 from balancer.workflow.node_weights import remember_carried
 from balancer.workflow.pace import time_to_wait
 from balancer.workflow.revisions import is_outdated, node_rulesets
+from balancer.workflow.whole_writes import Laid, write_whole
 
 logger = logging.getLogger(__name__)
 
 _AT_WORK = (JobState.RUNNING, JobState.UNCONFIRMED)
 
 Compile = Callable[[Revision, Effective], tuple[Ruleset, ...]]
+Written = tuple[tuple[Ruleset, Receipt], ...]
 
 
 class Tools(Protocol):
@@ -171,19 +173,19 @@ def _keep_distance(*, node: Node, tools: Tools) -> None:
         tools.pause(left.total_seconds())
 
 
-def _write(
-    plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile
-) -> list[tuple[Ruleset, Receipt]]:
+def _write(plan: _Plan, *, kernel: Kernel, permit: Permit, compiled: Compile) -> Written:
     """Raises KernelError, GuardError or Differs."""
-    rulesets = compiled(plan.revision, plan.after)
-    if not _carries(kernel, compiled(plan.revision, plan.before)) and not _carries(kernel, rulesets):
+    after = Laid(document=plan.after.document, rulesets=compiled(plan.revision, plan.after))
+    before = Laid(document=plan.before.document, rulesets=compiled(plan.revision, plan.before))
+    # Health changes no family; each by itself, as a worker may have died between two of them.
+    families = zip(before.rulesets, after.rulesets, strict=True)
+    if not all(_carries(kernel, kept) or _carries(kernel, wanted) for kept, wanted in families):
         raise Differs("its kernel differs from what it should carry, which is seen to first.")
-    document = plan.after.document
-    return [(r, kernel.sync(ruleset=r, document=document, permit=permit)) for r in rulesets]
+    return write_whole(before=before, after=after, kernel=kernel, permit=permit)
 
 
-def _carries(kernel: Kernel, rulesets: tuple[Ruleset, ...]) -> bool:
-    return all(kernel.compare(ruleset=ruleset).in_sync for ruleset in rulesets)
+def _carries(kernel: Kernel, ruleset: Ruleset) -> bool:
+    return kernel.compare(ruleset=ruleset).in_sync
 
 
 def _compile(revision: Revision, effective: Effective) -> tuple[Ruleset, ...]:
@@ -202,7 +204,7 @@ def _tell(job: Job, written: tuple[Ruleset, Receipt], after: Effective) -> None:
     job.receipt[str(ruleset.family)] = bare | {"ruleset_digest": receipt.ruleset_digest} | after.to_data()
 
 
-def _note_written(node: Node, written: list[tuple[Ruleset, Receipt]], *, now: datetime) -> None:
+def _note_written(node: Node, written: Written, *, now: datetime) -> None:
     """Where all of them are down and still used, say, nothing is written: then nobody need wait either."""
     if any(receipt.changed for _, receipt in written):
         NodeHealth.objects.update_or_create(node=node, defaults={"written_at": now})

@@ -10,7 +10,6 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from balancer.domain.counters import ServicePoint, declared_shares
 from balancer.kernel.flow_counts import Carried
 from balancer.kernel.sampler import Look
 from balancer.models import Node, Service
@@ -26,7 +25,7 @@ def service(site: Site) -> Service:
     site.deploy(web())
     now = datetime.now(UTC)
     for name, counts in (("lb1", {ONE: 20, TWO: 10, THREE: 10}), ("lb2", {ONE: 10})):
-        look_at(name, counts, ticks=range(41), begin=now - timedelta(seconds=410))
+        look_at(name, counts, ticks=range(41), begin=now - timedelta(seconds=420))
     return Service.objects.get(name="web")
 
 
@@ -66,23 +65,14 @@ def test_nodes_that_look_at_different_intervals_are_added_at_every_step(
     look_at("lb1", {ONE: 10}, ticks=range(61), begin=begin)
     look_at("lb2", {ONE: 10}, ticks=range(0, 61, 3), begin=begin)
 
-    data = ask(login(viewer), Service.objects.get(name="web"), range="quarter")
+    client, row = login(viewer), Service.objects.get(name="web")
+    data = ask(client, row, range="quarter")
+    page = client.get(reverse("admin:balancer_service_traffic", args=[row.pk])).content.decode()
 
+    assert "lb2 is looked at about every 30 seconds" in page
+    assert "lb1 is looked at" not in page
     shown = [number for number in data["backends"][0]["new"] if number is not None]
     assert shown[1:-3] == [2.0] * len(shown[1:-3])
-
-
-def test_shares_that_were_changed_within_a_step_count_for_the_connections_of_their_time() -> None:
-    """9 connections while one of two backends was to get all of them, then 3 at a half each."""
-    points = [
-        ServicePoint(backends={ONE: (9, 0, 0, 0, 10_000), TWO: (0, 0, 0, 0, 0)}),
-        ServicePoint(backends={ONE: (1, 0, 0, 0, 5_000), TWO: (2, 0, 0, 0, 5_000)}),
-        ServicePoint(),
-    ]
-
-    assert declared_shares(points) == {ONE: 8_750, TWO: 1_250}
-    idle = ServicePoint(backends={ONE: (0, 0, 0, 2, 5_000)})
-    assert declared_shares([idle]) == {ONE: 5_000}, "without any, the last"
 
 
 def ask(client: Client, service: Service, **query: str) -> dict[str, Any]:

@@ -100,6 +100,13 @@ def test_counters_and_times_are_no_change() -> None:
         ("nat", "PREROUTING", "-A PREROUTING -j ACCEPT", True),
         ("nat", "PREROUTING", "-A PREROUTING -j LOG", False),
         ("nat", "POSTROUTING", "-A POSTROUTING -j MASQUERADE", False),
+        ("nat", "POSTROUTING", "-A POSTROUTING -d 10.0.0.0/24 -j ACCEPT", True),
+        ("filter", "FORWARD", "-A FORWARD -j ACCEPT", True),
+        ("filter", "INPUT", "-A INPUT -j ACCEPT", True),
+        ("mangle", "FORWARD", "-A FORWARD -j ACCEPT", True),
+        ("filter", "FORWARD", "-A FORWARD -i docker0 -j ACCEPT", False),
+        ("filter", "FORWARD", "-A FORWARD -m conntrack --ctstate INVALID -j DROP", False),
+        ("filter", "FORWARD", "-A FORWARD -m conntrack ! --ctstate INVALID -j DROP", True),
     ],
 )
 def test_rules_of_others_before_ours_are_named_where_they_may_decide(

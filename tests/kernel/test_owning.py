@@ -1,18 +1,21 @@
 """Whose a remembered connection is, where one service takes any address and another names one."""
 
 from collections import Counter
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
+from hypothesis import given, settings
 
 from balancer.domain.observation import ConnectionCount, Observation
-from balancer.domain.types import Document, Family, Protocol
+from balancer.domain.types import Backend, BackendState, Document, Family, Protocol, Service
 from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.conntrack import Flows, Judge
 from balancer.kernel.fates import Fate, count_fates
 from balancer.kernel.loads import attribute
 from balancer.kernel.node import NodeKernel
+from tests.documents import SCENES, any_carried
 from tests.kernel.machine import BACKENDS, Wires, ask_udp, document, ruleset, service
+from tests.ruleset.definition import arrival, expected_service, packets_to
 
 FIRST, SECOND = BACKENDS[:2]
 HERE = "198.51.100.1"
@@ -62,6 +65,48 @@ def test_where_the_client_may_have_come_by_another_way_the_flow_is_left_alone(el
     carried = judge(document(wide("enabled", protocol="udp", **elsewhere), narrow(SECOND, protocol="udp")))
     assert not carried.is_stale(flow(FIRST, protocol="udp"))
     assert carried.is_stale(flow(FIRST, protocol="udp"), interface="eth0")
+
+
+@given(any_carried())
+@settings(max_examples=25)
+def test_a_flow_stays_where_the_service_that_its_next_packet_finds_has_its_backend(one: Document) -> None:
+    """Of UDP, for every client whose interface is known: asked of the document, not of the rules."""
+    for family in Family:
+        local = frozenset(map(ip_address, SCENES[family].virtual))
+        asked = Judge(one, family=family, local_addresses=local)
+        udp = [s for s in one.services if s.protocol is Protocol.UDP and s.family is family]
+        for packet in [packet for each in udp for packet in packets_to(each) if packet.interface]:
+            found = expected_service(one, packet)
+            chain = chain_of(one, found) if found else []
+            kept = {arrival(s, b, packet.port) for s in chain for b in s.backends if keeps(b)}
+            ends = {arrival(s, b, packet.port) for s in udp for b in s.backends}
+            for end in ends:
+                host, _, port = end.rpartition(":")
+                flow = Flows(
+                    protocol=Protocol.UDP,
+                    address=packet.destination,
+                    port=packet.port,
+                    answered_by=ip_address(host.strip("[]")),
+                    answered_port=int(port),
+                    mark=0x10000000,
+                )
+                if found is not None and flow.is_balanced:
+                    assert asked.is_stale(flow, interface=packet.interface) is (end not in kept), (
+                        packet,
+                        end,
+                    )
+
+
+def keeps(backend: Backend) -> bool:
+    return backend.up and backend.state is not BackendState.DISABLED
+
+
+def chain_of(one: Document, service: Service) -> list[Service]:
+    """The service, and those that stand in for it now."""
+    chain = [service]
+    while chain[-1].stand_in is not None:
+        chain.append(next(s for s in one.services if s.name == chain[-1].stand_in))
+    return chain
 
 
 def test_connections_count_for_the_service_to_which_they_lead() -> None:

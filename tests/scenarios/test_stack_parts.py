@@ -15,6 +15,7 @@ from lbadmin.stack.errors import CannotStart
 from lbadmin.stack.programs import (
     beat_program,
     broker_program,
+    counters_program,
     guard_program,
     gunicorn_extras,
     health_program,
@@ -24,6 +25,15 @@ from lbadmin.stack.programs import (
 from lbadmin.stack.state import empty_state, lock_state, require_disposable, stack_directory
 
 STATE = Path("/state")
+PROGRAMS = (
+    broker_program(socket=STATE / "broker.sock", directory=STATE, user="www"),
+    web_program(bind="127.0.0.1:8000", user="www"),
+    beat_program(user="www"),
+    worker_program(node="lb1", environment={}),
+    guard_program(node="lb1", environment={}),
+    health_program(node="lb1", environment={}),
+    counters_program(node="lb1", environment={}),
+)
 
 
 def render(*programs: Program) -> configparser.RawConfigParser:
@@ -35,16 +45,8 @@ def render(*programs: Program) -> configparser.RawConfigParser:
 
 
 def test_every_program_is_restarted_and_dies_with_supervisord() -> None:
-    programs = [
-        broker_program(socket=STATE / "broker.sock", directory=STATE, user="www"),
-        web_program(bind="127.0.0.1:8000", user="www"),
-        beat_program(user="www"),
-        worker_program(node="lb1", environment={}),
-        guard_program(node="lb1", environment={}),
-        health_program(node="lb1", environment={}),
-    ]
-    parsed = render(*programs)
-    for program in programs:
+    parsed = render(*PROGRAMS)
+    for program in PROGRAMS:
         section = parsed[f"program:{program.name}"]
         assert section["autorestart"] == "true"
         assert section["killasgroup"] == "true"
@@ -52,20 +54,13 @@ def test_every_program_is_restarted_and_dies_with_supervisord() -> None:
 
 
 def test_only_what_belongs_to_a_node_runs_as_root_where_there_is_another_account() -> None:
-    parsed = render(
-        broker_program(socket=STATE / "broker.sock", directory=STATE, user="www"),
-        web_program(bind="127.0.0.1:8000", user="www"),
-        beat_program(user="www"),
-        worker_program(node="lb1", environment={}),
-        guard_program(node="lb1", environment={}),
-        health_program(node="lb1", environment={}),
-    )
+    parsed = render(*PROGRAMS)
     users = {
         name.removeprefix("program:"): parsed[name].get("user")
         for name in parsed.sections()
         if name.startswith("program:")
     }
-    of_node = {"worker-lb1": None, "guard-lb1": None, "health-lb1": None}
+    of_node = dict.fromkeys(("worker-lb1", "guard-lb1", "health-lb1", "counters-lb1"))
     assert users == {"broker": "www", "web": "www", "beat": "www", **of_node}
 
 

@@ -139,10 +139,8 @@ def test_a_network_to_be_taken_out_that_nobody_has_is_told_and_nothing_is_saved(
 
 
 def test_more_networks_than_can_be_edited_at_once_are_refused_before_any_is_looked_at() -> None:
-    services, value = (
-        [service_data("web", access={"deny": []})] * 51,
-        {"add": ["nonsense"] * 10_000, "remove": []},
-    )
+    services = [service_data("web", access={"deny": []})] * 51
+    value = {"add": ["nonsense"] * 10_000, "remove": []}
 
     refusal = refusal_of(lambda: list(check_value("access.deny", value, services=services)))
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from balancer.domain.types import BackendState
-from balancer.kernel.base import Busy, OutcomeUnknown, Receipt
+from balancer.domain.types import BackendState, Family
+from balancer.kernel.base import Busy, KernelError, OutcomeUnknown, Receipt
 from balancer.models import AuditEvent, Cluster, DriftEvent, HealthEvent, Job, WeightMove
+from balancer.ruleset.ir import Ruleset
 from balancer.workflow.drift import put_ours_back
 from balancer.workflow.effective import effective_of_job
-from balancer.workflow.revisions import live_revision, why_not_genuine
+from balancer.workflow.revisions import live_revision, node_rulesets, why_not_genuine
 from tests.cast import Site
 from tests.documents import backend_data, service_data
 from tests.workflow.deeds import operate
@@ -212,6 +213,81 @@ def test_where_nobody_can_tell_what_was_written_the_node_says_so_and_finds_out(n
 
     assert node.node.in_sync is True
     assert ONE not in shares(node)
+
+
+SIX = "[2001:db8::3]:80"
+
+
+def both_families(site: Site) -> Checked:
+    backends = [backend_data("2001:db8::3"), backend_data("2001:db8::4")]
+    (node,) = checked_node(site, web(), web(address="2001:db8::9", backends=backends) | {"name": "six"})
+    node.say(ONE)
+    node.say(SIX, service="six")
+    return node
+
+
+def fail_at_ipv6(node: Checked, patch: pytest.MonkeyPatch, *errors: BaseException) -> None:
+    """Once for each error; then it works."""
+    held, waiting = kernel(node), list(errors)
+    sync = held.sync
+
+    def failing(*, ruleset: Ruleset, **given: Any) -> Receipt:
+        if ruleset.family is Family.IPV6 and waiting:
+            raise waiting.pop(0)
+        return sync(ruleset=ruleset, **given)
+
+    patch.setattr(held, "sync", failing)
+
+
+def down_in_kernel(node: Checked) -> dict[str, tuple[str, ...]]:
+    """Of both families, which the kernel must hold alike."""
+    found = carried(node)
+    assert all(kernel(node).compare(ruleset=r).in_sync for r in node_rulesets(found.document).values())
+    return dict(found.health.down)
+
+
+@pytest.mark.parametrize("error", [Busy("Somebody else is writing."), OutcomeUnknown("The child died.")])
+def test_where_one_family_cannot_be_written_both_stay_as_they_were_and_nobody_is_accused_of_drift(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: KernelError
+) -> None:
+    node = both_families(site)
+    fail_at_ipv6(node, monkeypatch, error)
+
+    node.tick(after=30)
+
+    assert down_in_kernel(node) == {}
+    node.tick()
+    assert down_in_kernel(node) == {"web": (ONE,), "six": (SIX,)}
+    assert not DriftEvent.objects.exists()
+
+
+def test_where_the_other_family_cannot_be_put_back_either_the_node_says_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = both_families(site)
+    fail_at_ipv6(node, monkeypatch, *[OutcomeUnknown("The child died.")] * 2)
+
+    node.tick(after=0)
+
+    assert "The child died. What was carried before could not be put back" in caplog.text
+    node.tick(after=30)
+    assert down_in_kernel(node) == {"web": (ONE,), "six": (SIX,)}
+
+
+def test_a_worker_that_died_between_two_families_goes_on_with_the_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = both_families(site)
+    fail_at_ipv6(node, monkeypatch, SystemExit())
+    with pytest.raises(SystemExit):
+        node.tick(after=0)
+    node.restart()
+
+    node.tick()
+
+    assert down_in_kernel(node) == {"web": (ONE,), "six": (SIX,)}
+    assert not DriftEvent.objects.exists()
+    assert converged(node.site) == []
 
 
 def test_a_worker_that_died_between_kernel_and_row_only_writes_the_row(

@@ -4,11 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from balancer.domain.counters import ServicePoint
+from balancer.domain.counters import TimedPoint
 from balancer.domain.lifecycle import JobState
 from balancer.kernel.counter_table import Kind
-from balancer.models import Cluster, CounterSample, CounterState, CounterTotal, Job, Node
-from balancer.workflow.counters import read_sample
+from balancer.models import Cluster, CounterState, CounterTotal, Job, Node
 
 MARKS_SHOWN = 60
 SILENT_AFTER = timedelta(seconds=60)
@@ -53,18 +52,19 @@ def find_marks(nodes: list[Node], *, since: datetime, until: datetime) -> tuple[
     )
 
 
-def find_totals(nodes: list[Node], *, name: str, kind: Kind, only: str = "") -> tuple[Total, ...]:
-    """With what is in samples, and not in the rows of totals yet."""
+def find_totals(
+    nodes: list[Node], *, name: str, kind: Kind, samples: Iterable[TimedPoint], only: str = ""
+) -> tuple[Total, ...]:
+    """With what is in `samples`, and not in the rows of totals yet."""
     found: dict[str, list[int]] = {}
     first: dict[str, datetime] = {}
     for row in CounterTotal.objects.filter(node__in=nodes, service_name=name, kind=kind):
         _add(found, row.name, (row.count, row.packets, row.bytes))
         first[row.name] = min(row.first_seen, first.get(row.name, row.first_seen))
-    for sample in CounterSample.objects.filter(node__in=nodes):
-        point = read_sample(sample).get(name, ServicePoint())
-        counts = {reason: (count, 0, 0) for reason, count in point.refused.items()}
+    for sample in samples:
+        counts = {reason: (count, 0, 0) for reason, count in sample.point.refused.items()}
         if kind is Kind.BACKEND:
-            counts = {endpoint: one[:3] for endpoint, one in point.backends.items()}
+            counts = {endpoint: one[:3] for endpoint, one in sample.point.backends.items()}
         for key, numbers in counts.items():
             _add(found, key, numbers)
             first.setdefault(key, sample.at)

@@ -4,33 +4,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-
-from django.db.models import Q
+from statistics import median
 
 from balancer.domain.counters import (
-    COARSE,
-    COARSE_SPAN,
     FINE,
-    FINE_SPAN,
     NOTHING,
     SHARE_UNITS,
-    ServicePoint,
     TimedPoint,
     coarsen,
     declared_shares,
     ending_of,
-    timed,
 )
 from balancer.kernel.counter_table import Kind
-from balancer.models import Cluster, CounterSample, CounterSlice, Node
-from balancer.workflow.counters import NODE_ITSELF, read_sample, read_slice
+from balancer.models import Cluster, Node
 from balancer.workflow.queries.counted import Mark, Total, find_marks, find_notes, find_totals
+from balancer.workflow.queries.counter_points import OTHERS, busiest_of, points_of, read_kept
 
 BACKENDS_SHOWN = 8
 """Lines that can still be told apart; the rest is one line."""
+RARE_SECONDS, LOOKS_ASKED = 1.5 * FINE, 5
 SPREAD_SECONDS = 300
 """Looks that are no further apart than this belong together."""
-OTHERS = "other backends"
 
 
 class Span(StrEnum):
@@ -103,19 +97,22 @@ def view_counters(
     nodes = [node] if node is not None else list(cluster.nodes.defer("observation", "clients"))
     until = ending_of(now - timedelta(seconds=span.step), step=span.step)
     since = until - span.length
-    points = [_points_of(one, name=name, since=since, until=until) for one in nodes]
+    kept = [read_kept(one, name=name, since=since, until=until) for one in nodes]
+    endpoints = [backend] if backend else busiest_of(kept)
+    names = set(endpoints[:BACKENDS_SHOWN])
+    if len(endpoints) > BACKENDS_SHOWN:
+        endpoints = [*endpoints[:BACKENDS_SHOWN], OTHERS]
+    points = [points_of(one, names=names, since=since, until=until) for one in kept]
+    samples = [sample for one in kept for sample in one.samples]
     times = _steps(since, until, step=span.step)
     fair_times = _steps(since, ending_of(until, step=span.fair_step), step=span.fair_step)
     rows = [_by_step(found, step=span.step) for found in points]
     fair_rows = [_by_step(found, step=span.fair_step) for found in points]
-    endpoints = [backend] if backend else _busiest(rows)
     shown = [_spread(steps, step=span.step) for steps in rows]
     lines = [
         _lines(e, shown, count=_count(e, rows), times=times, fair_rows=fair_rows, fair_times=fair_times)
         for e in endpoints
     ]
-    if not backend and len(endpoints) > BACKENDS_SHOWN:
-        lines = [*lines[:BACKENDS_SHOWN], _add_lines(lines[BACKENDS_SHOWN:])]
     return CountersView(
         span=span,
         until=until,
@@ -124,28 +121,21 @@ def view_counters(
         backends=tuple(lines),
         refused={} if backend else _refused(shown, times=times),
         marks=find_marks(nodes, since=since, until=now),
-        totals=find_totals(nodes, name=name, kind=Kind.BACKEND, only=backend),
-        refusals=find_totals(nodes, name=name, kind=Kind.REFUSAL),
-        notes=tuple(find_notes(nodes, now=now)),
+        totals=find_totals(nodes, name=name, kind=Kind.BACKEND, samples=samples, only=backend),
+        refusals=find_totals(nodes, name=name, kind=Kind.REFUSAL, samples=samples),
+        notes=(*find_notes(nodes, now=now), *_rare_looks(nodes, points)),
     )
 
 
-def _points_of(node: Node, *, name: str, since: datetime, until: datetime) -> list[TimedPoint]:
-    """Of every time at which the node counted: that of the service where anything happened, else nothing."""
-    found: dict[datetime, TimedPoint] = {}
-    slices = CounterSlice.objects.filter(
-        Q(step=FINE, start__gt=since - FINE_SPAN) | Q(step=COARSE, start__gt=since - COARSE_SPAN),
-        node=node,
-        service_name__in=(NODE_ITSELF, name),
-        start__lt=until,
-    )
-    # The service's own come behind those of the node, and take their place.
-    for row in slices.order_by("service_name", "start"):
-        found |= {one.at: one for one in timed(row.start, read_slice(row))}
-    for sample in CounterSample.objects.filter(node=node, at__gt=since, at__lte=until):
-        point = read_sample(sample).get(name, ServicePoint())
-        found[sample.at] = TimedPoint(at=sample.at, seconds=sample.seconds, point=point)
-    return [one for at, one in sorted(found.items()) if since < at <= until]
+def _rare_looks(nodes: list[Node], points: list[list[TimedPoint]]) -> Iterable[str]:
+    """Where looks are so dear that they are further apart than the plots' steps."""
+    for node, found in zip(nodes, points, strict=True):
+        seconds = median(one.seconds for one in found[-LOOKS_ASKED:]) if found else 0
+        if RARE_SECONDS < seconds <= SPREAD_SECONDS:
+            yield (
+                f"{node.name} is looked at about every {seconds:.0f} seconds, since it has very many rules:"
+                " its lines show the mean of that time."
+            )
 
 
 def _steps(since: datetime, until: datetime, *, step: int) -> tuple[datetime, ...]:
@@ -175,16 +165,6 @@ def _spread(steps: Steps, *, step: int) -> Steps:
 
 def _count(endpoint: str, rows: list[Steps]) -> int:
     return sum(one.point.backends.get(endpoint, NOTHING)[0] for steps in rows for one in steps.values())
-
-
-def _busiest(rows: list[Steps]) -> list[str]:
-    """Every backend that was seen, by new connections and then by name."""
-    counts: dict[str, int] = {}
-    for steps in rows:
-        for one in steps.values():
-            for endpoint, point in one.point.backends.items():
-                counts[endpoint] = counts.get(endpoint, 0) + point[0]
-    return sorted(counts, key=lambda endpoint: (-counts[endpoint], endpoint))
 
 
 def _lines(
@@ -238,18 +218,6 @@ def _fairness(endpoint: str, points: list[TimedPoint]) -> tuple[float | None, fl
     return (
         round(100 * own / whole, 2) if whole else None,
         round(100 * declared.get(endpoint, 0) / SHARE_UNITS, 2) if declared else None,
-    )
-
-
-def _add_lines(lines: list[BackendLines]) -> BackendLines:
-    def whole(name: str) -> Line:
-        columns = zip(*(getattr(line, name) for line in lines), strict=True)
-        return tuple(_sum(number for number in column if number is not None) for column in columns)
-
-    return BackendLines(
-        OTHERS,
-        sum(line.count for line in lines),
-        *(whole(name) for name in ("new", "packets", "bytes", "current", "observed", "declared")),
     )
 
 
