@@ -8,6 +8,7 @@ generation of nf_tables stays the same, not even the text is read.
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from balancer.domain.types import Family
 from balancer.kernel import sysctl
@@ -29,6 +30,10 @@ from balancer.ruleset.parse import Snapshot
 READS = 2
 """A difference is looked at again: iptables-nft-save 1.8.9 was seen to print a table in the middle of a
 commit that somebody else made."""
+_LEGACY_TABLES = {
+    Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
+    Family.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
 _MOVING = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
 """What the save tools print anew each time: when it was, and the counters of chains."""
 
@@ -66,8 +71,19 @@ class Comparer:
             found,
             before=before,
             programs=tuple(sorted(programs)),
-            machine=digest_text("\n".join((*before, *read_settings()))).hex(),
+            machine=digest_text("\n".join((*before, *read_settings(), self._other(ruleset.family)))).hex(),
         )
+
+    def _other(self, family: Family) -> str:
+        """Another text where the other flavour holds something else, which its check is about."""
+        if self.flavour is Flavour.LEGACY:
+            return str(read_generation())
+        try:
+            if not _LEGACY_TABLES[family].read_text():
+                return ""  # nobody has ever used it
+            return digest_text(read_text(flavour=Flavour.LEGACY, family=family)).hex()
+        except (OSError, Rejected):
+            return ""
 
     def _compare(self, ruleset: Ruleset) -> Difference:
         generation = read_generation() if self.flavour is Flavour.NFT else None
