@@ -1,5 +1,7 @@
 """The application as Django knows it."""
 
+import gc
+
 from django.apps import AppConfig
 from django.core.checks import register
 
@@ -14,3 +16,4 @@ class BalancerConfig(AppConfig):
         from lbadmin.syslog import check_syslog
 
         register(check_syslog)
+        gc.freeze()  # all models are loaded by now, see lbadmin/__init__.py

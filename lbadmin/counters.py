@@ -6,6 +6,7 @@ It never writes the kernel. Traffic and applies go on without it. New connection
 are counted all the same; packets and bytes of connections that end meanwhile are not.
 """
 
+import gc
 import logging
 import signal
 import sys
@@ -59,6 +60,7 @@ def counting() -> Iterator[Callable[[], float]]:
     from balancer.wiring import own_node_name
     from balancer.workflow.counting import CountingMemory, count_node
 
+    gc.freeze()
     asked = settings.LBADMIN_FLAVOUR
     with FlowEvents() as events:
         sampler = Sampler(

@@ -5,6 +5,7 @@ does not need it: when it ends, the node goes on with what was known last, and t
 """
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -57,6 +58,7 @@ def main() -> int:
     if not settings.LBADMIN_NODE:
         print("Set LBADMIN_NODE to the name of the node whose health daemon this is.", file=sys.stderr)
         return 2
+    gc.freeze()
     allowed = raise_descriptors()
     logger.info("Checking the backends of node %s.", settings.LBADMIN_NODE)
 

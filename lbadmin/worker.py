@@ -3,9 +3,12 @@
 One door, so that no worker runs with another queue, another pool or more processes than one.
 """
 
+import gc
 import sys
 import warnings
+from typing import Any
 
+from celery import signals
 from celery.platforms import SecurityWarning
 from django.conf import settings
 
@@ -20,8 +23,14 @@ def main() -> int:
         return 2
     # It writes the kernel's tables, so it runs as root; Celery's reason against that is pickle, which is off.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    signals.celeryd_after_setup.connect(keep_loaded)
     app.worker_main(worker_arguments(node=node))
     return 0
+
+
+def keep_loaded(**_: Any) -> None:
+    """Tasks and all are loaded now; also the child that runs them shares it."""
+    gc.freeze()
 
 
 def worker_arguments(*, node: str) -> list[str]:

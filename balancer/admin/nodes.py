@@ -115,7 +115,10 @@ class NodeAdmin(DriftPages, MachinePages, NodeLeavingPages, ConsoleAdmin):
             sync=chips.sync_chip(row),
             facts=row.facts,
             observed=observed,
-            drops=[rule for path in paths for rule in path.rules if rule.drops],
+            # A chain of nft may be about both families, and is shown once.
+            drops=list({rule.text: rule for path in paths for rule in path.rules if rule.drops}.values()),
+            policies=list(dict.fromkeys((path.policy, path.tool) for path in paths if not path.not_read)),
+            not_read=list(dict.fromkeys(path.not_read for path in paths if path.not_read)),
             dropped=services_dropped(node=row, observed=observed)
             if may(actor=request.user, permission=DRAFT)
             else [],

@@ -12,9 +12,10 @@ from balancer.domain.drift import BESIDE
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour, HostCheck
 from balancer.kernel.input_matches import Impossible, Packets, read_rule
+from balancer.kernel.mark_checks import find_overwritten
 from balancer.kernel.native_packets import Door, find_ends
 from balancer.kernel.others import DROPS, may_end_in
-from balancer.kernel.plan import name_table
+from balancer.kernel.plan import destination_of, name_table
 from balancer.ruleset import marks
 from balancer.ruleset.ir import OWN_PREFIX
 from balancer.ruleset.parse import SavedTable, Snapshot
@@ -30,7 +31,7 @@ _NAMED = 3
 
 def rules_beside(held: Snapshot, *, family: Family) -> tuple[str, ...]:
     """`beside ours, mangle: -A FORWARD -j DROP`, in the order of the tables above."""
-    found = (*_drops(held), *_untracked(held))
+    found = (*_drops(held), *_untracked(held), *((one.table, one.text) for one in find_overwritten(held)))
     return tuple(f"{BESIDE}{name_table(table, family=family)}: {rule}" for table, rule in found)
 
 
@@ -93,7 +94,7 @@ def _reached(table: SavedTable, first: str) -> Iterator[tuple[str, str]]:
         chain = waiting.pop()
         for rule in table.chains.get(chain, ()):
             yield chain, rule
-            target = rule.split()[-1]
+            target = destination_of(rule) or ""
             if target in table.chains and target not in seen and not target.startswith(OWN_PREFIX):
                 seen.add(target)
                 waiting.append(target)

@@ -8,11 +8,13 @@ generation of nf_tables stays the same, not even the text is read.
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import Difference, Flavour, Rejected
 from balancer.kernel.beside import rules_beside
+from balancer.kernel.dormant import describe_dormant, find_dormant
 from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.generation import read_generation
 from balancer.kernel.host_checks import read_settings
@@ -28,6 +30,10 @@ from balancer.ruleset.parse import Snapshot
 READS = 2
 """A difference is looked at again: iptables-nft-save 1.8.9 was seen to print a table in the middle of a
 commit that somebody else made."""
+_LEGACY_TABLES = {
+    Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
+    Family.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
 _MOVING = re.compile(r"^#.*\n| \[\d+:\d+\]$", re.MULTILINE)
 """What the save tools print anew each time: when it was, and the counters of chains."""
 
@@ -59,13 +65,25 @@ class Comparer:
         lines = describe_lines(beside)
         programs = {one.program for one in beside if one.program is not None}
         programs.update(found.programs or (find_programs() if lines else ()))
-        before = (*found.before, *lines)
+        asleep = find_dormant(ruleset.family) if self.flavour is Flavour.NFT and found.in_sync else ()
+        before = (*found.before, *describe_dormant(asleep), *lines)
         return replace(
             found,
             before=before,
             programs=tuple(sorted(programs)),
-            machine=digest_text("\n".join((*before, *read_settings()))).hex(),
+            machine=digest_text("\n".join((*before, *read_settings(), self._other(ruleset.family)))).hex(),
         )
+
+    def _other(self, family: Family) -> str:
+        """Another text where the other flavour holds something else, which its check is about."""
+        if self.flavour is Flavour.LEGACY:
+            return str(read_generation())
+        try:
+            if not _LEGACY_TABLES[family].read_text():
+                return ""  # nobody has ever used it
+            return digest_text(read_text(flavour=Flavour.LEGACY, family=family)).hex()
+        except (OSError, Rejected):
+            return ""
 
     def _compare(self, ruleset: Ruleset) -> Difference:
         generation = read_generation() if self.flavour is Flavour.NFT else None

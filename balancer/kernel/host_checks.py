@@ -13,11 +13,13 @@ from balancer.domain.types import Family
 from balancer.kernel import sysctl
 from balancer.kernel.base import ConntrackUse, Flavour, HostCheck, Rejected
 from balancer.kernel.beside import check_beside
-from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.dormant import check_dormant
+from balancer.kernel.flavour import parse_text, read_text
 from balancer.kernel.mark_checks import check_marks
 from balancer.kernel.native import NativeWatch
 from balancer.kernel.native_packets import Chains, find_ends, find_ways
 from balancer.kernel.others import DROPS, may_end_in
+from balancer.kernel.readable import check_readable
 from balancer.kernel.tools import run_tool
 from balancer.ruleset import names
 from balancer.ruleset.parse import SavedTable
@@ -47,7 +49,10 @@ def check_host(
     found: list[HostCheck] = []
     nat = {}
     for family in families:
-        held = read_snapshot(flavour=flavour, family=family)
+        text = read_text(flavour=flavour, family=family)
+        held = parse_text(text)
+        found += check_readable(text, family=family)
+        found += check_dormant(family) if flavour is Flavour.NFT else ()
         found += check_forward(held.table("filter"), flavour=flavour, family=family)
         found += check_marks(held, flavour=flavour, family=family)
         found += check_beside(held, flavour=flavour, family=family)

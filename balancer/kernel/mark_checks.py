@@ -6,6 +6,7 @@ often with a mask of all bits.
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from balancer.domain.types import Family
 from balancer.kernel.base import Flavour, HostCheck
@@ -19,34 +20,51 @@ _WRITES = re.compile(r"-j CONNMARK --(?:set-x?mark \S+/|save-mark --nfmask \S+ -
 _OWN = re.compile(r"-j CONNMARK --set-xmark \S+/(0x[0-9a-f]+)")
 _MARKED = re.compile(r"(?<!! )--mark (0x[0-9a-f]+)")
 """Only for packets that somebody marked, which ours are not."""
+_NEW = re.compile(r"(?<!! )--ctstate NEW(?: |$)")
 _LEADS = re.compile(r"-[jg] (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Overwritten:
+    table: str
+    text: str
+    """`-A FORWARD -j CONNMARK ...`"""
+    bits: int
+    """Of ours."""
+    free: int
+    """The bits that are not ours."""
 
 
 def check_marks(snapshot: Snapshot, *, flavour: Flavour, family: Family) -> Iterator[HostCheck]:
     """mark-overwritten: told once for each rule."""
-    ours = _bits_in_use(snapshot)
-    if not ours:
-        return
     tool = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{flavour}"
-    told: set[tuple[str, str, str]] = set()
-    for table, held in sorted(snapshot.tables.items()):
+    for one in find_overwritten(snapshot):
+        yield HostCheck(
+            id="mark-overwritten",
+            message=(
+                f"A rule of others ({tool} -t {one.table}: “{one.text}”) writes over bits"
+                f" {one.bits:#010x} of the connection mark, by which lbadmin knows its balanced"
+                " connections: they would no longer be let through FORWARD, masqueraded or cut as"
+                f" they should. Give that rule a mask without these bits, such as {one.free:#x}, or"
+                " let it match only what it is for."
+            ),
+        )
+
+
+def find_overwritten(snapshot: Snapshot) -> tuple[Overwritten, ...]:
+    """Each rule once, by table and in the order in which packets meet them."""
+    ours = _bits_in_use(snapshot)
+    found = {}
+    for table, held in sorted(snapshot.tables.items()) if ours else ():
         for builtin in _WAY:
             for chain, rule in _met(held, builtin):
-                bits = _written(rule) & ours
-                if not bits or (table, chain, rule) in told:
-                    continue
-                told.add((table, chain, rule))
-                free = _ALL & ~ours
-                yield HostCheck(
-                    id="mark-overwritten",
-                    message=(
-                        f"A rule of others ({tool} -t {table}: “-A {chain} {rule}”) writes over bits"
-                        f" {bits:#010x} of the connection mark, by which lbadmin knows its balanced"
-                        " connections: they would no longer be let through FORWARD, masqueraded or cut as"
-                        f" they should. Give that rule a mask without these bits, such as {free:#x}, or"
-                        " let it match only what it is for."
-                    ),
-                )
+                # Of a new connection ours are written behind PREROUTING of mangle.
+                if bits := 0 if builtin == "PREROUTING" and _NEW.search(rule) else _written(rule) & ours:
+                    found[table, chain, rule] = bits
+    return tuple(
+        Overwritten(table, f"-A {chain} {rule}", bits, _ALL & ~ours)
+        for (table, chain, rule), bits in found.items()
+    )
 
 
 def _bits_in_use(snapshot: Snapshot) -> int:

@@ -19,6 +19,9 @@ from balancer.ruleset.render import render_rule
 
 AGAIN_SECONDS = 60.0
 """Routes to backends tell of no generation, and what could not be read is tried again."""
+SLOW_SECONDS, REST, REST_MAX_SECONDS = 0.3, 20, 15.0
+"""With tens of thousands of chains a look takes its time, and others may commit every second. What comes is
+seen within 30 seconds all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class NativeWatch:
     _native: Native = field(default_factory=Native)
     _generation: int | None = None
     _read_at: float = 0.0
+    _rest: float = 0.0
+    """How long what was read is good enough, whatever others commit: it was slow."""
     _found: dict[Family, _Found] = field(default_factory=dict)
 
     def read(self) -> Native:
@@ -44,10 +49,20 @@ class NativeWatch:
         generation = read_generation()
         if generation is None:
             self._native, self._generation = Native(), None
-        elif generation != self._generation or (self._native.not_read and _is_old(self._read_at)):
-            self._native = read_native()
-            self._generation, self._read_at = generation, time.monotonic()
+        elif (generation != self._generation and self._has_rested()) or (
+            self._native.not_read and _is_old(self._read_at)
+        ):
+            started = time.monotonic()
+            found = read_native()
+            self._read_at = time.monotonic()
+            took = self._read_at - started
+            self._rest = min(took * REST, REST_MAX_SECONDS) if took > SLOW_SECONDS else 0.0
+            self._generation = generation
+            self._native = self._native if found == self._native else found
         return self._native
+
+    def _has_rested(self) -> bool:
+        return time.monotonic() - self._read_at >= self._rest
 
     def find_beside(self, ruleset: Ruleset) -> tuple[Finding, ...]:
         """What native rules do to what `ruleset` balances."""

@@ -14,7 +14,7 @@ from balancer.kernel.base import HostCheck
 from balancer.kernel.native_listing import BaseChain, Native, NativeTable
 from balancer.kernel.native_match import Packets
 from balancer.kernel.native_packets import Balanced
-from balancer.kernel.native_walk import DROP, STEPS_MAX, TAKE, UNTRACK, Deed, walk
+from balancer.kernel.native_walk import DROP, MARK, STEPS_MAX, TAKE, UNTRACK, Deed, walk
 from balancer.ruleset import marks
 
 LET_THROUGH = f"ct status dnat ct mark and {marks.BALANCED | marks.REFUSE:#x} == {marks.BALANCED:#x} accept"
@@ -43,7 +43,7 @@ class Finding:
 
     base: BaseChain
     kind: str
-    """DROP, TAKE or UNTRACK; empty: it could not be walked through."""
+    """DROP, TAKE, UNTRACK or MARK; empty: it could not be walked through."""
     deeds: tuple[Deed, ...] = ()
     packets: tuple[str, ...] = ()
     """Whom it concerns."""
@@ -79,7 +79,7 @@ def describe_lines(findings: Iterable[Finding]) -> tuple[str, ...]:
 
 
 def describe_checks(native: Native, findings: Iterable[Finding]) -> Iterator[HostCheck]:
-    """nft-not-read, nft-drops, nft-firewalld, nft-dnat, nft-notrack."""
+    """nft-not-read, nft-drops, nft-firewalld, nft-dnat, nft-notrack, nft-mark."""
     for words in native.not_read:
         yield HostCheck(id="nft-not-read", message=words)
     for one in findings:
@@ -89,6 +89,8 @@ def describe_checks(native: Native, findings: Iterable[Finding]) -> Iterator[Hos
             yield HostCheck(id="nft-dnat", message=_taken(one))
         elif one.kind == UNTRACK:
             yield HostCheck(id="nft-notrack", message=_untracked(one))
+        elif one.kind == MARK:
+            yield HostCheck(id="nft-mark", message=_marked(one))
         else:
             words = (
                 f"It cannot be told whether the nft chain {one.base.place} lets balanced connections through:"
@@ -126,13 +128,14 @@ def _asked(base: BaseChain, balanced: Mapping[Family, Balanced]) -> Iterator[tup
             kinds = {TAKE} if base.kind == "nat" else {TAKE, DROP}
             kinds |= {UNTRACK} if base.priority < _TRACKS else set()
             yield from ((kinds, one) for one in packets.arriving)
+            yield from (({MARK}, one) for one in packets.forwarded if one.state != "new")
         elif base.kind != "nat":
             met = {
                 "input": packets.delivered,
                 "output": packets.sent,
                 "postrouting": (*packets.forwarded, *packets.sent),
             }
-            yield from (({DROP}, one) for one in met.get(base.hook, packets.forwarded))
+            yield from (({DROP, MARK}, one) for one in met.get(base.hook, packets.forwarded))
 
 
 def _finding(table: NativeTable, base: BaseChain, kind: str, met: list[tuple[Packets, Deed]]) -> Finding:
@@ -190,6 +193,14 @@ def _untracked(found: Finding) -> str:
         f"The nft chain {found.base.place} keeps {_name(found.packets)} from connection tracking:"
         f" {_quote(found)}. What is not tracked cannot be balanced, and is refused or delivered to this"
         f" machine. Leave those packets out of the rule; {_delete(found)}"
+    )
+
+
+def _marked(found: Finding) -> str:
+    return (
+        f"The nft chain {found.base.place} overwrites the connection mark by which lbadmin knows balanced"
+        f" connections: {_quote(found)}. Those are then neither let through nor masqueraded. Have the rule"
+        f" spare the bits {marks.MASK:#x}, as in 'ct mark set ct mark and {marks.MASK:#x} or VALUE'."
     )
 
 

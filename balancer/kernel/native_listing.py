@@ -8,6 +8,7 @@ that nobody takes silence for an answer.
 
 import json
 import re
+import resource
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ CHARACTERS_MAX = 8_000_000
 SCHEMA_KNOWN = 1
 """libnftables-json(5): `json_schema_version`."""
 TEXT_MAX = 300
+HEAVY_SECONDS = 0.15
+"""Of a processor, to list one table without elements: there are tens of thousands of them, or of rules."""
 ELEMENTS_MAX = 500
 """Of a named set of which the elements are read."""
 
@@ -118,6 +121,16 @@ def read_native() -> Native:
     return Native(tables=tables, not_read=tuple(not_read))
 
 
+def list_chain_names(*, family: str, table: str) -> tuple[str, ...] | None:
+    """Of one table; None where that cannot be read."""
+    try:
+        found = _ask(["list", "chains", family], until=time.monotonic() + SECONDS_MAX)
+        chains = [one["chain"] for one in found if "chain" in one]
+        return tuple(str(chain["name"]) for chain in chains if chain["table"] == table)
+    except (_Unreadable, KeyError, TypeError):
+        return None
+
+
 def _list_chains(*, until: float) -> Iterator[BaseChain]:
     for one in _ask(["list", "chains"], until=until):
         chain = one.get("chain")
@@ -144,7 +157,10 @@ def _is_of_iptables(chain: BaseChain) -> bool:
 
 
 def _read_table(family: str, name: str, bases: tuple[BaseChain, ...], *, until: float) -> NativeTable:
+    started = _seconds_of_tools()
     listed = _ask(["list", "table", family, name], until=until)
+    # Even terse, nft 1.0 fetches all elements from the kernel: asking for them again is not worth it.
+    is_heavy = _seconds_of_tools() - started > HEAVY_SECONDS
     text = _run(["-s", "-t", "-a", "list", "table", family, name], until=until)
     spelled = {int(handle): words for words, handle in _RULE.findall(text)}
     rules: dict[str, list[NativeRule]] = {}
@@ -165,9 +181,18 @@ def _read_table(family: str, name: str, bases: tuple[BaseChain, ...], *, until: 
         name=name,
         bases=bases,
         rules={chain: tuple(found) for chain, found in rules.items()},
-        elements={n: _read_elements(kind, family, name, n, until=until) for n, kind in sorted(asked.items())},
+        elements={
+            named: None if is_heavy else _read_elements(kind, family, name, named, until=until)
+            for named, kind in sorted(asked.items())
+        },
         flags=frozenset(re.findall(r"[a-z]+", flags[1])) if flags else frozenset(),
     )
+
+
+def _seconds_of_tools() -> float:
+    """Of a processor, that programs took which have ended; no busy machine makes it more."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _named_sets(statements: Sequence[Statement]) -> Iterator[tuple[str, str]]:

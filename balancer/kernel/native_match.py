@@ -174,6 +174,23 @@ def _mark(mask: int, wanted: int) -> Met:
     return Met.ALWAYS if mask & ~_KNOWN_BITS == 0 else Met.PERHAPS
 
 
+def overwrites(mangle: Any) -> bool:
+    """Whether a `mangle` statement changes bits of our connection mark."""
+    mark = {"ct": {"key": "mark"}}
+    if not isinstance(mangle, dict) or mangle.get("key") != mark:
+        return False
+    match mangle.get("value"):
+        case {"|": [kept, int(added)]} if kept == mark:
+            changed = added
+        case {"&": [kept, int(spared)]} if kept == mark:
+            changed = ~spared
+        case {"|": [{"&": [kept, int(spared)]}, int(added)]} if kept == mark:
+            changed = ~spared | added
+        case _:
+            changed = marks.MASK
+    return bool(changed & marks.MASK)
+
+
 def _of_values(values: Iterable[Any] | None, right: Any, compare_one: Callable[[Any, Any], Met]) -> Met:
     """Of all values that the packets may have, with what a condition allows."""
     if values is None or right is None:

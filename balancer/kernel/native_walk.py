@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balancer.kernel.native_listing import BaseChain, NativeRule, NativeTable, Statement
-from balancer.kernel.native_match import Met, Packets, compare, meets
+from balancer.kernel.native_match import Met, Packets, compare, meets, overwrites
 
 STEPS_MAX = 100_000
 """Rules met in one look, on all walks together; a chain that is reached on many ways is met on each."""
 DEPTH_MAX = 16
 """NFT_JUMP_STACK_SIZE, include/net/netfilter/nf_tables.h."""
-DROP, TAKE, UNTRACK = "drop", "take", "untrack"
+DROP, TAKE, UNTRACK, MARK = "drop", "take", "untrack", "mark"
 _VERDICTS = {"drop": DROP, "reject": DROP, "dnat": TAKE, "redirect": TAKE, "tproxy": TAKE}
 _ENDS = {"accept", "snat", "masquerade", "queue", *_VERDICTS}
 _HARMLESS = {"counter", "log", "mangle", "flow", "ct helper", "ct timeout", "last", "comment"}
@@ -27,7 +27,7 @@ class Deed:
     """Something that is done to packets."""
 
     kind: str
-    """DROP, TAKE (another destination) or UNTRACK."""
+    """DROP, TAKE (another destination), UNTRACK or MARK (another connection mark)."""
     text: str
     """The rule as nft spells it, or `policy drop`."""
     certain: bool
@@ -100,8 +100,8 @@ class _Walk:
         if verdict in {"jump", "goto"}:
             out, ended = self.follow(target, met, depth=depth + 1) if depth < DEPTH_MAX else (met, False)
             return _Done(returned=out, ended=ended) if verdict == "goto" else _Done(left=out, ended=ended)
-        if verdict == "notrack":
-            self.deeds.append(_deed(UNTRACK, rule, met))
+        if verdict in {"notrack", "mangle"}:
+            self.deeds.append(_deed(UNTRACK if verdict == "notrack" else MARK, rule, met))
             return _Done(left=met)
         if verdict in _VERDICTS:
             self.deeds.append(_deed(_VERDICTS[verdict], rule, met))
@@ -120,7 +120,7 @@ class _Walk:
                 yield met, kind, str(value.get("target"))
             elif kind == "vmap":
                 yield from self._of_map(value, met)
-            elif kind in _ENDS or kind in {"return", "notrack"}:
+            elif kind in _ENDS or kind in {"return", "notrack"} or (kind == "mangle" and overwrites(value)):
                 yield met, kind, ""
             elif kind not in _HARMLESS:
                 met = min(met, Met.PERHAPS)

@@ -20,9 +20,13 @@ _DECIDES = {
     ("filter", "OUTPUT"): DROPS,
     ("nat", "PREROUTING"): TAKES,
     ("nat", "OUTPUT"): TAKES,
+    ("nat", "POSTROUTING"): frozenset({"ACCEPT"}),
+    ("mangle", "FORWARD"): frozenset(),
 }
-"""Built-in chain -> targets that matter before our jump. In POSTROUTING a balanced packet gets another source
-address either way."""
+"""Built-in chain -> targets that matter before our jump. In POSTROUTING a balanced packet may get another
+source address than ours, but not none."""
+_ALL_OF_THEM = "-j ACCEPT"
+"""Before our jump in any chain: what we refuse, limit or drop there is let through."""
 _CHAINS = {
     "firewalld": ("FWD_", "FORWARD_IN_ZONES", "INPUT_ZONES", "PREROUTING_ZONES", "PRE_public"),
     "Docker": ("DOCKER",),
@@ -56,7 +60,7 @@ def rules_before(snapshot: Snapshot, *, family: Family) -> tuple[str, ...]:
         f"{name_table(table, family=family)}: -A {builtin} {rule}"
         for (table, builtin), targets in _DECIDES.items()
         for rule in _before_jump(snapshot.table(table), builtin)
-        if may_end_in(rule, snapshot.table(table), targets)
+        if rule == _ALL_OF_THEM or may_end_in(rule, snapshot.table(table), targets)
     )
 
 

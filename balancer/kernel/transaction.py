@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from balancer.domain.types import Family
 from balancer.kernel.base import Busy, Flavour, KernelError, OutcomeUnknown, Rejected
 from balancer.kernel.counted import CountedDriver
-from balancer.kernel.flavour import read_snapshot
+from balancer.kernel.flavour import parse_text, read_snapshot, read_text
 from balancer.kernel.plan import (
     TablePlan,
     Wanted,
@@ -18,6 +18,7 @@ from balancer.kernel.plan import (
     make_plan,
     want_own_part,
 )
+from balancer.kernel.readable import refuse_unreadable
 from balancer.ruleset.parse import Snapshot
 
 ATTEMPTS = 3
@@ -44,7 +45,7 @@ class Transaction:
 
         Raises Busy or Rejected with the kernel as it was, or OutcomeUnknown.
         """
-        before = now = self._read()
+        before = now = self._read_first()
         plans = whole = self._plan(now, wanted, jumps_first=jumps_first)
         for _ in range(ATTEMPTS):
             try:
@@ -69,6 +70,11 @@ class Transaction:
         _refuse_foreign_references(now, plans)
         whole = tuple(self.go_on(plan, now) for plan in plans)
         self.driver.write(whole, pass_fds=(self.lock,))
+
+    def _read_first(self) -> Snapshot:
+        text = read_text(flavour=self.flavour, family=self.family)
+        refuse_unreadable(text, flavour=self.flavour, family=self.family)
+        return parse_text(text)
 
     def _read(self) -> Snapshot:
         return read_snapshot(flavour=self.flavour, family=self.family)

@@ -76,10 +76,16 @@ def totals_told(node: Node) -> Totals:
 
 
 def record_look(
-    *, node: Node, look: Look, points: Mapping[str, ServicePoint], seconds: float, at: datetime
+    *,
+    node: Node,
+    look: Look,
+    points: Mapping[str, ServicePoint],
+    seconds: float,
+    at: datetime,
+    tidy: bool = True,
 ) -> bool:
-    """Keep what happened in the last `seconds`, and do what is due of the rest; False where that time was
-    counted already, since somebody set the clock back.
+    """Keep what happened in the last `seconds`; False where that time was counted already, since somebody
+    set the clock back. Then do what is due of the rest, to `tidy` what is old as well.
 
     What the first look of a node finds was counted at times that nobody knows: it is in the totals alone.
     """
@@ -101,8 +107,9 @@ def record_look(
             CounterSample.objects.create(node=node, at=slot, seconds=whole, packed=packed)
         state.save()
     slice_samples(node=node, before=start_of(slot, span=FINE_SPAN))
-    coarsen_slices(node=node, now=at)
-    forget_old(node=node, now=at)
+    if tidy:
+        coarsen_slices(node=node, now=at)
+        forget_old(node=node, now=at)
     return True
 
 

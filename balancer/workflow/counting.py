@@ -86,7 +86,8 @@ def _keep(
     counted_at = state.counted_at if state is not None else None
     seconds = memory.seconds_since(counted_at, at=at, steady=steady)
     memory.last = Taken(at=at, steady=steady, totals=now, carried=look.carried)
-    record_look(node=node, look=look, points=points, seconds=seconds, at=at)
+    sure = memory.believes(counted_at, at=at, steady=steady)
+    record_look(node=node, look=look, points=points, seconds=seconds, at=at, tidy=sure)
 
 
 def _carrying(node: Node, *, memory: CountingMemory) -> Carrying:

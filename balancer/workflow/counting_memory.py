@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from balancer.domain.types import Service
 from balancer.kernel.counter_table import Place
@@ -12,6 +12,8 @@ from balancer.workflow.counters import Totals
 
 Shares = dict[str, tuple[Service, Mapping[str, int]]]
 """Service -> its declared shares, as long as it stays as it is."""
+
+DOUBTED_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class CountingMemory:
     shares: Shares = field(default_factory=dict)
     carrying: tuple[tuple[int, str], Carrying] | None = None
     """With the revision's key and the digest of the overrides: reading and compiling it may take seconds."""
+    doubted_until: float = 0.0
+    """On the clock that nobody sets: the other one has made a leap, and may make it back."""
     last: Taken | None = None
     kept: Taken | None = None
     """The last that the rows have."""
@@ -61,6 +65,14 @@ class CountingMemory:
             now = carried.get(place, Carried())
             carried[place] = replace(now, packets=now.packets + had.packets, bytes=now.bytes + had.bytes)
         return replace(look, carried=carried)
+
+    def believes(self, counted_at: datetime | None, *, at: datetime, steady: float) -> bool:
+        """Whether what is old by the clock may go: not in the hour after a leap of more than that."""
+        if counted_at is not None:
+            passed = timedelta(seconds=steady - self.kept.steady) if self.kept is not None else timedelta()
+            if at - counted_at - passed > DOUBTED_FOR:
+                self.doubted_until = steady + DOUBTED_FOR.total_seconds()
+        return steady >= self.doubted_until
 
     def seconds_since(self, counted_at: datetime | None, *, at: datetime, steady: float) -> float:
         """Since the newest look that was kept; 0 where there was none."""

@@ -82,7 +82,8 @@ def put_ours_back(*, actor: Actor, node: Node, event_id: int | None) -> DriftEve
 def note_look(*, node: Node, revision: Revision, found: Sequence[Difference], now: datetime) -> bool:
     """Keep what a look at the kernel has found, for both families together; whether it is in sync."""
     lines = tuple(line for one in found for line in one.lines)
-    before = tuple(line for one in found for line in one.before)
+    # A chain of nft may be about both families.
+    before = tuple(dict.fromkeys(line for one in found for line in one.before))
     culprits = name_culprits(sorted({name for one in found for name in one.programs}))
     in_sync = all(one.in_sync for one in found)
     Node.objects.filter(pk=node.pk).update(

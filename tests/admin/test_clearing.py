@@ -1,5 +1,7 @@
 """Remembered clients on the pages of services and nodes, and the way to have them forgotten."""
 
+import re
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -27,12 +29,12 @@ def test_service_and_node_say_how_many_clients_are_remembered_and_when_they_were
 ) -> None:
     text = page(login, viewer, f"/balancer/service/{web.pk}/change/")
     assert "Remembered clients each keeps its backend for 300 s after its last new connection" in text
-    assert "Counted: lb1 as of 0 s ago, lb2 not counted yet." in text
+    assert re.search(r"Counted: lb1 as of \d+ s ago, lb2 not counted yet\.", text)
     assert "10.0.0.3:80 2 none kept 10.0.0.4:80 0 none kept" in text
 
     node = Node.objects.get(name="lb1")
     text = page(login, viewer, f"/balancer/node/{node.pk}/change/")
-    assert "Remembered clients as of 0 s ago" in text
+    assert re.search(r"Remembered clients as of \d+ s ago", text)
     assert "web: 2 clients 10.0.0.3:80 2 10.0.0.4:80 0" in text
 
 

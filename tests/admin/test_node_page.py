@@ -66,6 +66,8 @@ def test_it_shows_what_is_balanced_where_the_node_listens_and_what_input_drops(
         inputs=(
             InputPath(flavour="legacy", policy="DROP", rules=rules, left_out=12),
             InputPath(flavour="legacy", family=Family.IPV6),
+            *(InputPath(flavour="native", chain="inet filter input", family=family) for family in Family),
+            InputPath(flavour="native", not_read="Rules made by nft are not looked at."),
         ),
         duration_ms=34,
     )
@@ -76,6 +78,9 @@ def test_it_shows_what_is_balanced_where_the_node_listens_and_what_input_drops(
     assert "DROP <span" in page
     assert "(iptables-legacy)" in page
     assert "(ip6tables-legacy)" in page
+    assert page.count("(nft inet filter input)") == 1
+    assert "Rules made by nft are not looked at." in page
+    assert "(nft)" not in page, "what was not read has no policy"
     assert "by 1 rule, and 12 more were not kept" in page
     assert "-A INPUT -m comment --comment &quot;&lt;b&gt;&quot; -j DROP" in page
     assert "-j ACCEPT" not in page

@@ -69,6 +69,21 @@ def test_a_rule_that_came_and_went_between_two_looks_is_no_difference(
     assert kernel.compare(ruleset=wanted).in_sync
 
 
+def test_what_the_other_flavour_gets_meanwhile_is_reason_to_check_the_machine_anew(
+    kernel: NodeKernel, kind: tuple[Flavour, DriverName]
+) -> None:
+    wanted = ruleset(service())
+    kernel.sync(ruleset=wanted, document=document(service()))
+    seen = {kernel.compare(ruleset=wanted).machine for _ in range(2)}
+    for command in (("-A", "INPUT", "-s", "203.0.113.9", "-j", "DROP"), ("-P", "FORWARD", "DROP")):
+        run(f"iptables-{kind[0].other}", "-w", *command)
+        found = kernel.compare(ruleset=wanted)
+        assert found.in_sync
+        assert found.machine not in seen
+        seen.add(found.machine)
+    assert len(seen) == 3
+
+
 def test_the_generation_moves_with_every_commit_to_nf_tables_and_stays_without(namespace: Namespace) -> None:
     load(Flavour.NFT, "*nat\nCOMMIT\n")
     first = read_generation()
@@ -100,6 +115,13 @@ def test_counters_and_times_are_no_change() -> None:
         ("nat", "PREROUTING", "-A PREROUTING -j ACCEPT", True),
         ("nat", "PREROUTING", "-A PREROUTING -j LOG", False),
         ("nat", "POSTROUTING", "-A POSTROUTING -j MASQUERADE", False),
+        ("nat", "POSTROUTING", "-A POSTROUTING -d 10.0.0.0/24 -j ACCEPT", True),
+        ("filter", "FORWARD", "-A FORWARD -j ACCEPT", True),
+        ("filter", "INPUT", "-A INPUT -j ACCEPT", True),
+        ("mangle", "FORWARD", "-A FORWARD -j ACCEPT", True),
+        ("filter", "FORWARD", "-A FORWARD -i docker0 -j ACCEPT", False),
+        ("filter", "FORWARD", "-A FORWARD -m conntrack --ctstate INVALID -j DROP", False),
+        ("filter", "FORWARD", "-A FORWARD -m conntrack ! --ctstate INVALID -j DROP", True),
     ],
 )
 def test_rules_of_others_before_ours_are_named_where_they_may_decide(

@@ -16,6 +16,7 @@ from balancer.kernel.node import NodeKernel
 from tests.kernel.machine import Wires, ask_udp, document, ruleset, run, service
 
 FLAVOURS = tuple(Flavour)
+NOTRACK = "-t raw -A PREROUTING -p udp --dport 5000:6000 -j CT --notrack"
 
 
 @pytest.fixture(params=FLAVOURS)
@@ -117,11 +118,13 @@ def test_drops_in_mangle_and_packets_kept_from_tracking_are_named_with_what_help
         "-t mangle -A FORWARD -m conntrack --ctstate INVALID -j DROP",
         "-t raw -A PREROUTING -p udp --dport 53 -j NOTRACK",
         "-t mangle -A PREROUTING -s 203.0.113.9 -j DROP",
+        "-t mangle -A PREROUTING -m conntrack --ctstate NEW -j CONNMARK --set-mark 1",
+        "-t mangle -A FORWARD -j CONNMARK --set-xmark 0x1/0xff",
     ):
         iptables(flavour, *harmless.split())
     assert ask_udp(wires.udp_client(port=5300), backends) in backends
     assert kernel.compare(ruleset=ruleset(web)).before == ()
-    assert not {"drops-beside-ours", "notrack-before-ours"} & set(checks_of(kernel))
+    assert not {"drops-beside-ours", "notrack-before-ours", "mark-overwritten"} & set(checks_of(kernel))
 
     iptables(flavour, *["-t", "mangle", "-A", "FORWARD", "-j", "DROP"])
     assert kernel.compare(ruleset=ruleset(web)).before == ("beside ours, mangle: -A FORWARD -j DROP",)
@@ -140,6 +143,8 @@ def test_drops_in_mangle_and_packets_kept_from_tracking_are_named_with_what_help
     assert "--dport 5000:6000" in checks_of(kernel)["notrack-before-ours"].message
     wires.udp_client(port=5300).send(b"ask")
     assert not got_something(backends)
+    iptables(flavour, *["-t", "mangle", "-A", "POSTROUTING", "-j", "CONNMARK", "--save-mark"])
+    assert "0x8fffffff" in checks_of(kernel)["mark-overwritten"].message
     iptables(flavour, "-t", "raw", "-P", "PREROUTING", "DROP")
     assert "“raw: -P PREROUTING DROP”" in checks_of(kernel)["drops-beside-ours"].message
 
@@ -150,7 +155,7 @@ def test_an_interface_that_does_not_forward_is_named_and_the_setting_helps(
     kernel = carry_web(flavour)
     backends = wires.listen_udp(port=5300)
     before = kernel.compare(ruleset=ruleset(service(port=5300, protocol="udp"))).machine
-    run("ip", "link", "add", "other0", "type", "dummy")
+    run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
     write("net.ipv4.conf.other0.forwarding", 0)
     assert "forwarding-off" not in checks_of(kernel)
     write("net.ipv4.conf.eth0.forwarding", 0)

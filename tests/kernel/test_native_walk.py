@@ -47,6 +47,7 @@ def jump(target: str, kind: str = "jump") -> dict[str, Any]:
     return {kind: {"target": target}}
 
 
+CT_MARK = {"ct": {"key": "mark"}}
 BACKENDS = {"set": ["10.0.0.3", "10.0.0.4"]}
 SOME = payload("ip", "saddr", "203.0.113.9")
 """Of the clients."""
@@ -104,6 +105,10 @@ def deeds(*rules: list[dict[str, Any]], policy: str = "accept", **chains: list[l
         ([[{"limit": {"rate": 1}}, DROP]], "accept", "base0?"),
         ([[{"xt": {"type": "match"}}, ACCEPT]], "drop", "p?"),
         ([[{"something new": 1}, ACCEPT]], "drop", "p?"),
+        ([[{"mangle": {"key": CT_MARK, "value": {"meta": {"key": "mark"}}}}]], "accept", "base0!"),
+        ([[{"mangle": {"key": CT_MARK, "value": {"|": [CT_MARK, 0x10]}}}]], "accept", ""),
+        ([[{"mangle": {"key": CT_MARK, "value": {"&": [CT_MARK, 0x10]}}}]], "accept", "base0!"),
+        ([[{"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}]], "accept", ""),
         ([[jump("sub")]], "drop", "p!"),
         ([[jump("accepts")]], "drop", ""),
         ([[SOME, jump("accepts")]], "drop", "p?"),

@@ -5,7 +5,9 @@ from ipaddress import ip_address
 from itertools import product
 
 from balancer.domain.types import Backend, Document, Service, format_endpoint
+from balancer.ruleset import names
 from balancer.ruleset.matching import Packet
+from balancer.ruleset.service import KNOWN_LIST_MAX, group_of, keepers, prefix_of
 from tests.documents import SCENES
 
 
@@ -38,6 +40,16 @@ def arrival(service: Service, backend: Backend, port: int) -> str:
     one = service.span.first == service.span.last
     at = backend.port if one else service.backend_port(backend, port)
     return format_endpoint(address=backend.address, port=at)
+
+
+def sets_with(service: Service, backend: Backend) -> frozenset[str]:
+    """Where a client is whom the backend has: in its own set; among many backends also in its group's."""
+    prefix = prefix_of(service)
+    own = names.client_set(service.name, prefix, backend.address, backend.port)
+    if len(keepers(service)) <= KNOWN_LIST_MAX:
+        return frozenset({own})
+    group = names.client_group_set(service.name, prefix, backend.address.version, group_of(backend))
+    return frozenset({own, group})
 
 
 def packets_to(service: Service) -> Iterator[Packet]:

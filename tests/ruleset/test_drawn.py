@@ -24,7 +24,7 @@ def test_every_key_that_changes_rules_is_drawn_with_more_than_one_value() -> Non
             )
 
     @given(any_carried())
-    @settings(max_examples=60, derandomize=True, database=None, phases=(Phase.generate,))
+    @settings(max_examples=40, derandomize=True, database=None, phases=(Phase.generate,))
     def draw(one: Document) -> None:
         for service in one.services:
             for part in (service, service.persistence, service.source_nat, service.access, *service.backends):

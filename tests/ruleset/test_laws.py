@@ -26,12 +26,12 @@ from balancer.ruleset.parse import parse_ruleset
 from balancer.ruleset.reasons import reason_of
 from balancer.ruleset.render import render_ruleset
 from balancer.ruleset.schedulers import LIST_MAX, promised_shares
-from balancer.ruleset.service import keepers, prefix_of
+from balancer.ruleset.service import keepers
 from balancer.ruleset.targets import Dnat, Goto
 from balancer.ruleset.trace import Trace, trace_packet
 from balancer.ruleset.turns import turned, without_phase
 from tests.documents import SCENES, any_carried, any_documents
-from tests.ruleset.definition import arrival, expected_service, packets_to, taking
+from tests.ruleset.definition import arrival, expected_service, packets_to, sets_with, taking
 
 FAMILIES = st.sampled_from(list(Family))
 
@@ -105,14 +105,13 @@ def test_a_client_that_is_known_goes_to_the_backend_that_has_it(one: Document) -
             if expected_service(one, packet) is not service:
                 continue
             for backend in keepers(service):
-                name = names.client_set(service.name, prefix_of(service), backend.address, backend.port)
                 known = Packet(
                     interface=packet.interface,
                     protocol=packet.protocol,
                     source=None,
                     destination=packet.destination,
                     port=packet.port,
-                    known_in=frozenset({name}),
+                    known_in=sets_with(service, backend),
                 )
                 port = service.backend_port(backend, packet.port)
                 arrives = format_endpoint(address=backend.address, port=port)

@@ -218,6 +218,21 @@ def test_a_clock_that_was_wrong_for_a_day_stops_nothing_once_it_is_right(countin
     assert any("set back" in note["text"] for note in CounterState.objects.get().notes)
 
 
+def test_a_clock_that_leaps_a_year_ahead_for_a_while_lets_nothing_go(
+    counting: Counting,
+) -> None:
+    for _ in range(31):
+        counting.tick(connections=1)
+    counting.tick(set_by=365 * 24 * 3600)
+    counting.tick(after=600)
+    assert CounterSlice.objects.filter(service_name="web", step=FINE).count() == 2
+    counting.tick(set_by=-365 * 24 * 3600)
+    counting.tick(after=36 * 3600)
+
+    assert not CounterSlice.objects.filter(service_name="web", step=FINE).exists(), "now it is a day old"
+    assert CounterSlice.objects.filter(service_name="web", step=COARSE).exists()
+
+
 def test_what_was_counted_before_anybody_looked_is_in_the_totals_and_at_no_time(counting: Counting) -> None:
     CounterState.objects.all().delete()
     counting.restart()

@@ -20,15 +20,13 @@ from balancer.domain.types import (
     Service,
     format_endpoint,
 )
-from balancer.ruleset import names
 from balancer.ruleset.matching import Packet
-from balancer.ruleset.service import prefix_of
 from balancer.ruleset.trace import Trace, trace_packet
 from tests.documents import INTERFACES, SCENES, any_carried
 from tests.kernel.behaviours.lab import Flow, Lab
 from tests.kernel.behaviours.machines import LAN
 from tests.kernel.behaviours.packets import Seen
-from tests.ruleset.definition import arrival, packets_to, taking
+from tests.ruleset.definition import arrival, packets_to, sets_with, taking
 
 DOCUMENTS = 200 if os.environ.get("LBADMIN_CAMPAIGN") else 3
 """For each flavour and family."""
@@ -178,7 +176,7 @@ def assert_kept(
     for client, before, after in zip(clients, seen, again, strict=True):
         assert before is not None
         assert after is not None
-        sets = frozenset({remembered_in(service, before, packet.port)})
+        sets = remembered_in(service, before, packet.port)
         known = trace_packet(lab.ruleset, replace(packet, source=client, known_in=sets))
         assert known.shares == {endpoint(before): 1}
         assert endpoint(after) == endpoint(before), (packet, client)
@@ -186,11 +184,11 @@ def assert_kept(
     return ends
 
 
-def remembered_in(service: Service, was: Seen, asked: int) -> str:
-    """The set of the clients that the backend has where the flow ended."""
+def remembered_in(service: Service, was: Seen, asked: int) -> frozenset[str]:
+    """The sets in which the clients of the backend are where the flow ended."""
     for backend in service.backends:
         if arrival(service, backend, asked) == endpoint(was):
-            return names.client_set(service.name, prefix_of(service), backend.address, backend.port)
+            return sets_with(service, backend)
     raise AssertionError(f"{was} ended at no backend of {service.name}")
 
 

@@ -105,6 +105,7 @@ TAMPERING: Mapping[str, Callable[[Host], None]] = {
         "-D", "LB-FORWARD", "1", table="filter"
     ),
     "rules of IPv6 are flushed": let_ipv6_go,
+    "a chain of ours is given another name": lambda host: host.iptables("-E", WEB, "STOLEN"),
     "forwarding is turned off": lambda host: void(FORWARDING.write_text("0")),
     # The rules of others are gone with these, so they come last.
     "every table is flushed and its chains are deleted": flush_everything,

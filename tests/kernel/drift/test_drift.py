@@ -120,7 +120,7 @@ def test_a_chain_of_nft_that_drops_is_named_with_its_time_until_it_goes(
 def test_settings_of_interfaces_that_keep_packets_away_are_named_within_30_seconds(
     worker: Worker, flavour: Flavour
 ) -> None:
-    run("ip", "link", "add", "eth0", "type", "dummy")
+    run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
     worker.tick(after=FACTS_EVERY)
     for setting, id_ in (
         ("forwarding=0", "forwarding-off"),
