@@ -4,8 +4,7 @@ raw     PREROUTING  a SYN to a proxied service is kept from connection tracking
 filter  INPUT and FORWARD  SYNPROXY answers it with a cookie, and the client's ACK, which belongs to no known
                     connection, with a SYN of its own, from the client's address to the service
 nat     OUTPUT      where that SYN is given its backend, as a client's own would be in PREROUTING
-mangle  OUTPUT      the proxy's ACK to the backend loses its timestamps: the kernel writes a wrong one into it;
-                    and a SYN that the proxy repeats says what the first one said
+mangle  OUTPUT      the proxy's ACK to the backend loses its timestamps: the kernel writes a wrong one into it
 
 docs/design/ruleset.md, "SYN proxy".
 """
@@ -66,19 +65,15 @@ def mangle_table(services: tuple[Service, ...]) -> Table | None:
     """
     if not any(service.access.syn_proxy for service in services):
         return None  # by what is configured: backends that fail must not commit this table
-    own = (
-        Rule(
-            protocol=Protocol.TCP,
-            tcp_flags=flags,
-            source_elsewhere=True,
-            ct_state="DNAT",
-            connmark=Mark(marks.BALANCED, marks.BALANCED),
-            target=target,
-        )
-        # nat is asked of the first SYN alone (`not_yet`).
-        for flags, target in ((ACK, StripTimestamps()), (SYN, LimitSegments(MOST)))
+    own = Rule(
+        protocol=Protocol.TCP,
+        tcp_flags=ACK,
+        source_elsewhere=True,
+        ct_state="DNAT",
+        connmark=Mark(marks.BALANCED, marks.BALANCED),
+        target=StripTimestamps(),
     )
-    return Table(TableName.MANGLE, {names.OUTPUT: tuple(own)}, (("OUTPUT", names.OUTPUT),))
+    return Table(TableName.MANGLE, {names.OUTPUT: (own,)}, (("OUTPUT", names.OUTPUT),))
 
 
 def proxy_chains(services: tuple[Service, ...]) -> Chains:
