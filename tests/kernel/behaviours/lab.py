@@ -130,7 +130,7 @@ class Lab(Machines):
     def send_raw(
         self, packets: Sequence[bytes], *, interface: str = INTERFACES[0]
     ) -> tuple[list[bytes], list[bytes]]:
-        """What came to the backends, and what to the clients at INTERFACES[0], of and because of these packets."""
+        """What came to the backends, and what to INTERFACES[0]: of these packets, or in answer to them."""
         self._look()
         wire, far, hardware = self._wires[interface]
         with _on_one_cpu():
