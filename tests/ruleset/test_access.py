@@ -236,7 +236,7 @@ def test_each_reason_has_a_rule_that_counts_it_alone() -> None:
         in_chain = chain == names.refusal_chain(service, reason)
         assert in_chain or reason is Reason.INVALID or reason_of(rule) is reason
     invalid = [chain for (_, chain, _), value in found.items() if value == ("web", Reason.INVALID)]
-    assert len(invalid) == 2 + 2, "two interfaces and two backends"
+    assert len(invalid) == 2 + 4, "two interfaces and four backends"
 
 
 def test_a_service_without_access_rules_has_no_chain_for_them() -> None:
