@@ -4,7 +4,7 @@ mangle  LB-LIMITS       counts connections, where a service limits them (`access
 nat     LB-PREROUTING   dispatch to LB-S-<service>, which marks the connection and picks a backend (DNAT)
         LB-OUTPUT       the same for what the node itself sends, where a service takes that
         LB-POSTROUTING  rewrites the source of the connections that are marked for it
-filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets (invalid.py)
+filter  LB-INPUT        refuses connections to services without a usable backend, drops INVALID packets
         LB-FORWARD      sent to a service; FORWARD also accepts balanced connections, whatever its policy
         LB-OUTPUT       refuses what the node itself sends to a service without a usable backend
 raw     LB-PREROUTING   only with services that have a SYN proxy, as LB-OUTPUT in mangle (syn_proxy.py)
