@@ -144,9 +144,13 @@ def test_a_backend_that_takes_the_place_of_another_changes_the_service_and_these
 ) -> None:
     subject.sync(service("web"), service("api", port=81, backends=[{"address": "10.0.0.3"}]))
     receipt = subject.sync(service("web"), service("api", port=81, backends=[{"address": "10.0.0.9"}]))
-    assert receipt.tables_committed == ("nat",)
-    assert set(receipt.chains_written) == {"nat LB-S-api", "nat LB-S-api:10.0.0.9-81"}
-    assert receipt.chains_deleted == ("nat LB-S-api:10.0.0.3-81",)
+    assert receipt.tables_committed == ("filter", "nat")
+    nat, looked_for = (
+        {chain for chain in receipt.chains_written if chain.startswith(table)} for table in ("nat", "filter")
+    )
+    assert nat == {"nat LB-S-api", "nat LB-S-api:10.0.0.9-81"}
+    assert looked_for == {"filter LB-BACKENDS"}
+    assert "nat LB-S-api:10.0.0.3-81" in receipt.chains_deleted
 
 
 def test_a_service_that_goes_takes_its_chains_along(subject: Subject) -> None:
