@@ -31,7 +31,7 @@ REASONS = {
     "rate": "too many new connections a second",
     "connections": "too many connections of one source",
     "backend-full": "the backend has too many connections",
-    "invalid": "invalid packets",
+    "invalid": "invalid packets, to the service or of a backend",
     "not-syn": "begin no connection",
     "no-backend": "no backend takes connections",
 }

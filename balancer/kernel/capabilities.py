@@ -13,7 +13,7 @@ from balancer.domain.types import Document, Family, PersistenceMode, Protocol, S
 from balancer.kernel.base import Flavour, KernelError, Rejected
 from balancer.kernel.pyiptables import run_child
 from balancer.ruleset.ir import Rule
-from balancer.ruleset.targets import NoTrack, Remember, StripTimestamps, SynProxy
+from balancer.ruleset.targets import LimitSegments, NoTrack, Remember, StripTimestamps, SynProxy
 
 CHILD_MODULE = "balancer.kernel.capabilities_child"
 TIMEOUT_SECONDS = 60
@@ -75,8 +75,9 @@ _WAYS = {
     Need.SYN_PROXY: _Way(
         lacks="SYN proxy for iptables",
         modules={
-            Flavour.LEGACY: "modules xt_CT, iptable_raw, xt_TCPOPTSTRIP, ipt_SYNPROXY or ip6t_SYNPROXY",
-            Flavour.NFT: "modules xt_CT, xt_TCPOPTSTRIP, ipt_SYNPROXY or ip6t_SYNPROXY",
+            Flavour.LEGACY: "modules xt_CT, iptable_raw, xt_TCPOPTSTRIP, xt_TCPMSS, ipt_SYNPROXY or"
+            " ip6t_SYNPROXY",
+            Flavour.NFT: "modules xt_CT, xt_TCPOPTSTRIP, xt_TCPMSS, ipt_SYNPROXY or ip6t_SYNPROXY",
         },
         otherwise="turn its SYN proxy off",
     ),
@@ -127,7 +128,7 @@ def need_of_rule(rule: Rule) -> Need | None:
         return Need.SCTP
     if rule.clients is not None or isinstance(rule.target, Remember):
         return Need.CLIENT_SETS
-    if isinstance(rule.target, NoTrack | SynProxy | StripTimestamps):
+    if isinstance(rule.target, NoTrack | SynProxy | StripTimestamps | LimitSegments):
         return Need.SYN_PROXY
     if rule.listed is not None:
         return Need.NETWORK_SETS

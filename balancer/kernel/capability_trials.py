@@ -11,7 +11,7 @@ from balancer.kernel.ipset import FAMILIES
 from balancer.kernel.tools import find_tool, run_tool
 from balancer.ruleset.ir import SYN, AtMost, Faster, MoreThan, Rule, SourceHash, TableName
 from balancer.ruleset.render import render_rule, render_source_hash
-from balancer.ruleset.targets import Log, NoTrack, Return, StripTimestamps, SynProxy
+from balancer.ruleset.targets import LimitSegments, Log, NoTrack, Return, StripTimestamps, SynProxy
 
 
 def try_all(*, flavour: Flavour, family: Family) -> Missing:
@@ -76,6 +76,7 @@ def _try_syn_proxy(*, flavour: Flavour, family: Family) -> str | None:
         TableName.RAW: Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=NoTrack()),
         TableName.FILTER: Rule(protocol=Protocol.TCP, target=SynProxy(1460)),
         TableName.MANGLE: Rule(protocol=Protocol.TCP, target=StripTimestamps()),
+        TableName.NAT: Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=LimitSegments(1220)),
     }
     for table, rule in rules.items():
         said = _try(render_rule(rule), flavour=flavour, family=family, table=table)

@@ -107,8 +107,9 @@ def _objections(rule: Rule) -> Iterator[str]:
 def _packet_objections(rule: Rule) -> Iterator[str]:
     if rule.in_interface is not None and not _INTERFACE.fullmatch(rule.in_interface):
         yield f"{rule.in_interface!r} cannot be an interface name"
-    if rule.destination_ports is not None:
-        yield from _port_objections(rule, rule.destination_ports)
+    for ports in (rule.source_ports, rule.destination_ports):
+        if ports is not None:
+            yield from _port_objections(rule, ports)
     if rule.tcp_flags is not None and not (rule.protocol == "tcp" and _are_flags(rule.tcp_flags)):
         yield "TCP has the flags FIN, SYN, RST, PSH, ACK and URG"
     if rule.ct_state is not None and rule.ct_state not in _CT_STATES:
@@ -198,7 +199,8 @@ def _dnat_objections(rule: Rule, target: Dnat) -> Iterator[str]:
 
 
 def _are_flags(flags: TcpFlags) -> bool:
-    return {*flags.among.split(","), *flags.set_flags.split(",")} <= _FLAGS
+    wanted = set() if flags.set_flags == "NONE" else set(flags.set_flags.split(","))
+    return {*flags.among.split(","), *wanted} <= _FLAGS
 
 
 def _is_set(name: str) -> bool:

@@ -259,9 +259,9 @@ def refuse_impossible(ruleset: Ruleset) -> None:
 
 
 def _refuse_rule(rule: Rule) -> None:
-    ports = rule.destination_ports
-    if ports is not None and (rule.protocol is None or not 0 <= ports.first <= ports.last <= 65535):
-        raise Rejected(f"Ports {ports.first} to {ports.last} cannot be matched.")
+    for ports in (rule.source_ports, rule.destination_ports):
+        if ports is not None and (rule.protocol is None or not 0 <= ports.first <= ports.last <= 65535):
+            raise Rejected(f"Ports {ports.first} to {ports.last} cannot be matched.")
     if rule.target == Reject(RejectWith.TCP_RESET) and rule.protocol != "tcp":
         raise Rejected("Only TCP can be reset.")
 

@@ -29,6 +29,7 @@ from balancer.ruleset.targets import (
     Drop,
     Goto,
     Jump,
+    LimitSegments,
     Log,
     Mark,
     Masquerade,
@@ -100,8 +101,10 @@ def _add_matches(built: iptc.Rule, rule: Rule) -> None:
 
 
 def _add_protocol_matches(built: iptc.Rule, rule: Rule) -> None:
-    if rule.protocol is not None and (rule.destination_ports or rule.tcp_flags):
+    if rule.protocol is not None and (rule.source_ports or rule.destination_ports or rule.tcp_flags):
         match = built.create_match(rule.protocol.value)
+        if rule.source_ports is not None:
+            match.set_parameter("sport", _ports(rule.source_ports))
         if rule.destination_ports is not None:
             match.set_parameter("dport", _ports(rule.destination_ports))
         if rule.tcp_flags is not None:
@@ -192,7 +195,7 @@ def _set_target(built: iptc.Rule, rule: Rule) -> None:
             target.set_parameter("add_set", [clients, "src"])
             target.set_parameter("exist")
             target.set_parameter("timeout", str(timeout))
-        case NoTrack() | SynProxy() | StripTimestamps():
+        case NoTrack() | SynProxy() | StripTimestamps() | LimitSegments():
             _set_proxy(built, rule.target)
         case Log(prefix):
             built.create_target("LOG").set_parameter("log_prefix", prefix)
@@ -200,12 +203,14 @@ def _set_target(built: iptc.Rule, rule: Rule) -> None:
             _set_translation(built, rule.target)
 
 
-def _set_proxy(built: iptc.Rule, target: NoTrack | SynProxy | StripTimestamps) -> None:
+def _set_proxy(built: iptc.Rule, target: NoTrack | SynProxy | StripTimestamps | LimitSegments) -> None:
     match target:
         case NoTrack():
             built.create_target("CT").set_parameter("notrack")
         case StripTimestamps():
             built.create_target("TCPOPTSTRIP").set_parameter("strip_options", str(TIMESTAMPS))
+        case LimitSegments(most):
+            built.create_target("TCPMSS").set_parameter("set_mss", str(most))
         case SynProxy(mss):
             made = built.create_target("SYNPROXY")
             made.set_parameter("sack_perm")

@@ -14,6 +14,7 @@ from balancer.kernel.base import KernelError
 from balancer.kernel.pyiptables import run_child
 from balancer.ruleset.ir import (
     ACK,
+    NEITHER_SYN_NOR_RST,
     NO_SYN,
     SYN,
     AtMost,
@@ -37,6 +38,7 @@ from balancer.ruleset.targets import (
     Drop,
     Goto,
     Jump,
+    LimitSegments,
     Log,
     Mark,
     Masquerade,
@@ -112,6 +114,20 @@ EVERY_FORM = Ruleset(
                     Rule(destination=ip_network("192.0.2.0/24"), in_interface="test0", target=Return()),
                     Rule(source=ip_network("192.0.2.2/32"), target=Return()),
                     Rule(source=ip_network("192.0.2.0/25"), target=Goto("LB-E-test")),
+                    Rule(protocol=Protocol.TCP, tcp_flags=NEITHER_SYN_NOR_RST, target=Jump("LB-E-test")),
+                    Rule(
+                        source=ip_network("192.0.2.2/32"),
+                        protocol=Protocol.TCP,
+                        source_ports=PortRange(80, 80),
+                        comment="a-test",
+                        target=Drop(),
+                    ),
+                    Rule(
+                        source=ip_network("192.0.2.3/32"),
+                        protocol=Protocol.TCP,
+                        source_ports=PortRange(8000, 8063),
+                        target=Goto("LB-E-test"),
+                    ),
                 ),
                 "LB-E-test": (),
                 "LB-FORWARD": (
@@ -152,7 +168,10 @@ EVERY_FORM = Ruleset(
                     Rule(faster=Faster("LB-0123456789ab", 10, 20, 32), target=Goto("LB-DENIED")),
                     Rule(faster=Faster("LB-0123456789ac", 3003, 5, 32), target=Goto("LB-DENIED")),
                 ),
-                "LB-DENIED": (Rule(target=Accept()),),
+                "LB-DENIED": (
+                    Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=LimitSegments(1220)),
+                    Rule(target=Accept()),
+                ),
                 "LB-B-test": (
                     Rule(target=Remember(_CLIENTS, 300)),
                     Rule(protocol=Protocol.TCP, target=Dnat(IPv4Address("192.0.2.6"), None)),

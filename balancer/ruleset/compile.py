@@ -19,6 +19,7 @@ from itertools import groupby
 from balancer.domain.types import Document, Family, Protocol, Service
 from balancer.ruleset import access, marks, names, syn_proxy
 from balancer.ruleset.dispatch import dispatch, dispatch_from_node
+from balancer.ruleset.invalid import invalid_chains
 from balancer.ruleset.ir import Rule, Ruleset, Table, TableName
 from balancer.ruleset.service import service_chains
 from balancer.ruleset.targets import (
@@ -34,7 +35,7 @@ from balancer.ruleset.targets import (
     Target,
 )
 
-COMPILER = 2
+COMPILER = 3
 """Kept with each revision. Raise it with every change that makes other bytes of a document that there may be:
 then what is live stays as it is on the nodes until a change brings it up to date (ADR 0016)."""
 
@@ -132,12 +133,9 @@ def _postrouting(pools: marks.Pools) -> dict[str, tuple[Rule, ...]]:
 
 
 def _filter(services: tuple[Service, ...], family: Family) -> Table:
-    chains: dict[str, tuple[Rule, ...]] = {}
+    chains = invalid_chains(services, family=family)
     invalid: tuple[Rule, ...] = ()
-    if any(service.access.drop_invalid for service in services):
-        chains = dispatch(services, root=names.INVALID, target=access.invalid_target)
-        for service in services:
-            chains.update(access.invalid_chains(service))
+    if chains:
         invalid = (Rule(ct_state="INVALID", target=Jump(names.INVALID)),)
     balanced = Rule(
         ct_state="DNAT", connmark=Mark(MARK_BALANCED, MARK_BALANCED | MARK_REFUSE), target=Accept()

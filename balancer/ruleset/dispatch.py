@@ -182,7 +182,7 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
     no chain: nothing comes behind it, so that its rules can stand here."""
     if len(segments) <= FAN_OUT:
         return tuple(rule for ports, places in segments.items() for rule in _port(scope, ports, places))
-    size = _block(*_reach(segments)) >> _BITS
+    size = block_of(*_reach(segments)) >> _BITS
     # What reaches across blocks comes first: no goto to one of these blocks would come back to look for it.
     rules = [
         rule
@@ -197,7 +197,7 @@ def _ports(scope: _Scope, segments: _Segments) -> tuple[Rule, ...]:
             rules.extend(_port(scope, *next(iter(part.items()))))
             continue
         low, high = _reach(part)
-        inner = _block(low, high)
+        inner = block_of(low, high)
         first = low // inner * inner
         chain = names.ports_chain(scope.interface, scope.protocol, first, first + inner - 1)
         scope.chains[chain] = _ports(scope, part)
@@ -260,8 +260,8 @@ def _common_prefix(ordered: list[str]) -> str:
     return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def _block(low: int, high: int) -> int:
-    """Size of the smallest block, aligned and of a power of FAN_OUT, that holds both numbers."""
+def block_of(low: int, high: int) -> int:
+    """Size of the smallest block, aligned and a power of FAN_OUT, that holds both numbers."""
     size = 1
     while low // size != high // size:
         size <<= _BITS
@@ -270,6 +270,6 @@ def _block(low: int, high: int) -> int:
 
 def _network(addresses: list[Address]) -> Network:
     """The smallest network, its prefix a multiple of _BITS, that holds all of the sorted addresses."""
-    size = _block(int(addresses[0]), int(addresses[-1]))
+    size = block_of(int(addresses[0]), int(addresses[-1]))
     prefix = addresses[0].max_prefixlen - (size.bit_length() - 1)
     return ip_network(f"{addresses[0]}/{prefix}", strict=False)

@@ -86,6 +86,7 @@ SYN = TcpFlags("FIN,SYN,RST,ACK", "SYN")
 """`--syn` of iptables-extensions(8): how a connection begins."""
 NO_SYN = TcpFlags(SYN.among, SYN.set_flags, negated=True)
 ACK = TcpFlags(SYN.among, "ACK")
+NEITHER_SYN_NOR_RST = TcpFlags("SYN,RST", "NONE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ class Rule:
     in_interface: str | None = None
     """A trailing `+` matches every interface that begins so."""
     protocol: Protocol | None = None
+    source_ports: PortRange | None = None
     destination_ports: PortRange | None = None
     tcp_flags: TcpFlags | None = None
     not_syn: bool = False

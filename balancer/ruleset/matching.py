@@ -85,6 +85,7 @@ class Matcher:
             and not (rule.faster or rule.more_than or rule.not_syn)
             and (rule.protocol is None or rule.protocol is packet.protocol)
             and (rule.destination is None or packet.destination in rule.destination)
+            and rule.source_ports is None  # asked of backends' packets alone
             and (ports is None or ports.first <= packet.port <= ports.last)
             and (not rule.destination_local or packet.destination_local)
             and rule.tcp_flags in {None, SYN}

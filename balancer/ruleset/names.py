@@ -18,6 +18,7 @@ OUTPUT = "LB-OUTPUT"
 INPUT = "LB-INPUT"
 FORWARD = "LB-FORWARD"
 INVALID = "LB-INVALID"
+BACKENDS = "LB-BACKENDS"
 SYN = "LB-SYN"
 PROXIED = "LB-PROXIED"
 
@@ -33,6 +34,7 @@ _HASH_LENGTH = 10
 _ACCESS = "LB-A-"
 _LIMITS = "LB-C-"
 _PROXY = "LB-P-"
+_BACKENDS = "LB-B-"
 DENIED = "LB-DENIED"
 UNKNOWN = "LB-UNKNOWN"
 LIMITS = "LB-LIMITS"
@@ -153,6 +155,13 @@ def addresses_chain(interface: str, protocol: str, ports: PortRange, network: Ne
     tail = f":{network.network_address}-{network.prefixlen}" if network else ""
     which = f"{ports.first}" if ports.first == ports.last else f"{ports.first}to{ports.last}"
     return _fit(_DISPATCH, f"{interface}:{protocol}:{which}{tail}")
+
+
+def backends_chain(network: Network, ports: PortRange | None) -> str:
+    """Backends whose addresses begin alike, or those of one address whose ports do."""
+    if ports is None:
+        return _fit(_BACKENDS, f"{network.network_address}-{network.prefixlen}")
+    return _fit(_BACKENDS, f"{network.network_address}:{ports.first}to{ports.last}")
 
 
 def drill_chain(token: str) -> str:

@@ -20,7 +20,7 @@ class Reason(StrEnum):
     BACKEND_FULL = "backend-full"
     """The backend that was chosen has too many connections."""
     INVALID = "invalid"
-    """A packet that conntrack calls INVALID."""
+    """A packet that conntrack calls INVALID, to the service or of a backend of it alone."""
     NOT_SYN = "not-syn"
     """A TCP packet of no known connection that does not begin one; dropped, or reset (`access`)."""
     NO_BACKEND = "no-backend"
@@ -50,7 +50,7 @@ def reasons_of(ruleset: Ruleset, services: Iterable[str]) -> Mapping[Place, tupl
     """Every rule that refuses: where it is -> the name of its service, and the reason.
 
     What the counters of rules with equal service and reason have counted belongs together: INVALID packets
-    have a rule for each port, address and interface of the service.
+    have a rule for each port, address and interface of the service, and for each backend.
     """
     return dict(_find(ruleset, tuple(services)))
 

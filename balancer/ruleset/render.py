@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from balancer.domain.types import Network, format_endpoint
+from balancer.domain.types import Network, PortRange, format_endpoint
 from balancer.ruleset.address_bpf import bytecode
 from balancer.ruleset.ir import (
     HASH_FAN_OUT,
@@ -28,6 +28,7 @@ from balancer.ruleset.targets import (
     Drop,
     Goto,
     Jump,
+    LimitSegments,
     Log,
     Mark,
     Masquerade,
@@ -83,7 +84,7 @@ def render_chain(name: str, rules: tuple[Rule, ...]) -> list[str]:
 def render_rule(rule: Rule) -> str:
     """All that follows the name of the chain."""
     words = [spell(value) for name, spell in _CONDITIONS if (value := getattr(rule, name)) is not None]
-    if rule.destination_ports is not None or rule.tcp_flags is not None:
+    if any(value is not None for value in (rule.source_ports, rule.destination_ports, rule.tcp_flags)):
         # The match is that of the protocol, and stands right behind it.
         words.insert(words.index(f"-p {rule.protocol}") + 1, _protocol_match(rule))
     if rule.not_syn:
@@ -93,11 +94,16 @@ def render_rule(rule: Rule) -> str:
 
 def _protocol_match(rule: Rule) -> str:
     words = [f"-m {rule.protocol}"]
-    if (ports := rule.destination_ports) is not None:
-        words.append(f"--dport {ports.first}" + (f":{ports.last}" if ports.last != ports.first else ""))
+    for option, ports in (("--sport", rule.source_ports), ("--dport", rule.destination_ports)):
+        if ports is not None:
+            words.append(f"{option} {_ports(ports)}")
     if rule.tcp_flags is not None:
         words.append(_tcp_flags(rule.tcp_flags))
     return " ".join(words)
+
+
+def _ports(ports: PortRange) -> str:
+    return f"{ports.first}" + (f":{ports.last}" if ports.last != ports.first else "")
 
 
 def _tcp_flags(flags: TcpFlags) -> str:
@@ -116,8 +122,7 @@ def _original(original: Original) -> str:
     if original.destination is not None:
         words.append(f"--ctorigdst {_address_or_network(original.destination)}")
     if original.ports is not None:
-        first, last = original.ports.first, original.ports.last
-        words.append(f"--ctorigdstport {first}" + (f":{last}" if last != first else ""))
+        words.append(f"--ctorigdstport {_ports(original.ports)}")
     return " ".join(words)
 
 
@@ -173,7 +178,7 @@ def _target(target: Target) -> str:
             return f"-j CONNMARK --set-xmark {_mark(mark)}"
         case Remember(clients, timeout):
             return f"-j SET --add-set {clients} src --exist --timeout {timeout}"
-        case NoTrack() | StripTimestamps() | SynProxy():
+        case NoTrack() | StripTimestamps() | SynProxy() | LimitSegments():
             return _proxy(target)
         case Log(prefix):
             return f'-j LOG --log-prefix "{prefix}"'
@@ -181,12 +186,14 @@ def _target(target: Target) -> str:
             return _translation(target)
 
 
-def _proxy(target: NoTrack | StripTimestamps | SynProxy) -> str:
+def _proxy(target: NoTrack | StripTimestamps | SynProxy | LimitSegments) -> str:
     match target:
         case NoTrack():
             return "-j CT --notrack"
         case StripTimestamps():
             return f"-j TCPOPTSTRIP --strip-options {TIMESTAMPS}"
+        case LimitSegments(most):
+            return f"-j TCPMSS --set-mss {most}"
         case SynProxy(mss):
             return f"-j SYNPROXY --sack-perm --timestamp --wscale {SYN_PROXY_SCALE} --mss {mss}"
 

@@ -21,6 +21,7 @@ from balancer.ruleset.targets import (
     Accept,
     Goto,
     Jump,
+    LimitSegments,
     Mark,
     NoTrack,
     Return,
@@ -32,6 +33,10 @@ from balancer.ruleset.targets import (
 Chains = dict[str, tuple[Rule, ...]]
 
 MSS = {Family.IPV4: 1460, Family.IPV6: 1440}
+MOST = 1220
+"""Bytes of a segment that a backend sends: they fit into the narrowest link of IPv6 (RFC 8200), and into what
+tunnels leave of IPv4. Errors that say that a path is narrower do not come through to it: the kernel does not
+change back the sequence numbers that they quote."""
 _LABEL = ":syn:"
 """Not the beginning of an interface's name."""
 _PORTS = 65536
@@ -109,8 +114,16 @@ def output_jump() -> Rule:
 
 
 def not_yet(service: Service) -> tuple[Rule, ...]:
-    """First in the chain of a proxied service: the client's ACK gets no backend, but goes on to the proxy."""
-    return (Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, target=Accept()),) if is_proxied(service) else ()
+    """First in the chain of a proxied service: the client's ACK gets no backend, but goes on to the proxy.
+
+    What gets further is the proxy's own SYN.
+    """
+    if not is_proxied(service):
+        return ()
+    return (
+        Rule(protocol=Protocol.TCP, tcp_flags=NO_SYN, target=Accept()),
+        Rule(protocol=Protocol.TCP, tcp_flags=SYN, target=LimitSegments(MOST)),
+    )
 
 
 def _to_service(service: Service) -> Target:

@@ -122,6 +122,13 @@ class StripTimestamps:
     """Takes TCP's option of timestamps out of a packet; only in the table mangle."""
 
 
+@dataclass(frozen=True, slots=True)
+class LimitSegments:
+    """Lowers the largest segment that a SYN says its sender takes, and never raises it (xt_TCPMSS.c)."""
+
+    most: int
+
+
 Target = (
     Jump
     | Goto
@@ -137,5 +144,6 @@ Target = (
     | NoTrack
     | SynProxy
     | StripTimestamps
+    | LimitSegments
     | Log
 )

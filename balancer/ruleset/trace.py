@@ -22,6 +22,7 @@ from balancer.ruleset.targets import (
     Drop,
     Goto,
     Jump,
+    LimitSegments,
     Log,
     Masquerade,
     NoTrack,
@@ -228,7 +229,7 @@ class _Walk:
                 ends.passed.append(hit)
             case SetConnMark(mark):
                 yield replace(hit, mark=(hit.mark & ~mark.mask) ^ mark.value)
-            case Remember() | StripTimestamps() | Log():
+            case Remember() | StripTimestamps() | LimitSegments() | Log():
                 yield hit
             case Dnat():
                 ends.done.append((rule.target, replace(hit, to=rule.target)))

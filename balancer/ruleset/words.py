@@ -32,6 +32,7 @@ from balancer.ruleset.targets import (
     Drop,
     Goto,
     Jump,
+    LimitSegments,
     Log,
     Mark,
     Masquerade,
@@ -83,6 +84,8 @@ class _Reader:
 
     def _protocol_match(self) -> list[tuple[str, object]]:
         found: list[tuple[str, object]] = []
+        if self._skip("--sport"):
+            found.append(("source_ports", _ports(self._words.pop())))
         if self._skip("--dport"):
             found.append(("destination_ports", _ports(self._words.pop())))
         negated = self._skip("!")
@@ -212,7 +215,7 @@ class _Reader:
                 return Reject(RejectWith(self._value("--reject-with")))
             case "CONNMARK":
                 return SetConnMark(_mark(self._value("--set-xmark")))
-            case "CT" | "TCPOPTSTRIP" | "SYNPROXY":
+            case "CT" | "TCPOPTSTRIP" | "TCPMSS" | "SYNPROXY":
                 return self._proxy(name)
             case "LOG":
                 return Log(self._value("--log-prefix"))
@@ -228,6 +231,8 @@ class _Reader:
             self._expect("--strip-options")
             self._expect(str(TIMESTAMPS))
             return StripTimestamps()
+        if name == "TCPMSS":
+            return LimitSegments(int(self._value("--set-mss")))
         for word in ("--sack-perm", "--timestamp", "--wscale", str(SYN_PROXY_SCALE)):
             self._expect(word)
         return SynProxy(int(self._value("--mss")))

@@ -235,7 +235,8 @@ def test_each_reason_has_a_rule_that_counts_it_alone() -> None:
         rule = ruleset.table(table).chains[chain][index]
         in_chain = chain == names.refusal_chain(service, reason)
         assert in_chain or reason is Reason.INVALID or reason_of(rule) is reason
-    assert len([1 for value in found.values() if value == ("web", Reason.INVALID)]) == 2, "two interfaces"
+    invalid = [chain for (_, chain, _), value in found.items() if value == ("web", Reason.INVALID)]
+    assert len(invalid) == 2 + 4, "two interfaces and four backends"
 
 
 def test_a_service_without_access_rules_has_no_chain_for_them() -> None:

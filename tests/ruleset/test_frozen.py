@@ -14,7 +14,7 @@ from balancer.ruleset.compile import COMPILER, compile_document
 from balancer.ruleset.render import render_ruleset
 from tests.documents import document
 
-FROZEN = {2: "b4c590a0886fcf431a48efb718f40d9e1188de48a8bf6337b2620fad9431e091"}
+FROZEN = {3: "21ce35d634fbbe588115178bfc2c0ec65b63ae4407ad3f83c5d107f08c1c0454"}
 """Compiler -> digest of the documents here and of what they compile to."""
 INTERFACES = ("eth0", "eth1", "bond0.10", "lan3", "wan")
 ADDRESSES = (None, None, "192.0.2.1", "192.0.2.2", "192.0.2.77")

@@ -237,7 +237,7 @@ def test_the_source_addresses_of_many_pools_are_told_apart_in_steps_too() -> Non
 
 ACCESS = {
     "nothing of UDP": ({"protocol": "udp"}, Price(0, 0)),
-    "nothing of TCP": ({"protocol": "tcp"}, Price(7, 1)),
+    "nothing of TCP": ({"protocol": "tcp"}, Price(9, 1)),
     "lists": ({"access": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.7/32"]}}, Price(8, 2)),
     "a rate": ({"access": {"new_per_second_per_source": 10}}, Price(6, 1)),
     "limits of connections": (

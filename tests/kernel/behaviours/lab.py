@@ -127,10 +127,12 @@ class Lab(Machines):
             ]
         )
 
-    def send_raw(self, packets: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """What of these packets, sent to INTERFACES[0], came out to the backends, and what came back."""
+    def send_raw(
+        self, packets: Sequence[bytes], *, interface: str = INTERFACES[0]
+    ) -> tuple[list[bytes], list[bytes]]:
+        """What came to the backends, and what to INTERFACES[0]: of these packets, or in answer to them."""
         self._look()
-        wire, far, hardware = self._wires[INTERFACES[0]]
+        wire, far, hardware = self._wires[interface]
         with _on_one_cpu():
             for packet in packets:
                 wire.sendto(packet, (far, ETHERTYPES[self.family], 0, 0, hardware))
@@ -138,7 +140,7 @@ class Lab(Machines):
         inside = []
         while not is_numbered(packet := self._wires[LAN][0].recv(2048), fence, family=self.family):
             inside.append(packet)
-        back = []
+        back, wire = [], self._wires[INTERFACES[0]][0]
         while select.select([wire], [], [], 0)[0]:
             back.append(wire.recv(2048))
         return [p for p in inside if is_traffic(p, self.family)], [

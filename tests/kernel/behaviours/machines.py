@@ -131,6 +131,10 @@ class Machines:
         first, self._strangers = self._strangers, self._strangers + count
         return [self.source(7, network=first + number) for number in range(count)]
 
+    def wire(self, interface: str) -> socket.socket:
+        """What comes to the machine at the other end of the node's interface."""
+        return self._wires[interface][0]
+
     @contextmanager
     def inside_node(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch, self.node.entered():

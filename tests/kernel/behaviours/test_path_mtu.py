@@ -9,7 +9,7 @@ from pathlib import Path
 from balancer.domain.types import Family
 from tests.kernel.behaviours.lab import Lab
 from tests.kernel.behaviours.machines import LAN
-from tests.kernel.behaviours.services import FILTERED, FILTERED_NONE
+from tests.kernel.behaviours.services import FILTERED, FILTERED_NONE, PROXIED_SPARE
 from tests.kernel.behaviours.stream import MUCH, carried
 from tests.kernel.machine import Namespace, run
 
@@ -95,3 +95,17 @@ def test_large_packets_find_a_narrow_path_to_clients_and_to_backends_whatever_is
             assert f"mtu {NARROW}" in far.path_of_backend(server.getpeername()[0])
             assert carried(client, server) == MUCH
             assert f"mtu {NARROW}" in far.path_of_client()
+
+
+def test_behind_a_syn_proxy_segments_fit_into_a_narrow_path_from_the_beginning(lab: Lab) -> None:
+    """Of an error that quotes sequence numbers of the proxy a backend takes no notice."""
+    listener = lab.listen(lab.live(2), PROXIED_SPARE)
+    with far_client(lab) as far:
+        far.forget_paths()
+        client = far.connect(PROXIED_SPARE)
+        client.sendall(b"ask")
+        server = lab.keep(listener.accept()[0])
+        server.settimeout(5)
+        assert server.recv(3) == b"ask"
+        assert carried(server, client) == MUCH
+        assert carried(client, server) == MUCH
