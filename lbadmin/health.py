@@ -156,7 +156,9 @@ class _Daemon:
     async def _wait(self, seconds: float) -> bool:
         """Whether a backend went up or down; waits no longer than so many seconds."""
         try:
-            await asyncio.wait_for(self._engine.decided.wait(), seconds)
+            # Not asyncio.wait_for: before Python 3.12 it loses a cancellation at the moment of a finding.
+            async with asyncio.timeout(seconds):
+                await self._engine.decided.wait()
         except TimeoutError:
             return False
         return True

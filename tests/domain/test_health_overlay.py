@@ -98,13 +98,24 @@ def test_the_shares_of_the_others_keep_their_proportions(case: tuple[Document, S
 @given(checked())
 def test_with_keep_a_service_is_never_left_without_a_backend(case: tuple[Document, Standings]) -> None:
     before, standings = case
-    after = with_health(before, overlay(before, standings))
+    laid = overlay(before, standings)
 
-    for was, now in zip(before.services, after.services, strict=True):
+    for was, now in zip(before.services, with_health(before, laid).services, strict=True):
         if was.all_down is AllDown.KEEP:
             assert bool(now.usable_backends) is bool(was.usable_backends)
-        if follows_policy(was, overlay(before, standings)) and was.enabled and now is not was:
-            assert now.usable_backends == (was.usable_backends if was.all_down is AllDown.KEEP else ())
+        if follows_policy(was, laid) and was.enabled and now is not was:
+            kept = _kept(was, laid) if was.all_down is AllDown.KEEP else ()
+            assert now.usable_backends == kept
+
+
+def _kept(service: Service, laid: HealthOverlay) -> tuple[Backend, ...]:
+    """All that people have enabled; of failover no tier whose backends are all down while another has one."""
+    down, usable = laid.down.get(service.name, ()), service.usable_backends
+    healthy = [backend for backend in usable if backend.endpoint not in down]
+    if service.scheduler is not Scheduler.FAILOVER or not healthy:
+        return usable
+    serving = min(backend.priority for backend in healthy)
+    return tuple(b for b in usable if b in healthy or b.priority == serving)
 
 
 @given(checked())

@@ -176,6 +176,29 @@ def test_flapping_wakes_the_worker_no_more_often_than_agreed(
     assert max(len(standings) for _, standings in world.recorded) > 10
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_finding_at_the_moment_of_its_end_keeps_it_no_longer(world: World, turns: int) -> None:
+    world.services = ()
+
+    async def main() -> bool:
+        engine = HealthEngine(clock=lambda: datetime.now(UTC), look=lambda _: {})
+        deeds = daemon.Deeds(
+            read=world.read, keep_only=world.keep_only, record=world.record, wake=world.wake, failures=(Away,)
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(daemon.check_until(stop, engine=engine, deeds=deeds))
+        await until(lambda: bool(world.recorded))
+        await asyncio.sleep(0.05)
+        stop.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        engine.decided.set()
+        await asyncio.wait([running], timeout=PATIENCE)
+        return running.done()
+
+    assert asyncio.run(main())
+
+
 def test_while_the_database_is_away_checks_go_on_and_are_written_when_it_is_back(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
