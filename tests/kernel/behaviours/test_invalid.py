@@ -52,8 +52,8 @@ def test_a_packet_of_a_backend_outside_of_the_window_resets_nobody(lab: Lab) -> 
         server = lab.keep(listener.accept()[0])
         late = segment_of_backend(lab, client, server)
         before = counted(lab, name)[Reason.INVALID]
-        inside, back = lab.send_raw([late] * 3, interface=LAN)
         ends = {client.getsockname()[1], server.getpeername()[1]}
+        inside, back = lab.send_raw([late] * 3, interface=LAN)
         assert not any(is_reset(lab, packet, ends) for packet in inside + back)
         assert not any(packet.endswith(b"late") for packet in back)
         assert counted(lab, name)[Reason.INVALID] == before + 3
