@@ -91,3 +91,10 @@ document.addEventListener("htmx:beforeOnLoad", (event) => {
     event.preventDefault();
   }
 });
+
+// Nor does it take back somebody who is just leaving: a page that loads itself anew gives up where it was going.
+let leftAt = -Infinity;
+window.addEventListener("beforeunload", () => { leftAt = performance.now(); });
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  if (performance.now() - leftAt < 10_000) event.preventDefault();
+});

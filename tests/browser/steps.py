@@ -4,23 +4,25 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from playwright.sync_api import Error, Page, expect
 
 from tests.browser.conftest import Console
 
+_TAKEN_BACK = ("interrupted by another navigation", "net::ERR_ABORTED")
+
 
 def go(page: Page, address: str) -> None:
-    """Go there, also where the page loads itself anew in the same moment because its deployment has ended.
-
-    Playwright then calls the way interrupted, but the browser goes on to where it was sent last.
-    """
-    try:
-        page.goto(address)
-    except Error as error:
-        if "interrupted by another navigation" not in error.message:
-            raise
-        page.wait_for_url(address)
-        page.wait_for_load_state("networkidle")
+    """Go there, also where the page has just begun to load itself anew because its deployment has ended."""
+    for _ in range(5):
+        try:
+            page.goto(address)
+            return
+        except Error as error:
+            if not any(words in error.message for words in _TAKEN_BACK):
+                raise
+            page.wait_for_load_state()
+    pytest.fail(f"The page loads itself anew again and again instead of going to {address}.")
 
 
 def load_anew(page: Page) -> None:

@@ -95,6 +95,14 @@ def test_traffic_shows_shares_beside_what_is_declared_and_marks_applies(person: 
     assert look_around(page, "traffic-quarter") == []
 
 
+def test_what_is_polled_takes_nobody_back_who_is_just_leaving(person: Person) -> None:
+    page = person("viewer")
+    poll_answers = "document.dispatchEvent(new CustomEvent('htmx:beforeOnLoad', {cancelable: true}))"
+    assert page.evaluate(poll_answers) is True
+    page.evaluate("window.dispatchEvent(new Event('beforeunload'))")
+    assert page.evaluate(poll_answers) is False
+
+
 def test_the_form_names_the_wrong_line_of_a_list(person: Person) -> None:
     page = person("editor")
     open_form(page, "web")

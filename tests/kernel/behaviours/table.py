@@ -106,7 +106,7 @@ class BehaviourTable:
             self._results[name][cell.rstrip("]")] = "yes" if report.passed else "FAILED"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self._results:
+        if any(name in self._results for name, _ in find_tests()):
             terminalreporter.section("behaviours")
             terminalreporter.write(make_table(self._results))
 
