@@ -12,6 +12,7 @@ from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
 from tests.kernel.faults import Spoil
 from tests.kernel.machine import Namespace, Wires, run
+from tests.kernel.many import Crowd
 
 KINDS = (
     (Flavour.LEGACY, DriverName.PYTHON_IPTABLES),
@@ -43,6 +44,13 @@ def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Names
 @pytest.fixture
 def wires(namespace: Namespace) -> Iterator[Wires]:
     built = Wires(namespace)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def crowd(namespace: Namespace) -> Iterator[Crowd]:
+    built = Crowd(namespace)
     yield built
     built.close()
 

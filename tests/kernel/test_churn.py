@@ -8,7 +8,6 @@ independent of the others.
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,7 +21,7 @@ from balancer.kernel.base import DriverName, Flavour
 from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
 from tests.chance import CHANCE, p_of_counts
-from tests.kernel.machine import Namespace, document, service
+from tests.kernel.machine import document, service
 from tests.kernel.many import PORT, Crowd
 
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
@@ -35,13 +34,6 @@ FLOWS_A_SECOND = 250
 FAIR = 0.001 if CAMPAIGN else CHANCE
 """CI runs often, and must not fail by chance."""
 PATIENCE = 20.0
-
-
-@pytest.fixture
-def crowd(namespace: Namespace) -> Iterator[Crowd]:
-    built = Crowd(namespace)
-    yield built
-    built.close()
 
 
 @dataclass(slots=True)

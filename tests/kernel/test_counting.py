@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
@@ -34,13 +33,6 @@ from tests.kernel.many import PORT, Crowd
 
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
 CONNECTIONS, APPLIES = (10_000, 100) if CAMPAIGN else (1_000, 10)
-
-
-@pytest.fixture
-def crowd(namespace: Namespace) -> Iterator[Crowd]:
-    built = Crowd(namespace)
-    yield built
-    built.close()
 
 
 @pytest.fixture

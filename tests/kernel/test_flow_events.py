@@ -1,6 +1,5 @@
 """Packets and bytes of connections, those that live and those that have gone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from tests.kernel.machine import Namespace, run
 from tests.kernel.many import PORT, Crowd
 
 MANY = 10_000
-
-
-@pytest.fixture
-def crowd(namespace: Namespace) -> Iterator[Crowd]:
-    built = Crowd(namespace)
-    yield built
-    built.close()
 
 
 @pytest.fixture

@@ -25,13 +25,6 @@ SCHEDULERS = ("round-robin", "random", "source-hash")
 
 
 @pytest.fixture
-def crowd(namespace: Namespace) -> Iterator[Crowd]:
-    built = Crowd(namespace)
-    yield built
-    built.close()
-
-
-@pytest.fixture
 def crowd6(namespace: Namespace) -> Iterator[Crowd]:
     built = Crowd(namespace, Family.IPV6)
     yield built

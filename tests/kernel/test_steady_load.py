@@ -33,13 +33,6 @@ KINDS += [(Flavour.LEGACY, DriverName.PYTHON_IPTABLES)] if CAMPAIGN else []
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def crowd(namespace: Namespace) -> Iterator[Crowd]:
-    built = Crowd(namespace)
-    yield built
-    built.close()
-
-
 @contextmanager
 def running(namespace: Namespace, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`tests.kernel.load` in a namespace; it ends with its standard input."""
