@@ -17,9 +17,8 @@ from balancer.kernel.node import NodeKernel
 from balancer.ruleset.compile import compile_document
 from tests.kernel.machine import Namespace, document, service
 from tests.kernel.many import Crowd
-from tests.kernel.test_steady_load import BACKENDS, PORT, crowd, load, resets
+from tests.kernel.test_steady_load import BACKENDS, PORT, load, resets
 
-__all__ = ["crowd"]
 CAMPAIGN = "LBADMIN_CAMPAIGN" in os.environ
 TIMES = 50 if CAMPAIGN else 3
 KEPT = 5
